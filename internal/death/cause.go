@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package death
+
+// Cause is why something died. Its ids are a promise to the outside.
+type Cause string
+
+// The causes. Causes, below, says what each means.
+const (
+	OOMContainerLimit  Cause = "oom_container_limit"
+	OOMPodLimit        Cause = "oom_pod_limit"
+	OOMNodeAllocatable Cause = "oom_node_allocatable"
+	OOMAncestorLimit   Cause = "oom_ancestor_limit"
+	OOMNode            Cause = "oom_node"
+	OOMCpuset          Cause = "oom_cpuset"
+	Killed             Cause = "killed"
+	Unknown            Cause = "unknown"
+)
+
+// CauseInfo describes one cause for people.
+type CauseInfo struct {
+	Cause   Cause
+	Title   string // a few words, for a page's badge
+	Meaning string // one sentence
+	OOM     bool   // the kernel's OOM killer did it
+}
+
+// Causes lists the causes that this version can find, in the order in which a
+// reader wants them. A new cause starts here.
+func Causes() []CauseInfo {
+	return []CauseInfo{
+		{OOMContainerLimit, "container limit", "The container's own memory limit was reached (also when the kernel accounts it at a pod of one container).", true},
+		{OOMPodLimit, "pod limit", "The pod's memory limit was reached, the container's own was not.", true},
+		{OOMNodeAllocatable, "node allocatable", "The limit of all pods together (kubepods, or a QoS group below it) was reached.", true},
+		{OOMAncestorLimit, "ancestor limit", "Another cgroup's limit was reached: a systemd slice or unit, a Docker cgroup parent, a nested node, or a group inside the container.", true},
+		{OOMNode, "node out of memory", "The machine itself ran out of memory.", true},
+		{OOMCpuset, "NUMA node out of memory", "The memory of the NUMA nodes that the task may use ran out (cpuset or memory policy).", true},
+		{Killed, "killed", "Somebody who is not the container's runtime sent a fatal signal; the killer is named.", false},
+		{Unknown, "unknown", "The evidence does not tell; it says what is missing.", false},
+	}
+}
+
+// Info describes c; an id that this version does not know describes itself.
+func (c Cause) Info() CauseInfo {
+	for _, i := range Causes() {
+		if i.Cause == c {
+			return i
+		}
+	}
+	return CauseInfo{Cause: c, Title: string(c), Meaning: "A cause that this version of coroner does not know."}
+}
+
+// OOM tells whether the kernel's OOM killer did it.
+func (c Cause) OOM() bool { return c.Info().OOM }

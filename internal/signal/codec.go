@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signal
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// Header is the first line of a file of signals: what the inquest must be
+// told besides the signals.
+type Header struct {
+	// Format is always FileFormat.
+	Format string `json:"format"`
+	Node   string `json:"node"`
+	BootID string `json:"boot_id,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+	Agent  string `json:"agent,omitempty"`
+}
+
+// FileFormat names the form of a file of signals and its version.
+const FileFormat = "coroner-signals/1"
+
+// ErrFormat is returned by NewReader for a file that holds no signals.
+var ErrFormat = errors.New("not a file of coroner's signals (made by: coroner record FILE)")
+
+type envelope struct {
+	Time      time.Time       `json:"time"`
+	Observed  time.Time       `json:"observed"`
+	Source    death.Source    `json:"source"`
+	Recovered bool            `json:"recovered,omitempty"`
+	Kind      string          `json:"kind"`
+	Body      json.RawMessage `json:"body"`
+}
+
+// Writer writes signals as lines of JSON after a header line.
+type Writer struct {
+	enc *json.Encoder
+}
+
+// NewWriter writes the header; Format is filled in.
+func NewWriter(w io.Writer, h Header) (*Writer, error) {
+	h.Format = FileFormat
+	enc := json.NewEncoder(w)
+	if err := enc.Encode(h); err != nil {
+		return nil, fmt.Errorf("write header: %w", err)
+	}
+	return &Writer{enc: enc}, nil
+}
+
+// Write appends one signal.
+func (w *Writer) Write(s Signal) error {
+	body, err := json.Marshal(s.Body)
+	if err != nil {
+		return fmt.Errorf("encode %s signal: %w", s.Body.kind(), err)
+	}
+	return w.enc.Encode(envelope{s.Time, s.Observed, s.Source, s.Recovered, s.Body.kind(), body})
+}
+
+// Reader reads what a Writer wrote.
+type Reader struct {
+	Header  Header
+	Skipped int // signals of a kind that this version does not know
+	dec     *json.Decoder
+	line    int
+}
+
+// NewReader reads the header.
+func NewReader(r io.Reader) (*Reader, error) {
+	rd := &Reader{dec: json.NewDecoder(bufio.NewReader(r)), line: 1}
+	if err := rd.dec.Decode(&rd.Header); err != nil || rd.Header.Format == "" {
+		return nil, ErrFormat
+	}
+	if rd.Header.Format != FileFormat {
+		return nil, fmt.Errorf("file format %q: this version reads %q", rd.Header.Format, FileFormat)
+	}
+	return rd, nil
+}
+
+// Read returns the next signal, and io.EOF after the last. Signals of an
+// unknown kind are skipped and counted.
+func (r *Reader) Read() (Signal, error) {
+	for {
+		r.line++
+		var e envelope
+		if err := r.dec.Decode(&e); err != nil {
+			if errors.Is(err, io.EOF) {
+				return Signal{}, io.EOF
+			}
+			return Signal{}, fmt.Errorf("signal %d: %w", r.line, err)
+		}
+		body, known, err := decodeBody(e.Kind, e.Body)
+		if err != nil {
+			return Signal{}, fmt.Errorf("signal %d: %s: %w", r.line, e.Kind, err)
+		}
+		if !known {
+			r.Skipped++
+			continue
+		}
+		return Signal{Time: e.Time, Observed: e.Observed, Source: e.Source, Recovered: e.Recovered, Body: body}, nil
+	}
+}
+
+func decodeBody(kind string, raw json.RawMessage) (Body, bool, error) {
+	switch kind {
+	case MarkVictim{}.kind():
+		return decode[MarkVictim](raw)
+	case OOMInvocation{}.kind():
+		return decode[OOMInvocation](raw)
+	case Kill{}.kind():
+		return decode[Kill](raw)
+	case Exit{}.kind():
+		return decode[Exit](raw)
+	case ReportedKill{}.kind():
+		return decode[ReportedKill](raw)
+	case ReportedGroup{}.kind():
+		return decode[ReportedGroup](raw)
+	case ReportedNote{}.kind():
+		return decode[ReportedNote](raw)
+	case CgroupSeen{}.kind():
+		return decode[CgroupSeen](raw)
+	case CgroupGone{}.kind():
+		return decode[CgroupGone](raw)
+	case CgroupCounters{}.kind():
+		return decode[CgroupCounters](raw)
+	case NodeCounters{}.kind():
+		return decode[NodeCounters](raw)
+	case SourceState{}.kind():
+		return decode[SourceState](raw)
+	case Lost{}.kind():
+		return decode[Lost](raw)
+	}
+	return nil, false, nil
+}
+
+func decode[B Body](raw json.RawMessage) (Body, bool, error) {
+	var b B
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return nil, true, err
+	}
+	return b, true, nil
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package signal says what a source can tell, as plain values. A source turns
+// the outside into signals; the inquest takes them in order and knows nothing
+// else of the world. The same signals always give the same deaths, so a file
+// of them (see Writer) replays an incident.
+package signal
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// Signal is one thing that a source saw.
+type Signal struct {
+	// Time is when it happened, by the kernel's clock, as UTC wall time.
+	// Clocks of different sources differ by milliseconds: join by what the
+	// signal names, and use Time only to tell apart.
+	Time time.Time
+	// Observed is when the source took it.
+	Observed time.Time
+	// Source is who says it.
+	Source death.Source
+	// Recovered is true when it happened before this agent ran.
+	Recovered bool
+	// Body is what happened.
+	Body Body
+}
+
+// Body is one of the types of this package that Kinds lists.
+type Body interface{ kind() string }
+
+// Cgroup names a control group of the memory hierarchy: by the inode number
+// of its directory, which is the kernel's kernfs id on v1 and v2, by its path
+// below the hierarchy's root, or by both. Zero values are not known.
+type Cgroup struct {
+	ID   uint64 `json:"id,omitempty"`
+	Path string `json:"path,omitempty"`
+}
+
+// Level is one cgroup on the way from a task's own up to the root, with its
+// memory counters at the moment of the event.
+type Level struct {
+	Cgroup
+	// LimitBytes is memory.max (v2) or memory.limit_in_bytes (v1); nil: no limit.
+	LimitBytes *int64 `json:"limit_bytes,omitempty"`
+	UsageBytes *int64 `json:"usage_bytes,omitempty"`
+	// OOMGroup is memory.oom.group (v2 only).
+	OOMGroup bool `json:"oom_group,omitempty"`
+}
+
+// Task is a process as a source saw it at the moment of the event.
+type Task struct {
+	// PID is the thread group id, TID the thread, in the initial pid namespace.
+	PID  int    `json:"pid,omitempty"`
+	TID  int    `json:"tid,omitempty"`
+	Comm string `json:"comm,omitempty"`
+	UID  *int64 `json:"uid,omitempty"`
+	// Cgroup is the task's memory cgroup.
+	Cgroup Cgroup `json:"cgroup,omitzero"`
+	// Init tells whether it is the first process of a pid namespace other
+	// than the initial one; nil: not known.
+	Init *bool `json:"init,omitempty"`
+	// PIDNS is the inode number of its pid namespace.
+	PIDNS uint64 `json:"pidns,omitempty"`
+	// MM tells tasks apart that share memory: equal and not 0 means shared.
+	// It is a number of the source's own making, no kernel address.
+	MM uint64 `json:"mm,omitempty"`
+}
+
+// Figures are the sizes that the kernel gives with a kill.
+type Figures struct {
+	TotalVMBytes  *int64 `json:"total_vm_bytes,omitempty"`
+	AnonRSSBytes  *int64 `json:"anon_rss_bytes,omitempty"`
+	FileRSSBytes  *int64 `json:"file_rss_bytes,omitempty"`
+	ShmemRSSBytes *int64 `json:"shmem_rss_bytes,omitempty"`
+	PgtablesBytes *int64 `json:"pgtables_bytes,omitempty"`
+	OOMScoreAdj   *int   `json:"oom_score_adj,omitempty"`
+}
+
+// MarkVictim is the tracepoint oom:mark_victim: the kernel chose this task,
+// or found that it is dying already. It comes once per process.
+type MarkVictim struct {
+	Victim Task `json:"victim"`
+	// Trigger is the current task: who asked for memory.
+	Trigger Task    `json:"trigger"`
+	Figures Figures `json:"figures"`
+	// Chain is the victim's memory cgroup and its ancestors, innermost
+	// first, where the source can read them.
+	Chain []Level `json:"chain,omitempty"`
+}
+
+// OOMInvocation is one entry of oom_kill_process, before the kill: whose
+// limit, and under which constraint. Only where the kernel lets it be traced.
+type OOMInvocation struct {
+	Constraint string `json:"constraint"` // CONSTRAINT_MEMCG, ...
+	// OOMMemcg is the cgroup whose limit was reached; zero: machine-wide.
+	OOMMemcg Cgroup `json:"oom_memcg,omitzero"`
+	Chosen   Task   `json:"chosen"`
+	Trigger  Task   `json:"trigger"`
+}
+
+// Kill is a SIGKILL as the tracepoint signal:signal_generate shows it.
+type Kill struct {
+	Target Task `json:"target"`
+	// Sender is the current task. For CodeKernel it is no sender by will: the
+	// kernel acts in its context.
+	Sender Task `json:"sender"`
+	Signal int  `json:"signal"`
+	// Code is si_code: 0 by a process, CodeKernel by the kernel.
+	Code int `json:"code"`
+	// Result is 0 when delivered (include/trace/events/signal.h).
+	Result int `json:"result"`
+}
+
+// CodeKernel is SI_KERNEL (include/uapi/asm-generic/siginfo.h): the kernel sent it.
+const CodeKernel = 128
+
+// Exit is the end of a process (sched:sched_process_exit of its last thread).
+type Exit struct {
+	Task Task `json:"task"`
+	// Code is what it gave to exit, Signal what ended it; one of them is nil.
+	Code   *int `json:"code,omitempty"`
+	Signal *int `json:"signal,omitempty"`
+}
+
+// ReportedKill is a "Killed process" line of the kernel's log, with what the
+// report around it said. What the log does not settle is absent.
+type ReportedKill struct {
+	// Seq is the record's sequence number in /dev/kmsg of the boot BootID.
+	Seq    uint64 `json:"seq,omitempty"`
+	BootID string `json:"boot_id,omitempty"`
+	// Report numbers the reports of one reader: kills of one invocation share it.
+	Report uint64 `json:"report"`
+	// PID is as printed: it can be the id of a thread of the victim.
+	Victim  Task    `json:"victim"`
+	Figures Figures `json:"figures"`
+	// Memcg and Global say what the first words of the line say: "Memory
+	// cgroup out of memory" or "Out of memory". Both false: not said.
+	Memcg  bool `json:"memcg,omitempty"`
+	Global bool `json:"global,omitempty"`
+	// OOM is the report's context; nil when the kernel left it out (rate
+	// limit) or it was lost.
+	OOM *death.OOM `json:"oom,omitempty"`
+	// Again is true when this report had named this pid before.
+	Again bool `json:"again,omitempty"`
+	// Text is the line, for the evidence.
+	Text string `json:"text,omitempty"`
+}
+
+// ReportedGroup is the line "Tasks in CGROUP are going to be killed due to
+// memory.oom.group set": it belongs to the kill before it and those after it.
+type ReportedGroup struct {
+	Seq    uint64 `json:"seq,omitempty"`
+	Report uint64 `json:"report"`
+	Cgroup Cgroup `json:"cgroup"`
+}
+
+// ReportedNote is a line of the kernel's log that is no kill but bears on
+// one: no killable process, a victim already exiting, suppressed reports.
+type ReportedNote struct {
+	Seq    uint64 `json:"seq,omitempty"`
+	Report uint64 `json:"report,omitempty"`
+	Kind   string `json:"note"` // one of the Note constants
+	PID    int    `json:"pid,omitempty"`
+	Count  int    `json:"count,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+// The kinds of ReportedNote.
+const (
+	NoteUnkillable     = "unkillable"      // "Out of memory and no killable processes..."
+	NoteAlreadyExiting = "already_exiting" // "OOM victim N (c) is already exiting"
+	NoteSuppressed     = "suppressed"      // "oom_kill_process: N callbacks suppressed"
+	NoteReaped         = "reaped"          // "oom_reaper: reaped process N (c)"
+)
+
+// CgroupSeen says that a cgroup is there, or that its limit or first process
+// became known.
+type CgroupSeen struct {
+	Level
+	// InitPID is the first process of the pid namespace that lives in it.
+	InitPID int `json:"init_pid,omitempty"`
+}
+
+// CgroupGone says that a cgroup was removed.
+type CgroupGone struct {
+	Cgroup
+}
+
+// CgroupCounters says that a cgroup's OOM counters moved. Counts are what was
+// added since they were last read, never wake-ups.
+type CgroupCounters struct {
+	Cgroup
+	// OOMKill counts processes killed in this very cgroup: oom_kill of
+	// memory.events.local (v2) or memory.oom_control (v1).
+	OOMKill uint64 `json:"oom_kill,omitempty"`
+	// OOMKillBelow counts those of the whole subtree (memory.events, v2 only).
+	OOMKillBelow uint64 `json:"oom_kill_below,omitempty"`
+	// OOM counts how often this cgroup's own limit made an allocation fail
+	// (memory.events.local, v2 only). It is no count of kills.
+	OOM uint64 `json:"oom,omitempty"`
+	// OOMGroupKill counts whole-cgroup kills (memory.events.local, since 5.17).
+	OOMGroupKill uint64 `json:"oom_group_kill,omitempty"`
+	// Chain is this cgroup and its ancestors, innermost first, read right
+	// after the counters.
+	Chain []Level `json:"chain,omitempty"`
+}
+
+// NodeCounters says that the machine's own count of OOM kills moved
+// (oom_kill of /proc/vmstat, since 4.13).
+type NodeCounters struct {
+	OOMKill uint64 `json:"oom_kill"` // added since last read
+	Total   uint64 `json:"total"`    // since boot
+}
+
+// SourceState says that a source came up, changed its mode or went down.
+type SourceState struct {
+	Up bool `json:"up"`
+	// Mode is how it reads: "bpf", "tracefs", "v1", "v2".
+	Mode string `json:"mode,omitempty"`
+	// Reason says why it is down or lesser.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Lost says that a source knows of Count signals that it could not take.
+type Lost struct {
+	Count uint64 `json:"count"`
+	Why   string `json:"why"`
+}
+
+func (MarkVictim) kind() string     { return "mark_victim" }
+func (OOMInvocation) kind() string  { return "oom_invocation" }
+func (Kill) kind() string           { return "kill" }
+func (Exit) kind() string           { return "exit" }
+func (ReportedKill) kind() string   { return "reported_kill" }
+func (ReportedGroup) kind() string  { return "reported_group" }
+func (ReportedNote) kind() string   { return "reported_note" }
+func (CgroupSeen) kind() string     { return "cgroup_seen" }
+func (CgroupGone) kind() string     { return "cgroup_gone" }
+func (CgroupCounters) kind() string { return "cgroup_counters" }
+func (NodeCounters) kind() string   { return "node_counters" }
+func (SourceState) kind() string    { return "source_state" }
+func (Lost) kind() string           { return "lost" }
