@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package api holds the wire types of coroner's HTTP API and a client for it.
+// It is the one place that agent, hub, command line and tests share, so that
+// a field has one name. Deaths travel as package death writes them. It knows
+// neither how deaths are kept nor how they are found.
+package api
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// The paths of the API, below the route prefix.
+const (
+	PathDeaths = "/api/v1/deaths"
+	PathStream = "/api/v1/deaths/stream"
+	PathStatus = "/api/v1/status"
+)
+
+// EventDeath is the name of the stream's events.
+const EventDeath = "death"
+
+// DeathsPage is the answer to a listing: newest first.
+type DeathsPage struct {
+	// Deaths is never null.
+	Deaths []death.Death `json:"deaths"`
+	// Next is the cursor of the page that follows; absent on the last one.
+	Next string `json:"next,omitempty"`
+}
+
+// Error is the body of every answer that is not a success.
+type Error struct {
+	Error string `json:"error"`
+}
+
+// Status says how the agent or hub is doing.
+type Status struct {
+	Version string `json:"version"`
+	Node    string `json:"node"`
+	Kernel  string `json:"kernel,omitempty"`
+	// Started is when this process began to watch.
+	Started time.Time      `json:"started,omitzero"`
+	Sources []SourceStatus `json:"sources"`
+	History HistoryStatus  `json:"history"`
+	// NodeOOMKills is what the kernel itself counted; nil: it does not say.
+	NodeOOMKills *uint64 `json:"node_oom_kills,omitempty"`
+	// UnattributedOOMKills counts the kernel's kills without a death. It must
+	// stay 0; nil: not known, for want of the kernel's count.
+	UnattributedOOMKills *uint64 `json:"unattributed_oom_kills,omitempty"`
+}
+
+// SourceStatus says how one source is doing.
+type SourceStatus struct {
+	Name death.Source `json:"name"`
+	// Enabled is false when a flag switched the source off.
+	Enabled bool `json:"enabled"`
+	Up      bool `json:"up"`
+	// Mode is how it reads: "bpf", "tracefs", "v1", "v2".
+	Mode string `json:"mode,omitempty"`
+	// Reason says why it is down or lesser.
+	Reason string `json:"reason,omitempty"`
+	// Since is when it last came up or went down.
+	Since  time.Time `json:"since,omitzero"`
+	Events uint64    `json:"events"`
+	Lost   uint64    `json:"lost"`
+	Errors uint64    `json:"errors"`
+}
+
+// HistoryStatus says how the history is doing.
+type HistoryStatus struct {
+	// Path is the file, or ":memory:".
+	Path   string `json:"path"`
+	Deaths int64  `json:"deaths"`
+	// Bytes is the size of the pages in use; MaxBytes the limit, absent when
+	// there is none.
+	Bytes    int64 `json:"bytes"`
+	MaxBytes int64 `json:"max_bytes,omitempty"`
+	// RetentionSeconds is how long deaths are kept; absent: for ever.
+	RetentionSeconds float64 `json:"retention_seconds,omitempty"`
+	// Oldest and Newest are the times of the first and last death kept.
+	Oldest *time.Time `json:"oldest,omitempty"`
+	Newest *time.Time `json:"newest,omitempty"`
+	// Notice says what happened to the file at start, such as a damaged one
+	// that was set aside.
+	Notice string `json:"notice,omitempty"`
+	// Error is why deaths are not being kept at the moment.
+	Error string `json:"error,omitempty"`
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+const (
+	// maxEvent bounds one event; a death with the kernel's largest task table is under 2 MiB.
+	maxEvent = 16 << 20
+	minWait  = 250 * time.Millisecond
+	maxWait  = 10 * time.Second
+	// silence is how long a stream may say nothing: the server sends a
+	// heartbeat each 15 s, so a connection that is dead unseen is found.
+	silence = 50 * time.Second
+)
+
+var errSilent = errors.New("the stream fell silent")
+
+// callbackError carries an error of the caller's own function through the retries.
+type callbackError struct{ err error }
+
+func (e callbackError) Error() string { return e.err.Error() }
+
+// Stream calls fn for each death that q selects and that is new or amended
+// after lastID, in the order in which the server learned of them; an empty
+// lastID means from now on. It reconnects where it broke off, so that nothing
+// is missed and nothing doubled, and returns nil when ctx ends. It returns an
+// error when the very first connection cannot be made, when the server
+// refuses the query, and when fn returns one. Limit, Cursor, Since and Until
+// of q do not count.
+func (c *Client) Stream(ctx context.Context, q Query, lastID string, fn func(id string, d death.Death) error) error {
+	wait, connected := minWait, false
+	for {
+		before := lastID
+		opened, err := c.streamOnce(ctx, q, &lastID, fn)
+		connected = connected || opened
+		var own callbackError
+		var status *StatusError
+		switch {
+		case errors.As(err, &own):
+			return own.err
+		case ctx.Err() != nil:
+			return nil
+		case !connected, errors.As(err, &status) && status.Code < 500 && status.Code != http.StatusTooManyRequests:
+			return err
+		}
+		if lastID != before {
+			wait = minWait
+		}
+		if c.OnRetry != nil {
+			c.OnRetry(err, wait)
+		}
+		// Jitter, so that the clients of a restarted server do not come at once.
+		timer := time.NewTimer(wait/2 + rand.N(wait/2+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		wait = min(2*wait, maxWait)
+	}
+}
+
+// streamOnce reads one connection to its end and keeps lastID. It tells
+// whether the connection was made.
+func (c *Client) streamOnce(ctx context.Context, q Query, lastID *string, fn func(string, death.Death) error) (bool, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	header := http.Header{"Accept": {"text/event-stream"}}
+	if *lastID != "" {
+		header.Set("Last-Event-ID", *lastID)
+	}
+	q.Limit, q.Cursor, q.Since, q.Until = 0, "", time.Time{}, time.Time{}
+	resp, err := c.do(ctx, PathStream, q.Values(), header)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	watchdog := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer watchdog.Stop()
+	err = readEvents(heard{resp.Body, func() { watchdog.Reset(silence) }}, func(e event) error {
+		if e.name == EventDeath && e.data != "" {
+			var d death.Death
+			if err := json.Unmarshal([]byte(e.data), &d); err != nil {
+				return fmt.Errorf("event %s: %w", e.id, err)
+			}
+			if err := fn(e.id, d); err != nil {
+				return callbackError{err}
+			}
+		}
+		if e.id != "" {
+			*lastID = e.id
+		}
+		return nil
+	})
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		err = cause
+	}
+	return true, err
+}
+
+// heard calls fn whenever something was read, a heartbeat too.
+type heard struct {
+	io.Reader
+	fn func()
+}
+
+func (h heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	h.fn()
+	return n, err
+}
+
+// event is one block of an event stream.
+type event struct{ id, name, data string }
+
+// readEvents calls fn for each block of a text/event-stream, also for one
+// that has an id alone, and returns io.ErrUnexpectedEOF at the stream's end,
+// because a stream of deaths has none by itself.
+func readEvents(r io.Reader, fn func(event) error) error {
+	sc := bufio.NewScanner(r)
+	sc.Buffer(make([]byte, 0, 64<<10), maxEvent)
+	var e event
+	for sc.Scan() {
+		line := sc.Text()
+		if line == "" {
+			if e != (event{}) {
+				if err := fn(e); err != nil {
+					return err
+				}
+			}
+			e = event{}
+			continue
+		}
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch name {
+		case "id":
+			e.id = value
+		case "event":
+			e.name = value
+		case "data":
+			if e.data != "" {
+				e.data += "\n"
+			}
+			e.data += value
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return fmt.Errorf("read the stream: %w", err)
+	}
+	return fmt.Errorf("read the stream: %w", io.ErrUnexpectedEOF)
+}
