@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// deathCollector shows the ledger.
+type deathCollector struct {
+	m     *Metrics
+	order *order
+}
+
+// Describe implements prometheus.Collector.
+func (c deathCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, name := range []string{oomKills, terminations, lastDeath, foldedDeaths} {
+		ch <- c.m.descs[name]
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c deathCollector) Collect(ch chan<- prometheus.Metric) {
+	var living []death.Container
+	if f := c.m.opts.Containers; f != nil {
+		living = f()
+	}
+	causes := oomCauses()
+	rows, folded := c.m.scrape(living, causes)
+	for _, e := range c.order.of(rows, c.m.descs[oomKills]) {
+		t := rows[e.key]
+		if t.kills > 0 || slices.Contains(causes, e.cause) {
+			ch <- sample{c.m.descs[oomKills], e.pairs, true, float64(t.kills)}
+		}
+		if t.ends > 0 {
+			ch <- sample{c.m.descs[terminations], e.pairs, true, float64(t.ends)}
+		}
+		if !t.last.IsZero() {
+			ch <- sample{c.m.descs[lastDeath], e.pairs, false, unix(t.last)}
+		}
+	}
+	c.m.count(ch, foldedDeaths, folded)
+}
+
+// scrape copies the ledger, with zeros for what lives. Nothing is sent while
+// the lock is held, so that a slow scraper does not hold up a death.
+func (m *Metrics) scrape(living []death.Container, causes []death.Cause) (rows map[key]tally, folded uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.ledger
+	l.scrape++
+	now := m.opts.Now()
+	rows = make(map[key]tally, len(l.tallies)+len(living)*len(causes))
+	for i := range living {
+		o := ownerOf(&living[i])
+		for _, cause := range causes {
+			k := key{o, cause}
+			if t := l.tallies[k]; t != nil {
+				t.touched = now
+			} else if len(rows) < l.max {
+				rows[k] = tally{}
+			}
+		}
+	}
+	l.sweep(keepGone)
+	for k, t := range l.tallies {
+		t.shown = true
+		rows[k] = *t
+	}
+	return rows, l.folded
+}
+
+func oomCauses() []death.Cause {
+	var out []death.Cause
+	for _, i := range death.Causes() {
+		if i.OOM {
+			out = append(out, i.Cause)
+		}
+	}
+	return out
+}
+
+// agentCollector shows what the agent says of itself.
+type agentCollector struct{ m *Metrics }
+
+// Describe implements prometheus.Collector.
+func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, name := range []string{
+		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceErrors,
+		sinkQueue, sinkDropped, sinkErrors, buildInfo,
+	} {
+		ch <- c.m.descs[name]
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
+	m := c.m
+	m.gauge(ch, buildInfo, 1, m.build()...)
+	if m.opts.Node != nil {
+		n := m.opts.Node()
+		if n.OOMKills != nil {
+			m.count(ch, nodeKills, *n.OOMKills)
+		}
+		if n.Unattributed != nil {
+			m.count(ch, unattributed, *n.Unattributed)
+		}
+	}
+	if m.opts.Sources != nil {
+		for _, s := range m.opts.Sources() {
+			up := 0.0
+			if s.Up {
+				up = 1
+			}
+			name := label(string(s.Source))
+			m.gauge(ch, sourceUp, up, name)
+			m.count(ch, sourceEvents, s.Events, name)
+			m.count(ch, sourceLost, s.Lost, name)
+			m.count(ch, sourceErrors, s.Errors, name)
+		}
+	}
+	if m.opts.Sinks != nil {
+		for _, s := range m.opts.Sinks() {
+			name := label(s.Sink)
+			m.gauge(ch, sinkQueue, float64(s.QueueLength), name)
+			m.count(ch, sinkDropped, s.Dropped, name)
+			m.count(ch, sinkErrors, s.Errors, name)
+		}
+	}
+}
+
+func (m *Metrics) count(ch chan<- prometheus.Metric, name string, v uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(m.descs[name], prometheus.CounterValue, float64(v), labels...)
+}
+
+func (m *Metrics) gauge(ch chan<- prometheus.Metric, name string, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(m.descs[name], prometheus.GaugeValue, v, labels...)
+}
+
+// unix keeps the milliseconds, which is what Prometheus keeps of any time.
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"fmt"
+	"strings"
+)
+
+//go:generate go test -run ^TestDocs_AreTheTable$ -update .
+
+// Docs is the text of docs/metrics.md.
+func Docs() string {
+	var b strings.Builder
+	b.WriteString(docsHead)
+	for _, r := range Table() {
+		labels := "–"
+		if len(r.Labels) > 0 {
+			labels = "`" + strings.Join(r.Labels, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.Name, r.Type, labels, r.Help, r.Stability)
+	}
+	fmt.Fprintf(&b, docsTail, foldedContainer, DefaultMaxSeries, shortID, maxLabel)
+	return b.String()
+}
+
+const docsHead = `<!-- Made by "make generate" from internal/sink/metrics/table.go. Do not edit. -->
+
+# Metrics
+
+` + "`/metrics`" + ` serves these, and the usual ` + "`go_`, `process_` and `promhttp_`" + ` metrics of the agent itself.
+
+| metric | type | labels | meaning | stability |
+|---|---|---|---|---|
+`
+
+const docsTail = `
+## How deaths are counted
+
+- An OOM kill is one process that the kernel's OOM killer took: the victim, and what ` + "`memory.oom.group`" + ` took with it.
+  Processes that died with them for other reasons (they shared the victim's memory, or their pid namespace ended) are
+  in the death's record but not in ` + "`coroner_oom_kills_total`" + `, so that it can be compared with the kernel's own count.
+- A kill counts as soon as it is certain, under the cause known at that moment. When later evidence changes the cause or
+  names the container, the count moves with it as long as no scrape has shown it. After that it stays where it was shown, for
+  a counter must not go down; the death's record has the last word. Later evidence never counts a process twice.
+- A container that is known and lives has its ` + "`coroner_oom_kills_total`" + ` at 0 for each cause that is an OOM kill, so that
+  ` + "`increase()`" + ` sees the first one. A container that is gone keeps its series for a day after its last death.
+
+## Labels
+
+- ` + "`container`" + ` is the container's name; where no source knows names, the first %[3]d characters of its id; for a process
+  outside containers its systemd unit, or empty. ` + "`pod`" + ` is the pod's name, or its uid. ` + "`cause`" + `: see causes.md.
+- At most %[2]d combinations of these labels are kept. Deaths of further ones count under ` + "`container=\"%[1]s\"`" + `, with
+  ` + "`namespace` and `pod`" + ` empty, and ` + "`coroner_folded_deaths_total`" + ` says how many.
+- Bytes that are not UTF-8 are shown as U+FFFD, and values end after %[4]d bytes.
+`

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/sink/metrics"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files and docs/metrics.md")
+
+// start is when the clock of these tests begins.
+var start = time.Date(2026, 3, 4, 5, 6, 7, 890_000_000, time.UTC)
+
+// clock is moved by hand.
+type clock struct{ now time.Time }
+
+func (c *clock) Now() time.Time { return c.now }
+
+func process(pid int, fate death.Fate) death.Process {
+	return death.Process{PID: pid, Comm: "worker", Fate: fate}
+}
+
+// kill is a death of a process in container "web" of the pod "shop".
+func kill(id string, cause death.Cause, victims ...death.Process) death.Death {
+	return death.Death{
+		ID: id, Revision: 1, Time: start, Subject: death.SubjectProcess, Cause: cause, Processes: victims,
+		Container: &death.Container{ID: strings.Repeat("ab", 32), Name: "web", Pod: &death.Pod{Namespace: "prod", Name: "shop"}},
+	}
+}
+
+func amended(d death.Death, change func(*death.Death)) death.Death {
+	d.Revision++
+	change(&d)
+	return d
+}
+
+// scrape returns coroner's own lines, without the comments.
+func scrape(t *testing.T, m *metrics.Metrics) map[string]string {
+	t.Helper()
+	out := make(map[string]string)
+	for line := range strings.Lines(body(t, m)) {
+		if i := strings.LastIndexByte(line, ' '); strings.HasPrefix(line, "coroner_") && i > 0 {
+			out[line[:i]] = strings.TrimSpace(line[i:])
+		}
+	}
+	return out
+}
+
+func body(t *testing.T, m *metrics.Metrics) string {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if rec.Code != 200 {
+		t.Fatalf("scrape: status %d: %s", rec.Code, rec.Body)
+	}
+	return rec.Body.String()
+}
+
+func kills(container, cause string) string {
+	return fmt.Sprintf(`coroner_oom_kills_total{cause=%q,container=%q,namespace="prod",pod="shop"}`, cause, container)
+}
+
+func TestTake_CountsEachKillOnce(t *testing.T) {
+	victim, group := process(1, death.FateVictim), process(2, death.FateGroup)
+	sharer, zapped := process(3, death.FateSharer), process(4, death.FateCollateral)
+	first := kill("d1", death.OOMContainerLimit, victim)
+	tests := []struct {
+		name string
+		take [][]death.Death // a scrape between each
+		want map[string]string
+	}{
+		{"the same revision twice", [][]death.Death{{first}, {first}},
+			map[string]string{kills("web", "oom_container_limit"): "1"}},
+		{"an amendment without news", [][]death.Death{{first, amended(first, func(*death.Death) {})}},
+			map[string]string{kills("web", "oom_container_limit"): "1"}},
+		{"an amendment adds a group's process", [][]death.Death{{first}, {amended(first, func(d *death.Death) {
+			d.Processes = []death.Process{victim, group}
+		})}}, map[string]string{kills("web", "oom_container_limit"): "2"}},
+		{"only the OOM killer's are counted", [][]death.Death{{kill("d1", death.OOMContainerLimit, victim, sharer, zapped)}},
+			map[string]string{kills("web", "oom_container_limit"): "1"}},
+		{"a changed cause moves what no scrape has shown", [][]death.Death{{first, amended(first, func(d *death.Death) {
+			d.Cause = death.OOMPodLimit
+		})}}, map[string]string{kills("web", "oom_pod_limit"): "1", kills("web", "oom_container_limit"): ""}},
+		{"a changed cause leaves what was shown", [][]death.Death{{first}, {amended(first, func(d *death.Death) {
+			d.Cause = death.OOMPodLimit
+			d.Processes = []death.Process{victim, group}
+		})}}, map[string]string{kills("web", "oom_container_limit"): "1", kills("web", "oom_pod_limit"): "1"}},
+		{"a late name moves with it", [][]death.Death{{amended(first, func(d *death.Death) {
+			c := *d.Container
+			c.Name = ""
+			d.Container = &c
+		}), first}}, map[string]string{kills("web", "oom_container_limit"): "1", kills("abababababab", "oom_container_limit"): ""}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := metrics.New(metrics.Options{})
+			for i, deaths := range tt.take {
+				if i > 0 {
+					scrape(t, m)
+				}
+				m.Take(deaths)
+			}
+			got := scrape(t, m)
+			for series, want := range tt.want {
+				if got[series] != want {
+					t.Errorf("%s = %q, want %q", series, got[series], want)
+				}
+			}
+		})
+	}
+}
+
+func TestTake_CountsEachEndOnce(t *testing.T) {
+	m := metrics.New(metrics.Options{})
+	d := kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))
+	ended := amended(d, func(d *death.Death) { d.Subject = death.SubjectContainer })
+	m.Take([]death.Death{d, ended, ended})
+	scrape(t, m)
+	m.Take([]death.Death{ended})
+	got := scrape(t, m)
+	series := `coroner_container_terminations_total{cause="oom_container_limit",container="web",namespace="prod",pod="shop"}`
+	if got[series] != "1" {
+		t.Errorf("%s = %q, want 1", series, got[series])
+	}
+}
+
+func TestMove_GivesBackTheTimeOfTheLastDeath(t *testing.T) {
+	m := metrics.New(metrics.Options{})
+	old := kill("old", death.OOMContainerLimit, process(1, death.FateVictim))
+	young := kill("young", death.OOMContainerLimit, process(2, death.FateVictim))
+	young.Time = start.Add(time.Minute)
+	m.Take([]death.Death{old, young, amended(young, func(d *death.Death) { d.Cause = death.OOMPodLimit })})
+	want := map[death.Cause]time.Time{death.OOMContainerLimit: old.Time, death.OOMPodLimit: young.Time}
+	got := map[death.Cause]time.Time{}
+	for _, c := range m.Counts() {
+		got[c.Cause] = c.Last
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("last deaths (-want +got):\n%s", diff)
+	}
+}
+
+func TestLabels_ForeignText(t *testing.T) {
+	long := strings.Repeat("é", 200) // 400 bytes
+	tests := []struct {
+		name string
+		d    death.Death
+		want string
+	}{
+		{"no names", death.Death{Container: &death.Container{ID: "0123456789abcdef", Pod: &death.Pod{UID: "u-1"}}},
+			`{cause="oom_node",container="0123456789ab",namespace="",pod="u-1"}`},
+		{"a unit", death.Death{Unit: "ssh.service"}, `{cause="oom_node",container="ssh.service",namespace="",pod=""}`},
+		{"a pod's name without a container's", death.Death{Unit: "kubelet.service", Container: &death.Container{Pod: &death.Pod{Name: "p"}}},
+			`{cause="oom_node",container="kubelet.service",namespace="",pod="p"}`},
+		{"nothing", death.Death{}, `{cause="oom_node",container="",namespace="",pod=""}`},
+		{"not UTF-8", death.Death{Unit: "a\xff\xfeb\xc3"}, "{cause=\"oom_node\",container=\"a\uFFFDb\uFFFD\",namespace=\"\",pod=\"\"}"},
+		{"quotes and line ends", death.Death{Unit: "x\"} 1\ny\\"}, `{cause="oom_node",container="x\"} 1\ny\\",namespace="",pod=""}`},
+		{"long", death.Death{Unit: long}, `{cause="oom_node",container="` + long[:256] + `",namespace="",pod=""}`},
+		{"long, cut inside a character", death.Death{Unit: "x" + long}, `{cause="oom_node",container="x` + long[:254] + `",namespace="",pod=""}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := metrics.New(metrics.Options{})
+			tt.d.ID, tt.d.Cause, tt.d.Processes = "d", death.OOMNode, []death.Process{process(1, death.FateVictim)}
+			m.Take([]death.Death{tt.d})
+			got := scrape(t, m)
+			if series := "coroner_oom_kills_total" + tt.want; got[series] != "1" {
+				t.Errorf("no %s in %q", series, got)
+			}
+		})
+	}
+}
+
+func TestSeries_AreBounded(t *testing.T) {
+	c := &clock{start}
+	m := metrics.New(metrics.Options{MaxSeries: 3, Now: c.Now})
+	unit := func(n int) death.Death {
+		return death.Death{
+			ID: fmt.Sprint(n), Unit: fmt.Sprintf("u%d.service", n), Time: c.now, Cause: death.OOMNode,
+			Processes: []death.Process{process(n, death.FateVictim)},
+		}
+	}
+	series := func(container string) string {
+		return fmt.Sprintf(`coroner_oom_kills_total{cause="oom_node",container=%q,namespace="",pod=""}`, container)
+	}
+	for n := range 5 {
+		m.Take([]death.Death{unit(n)})
+	}
+	got := scrape(t, m)
+	want := map[string]string{series("u0.service"): "1", series("u2.service"): "1", series("u3.service"): "", series("_other"): "2"}
+	for s, v := range want {
+		if got[s] != v {
+			t.Errorf("%s = %q, want %q", s, got[s], v)
+		}
+	}
+	if got["coroner_folded_deaths_total"] != "2" {
+		t.Errorf("folded = %q, want 2", got["coroner_folded_deaths_total"])
+	}
+
+	// What was shown and is old makes room; what nobody saw does not.
+	c.now = c.now.Add(time.Hour)
+	m.Take([]death.Death{unit(7)})
+	if got := scrape(t, m); got[series("u7.service")] != "1" || got[series("u0.service")] != "" {
+		t.Errorf("after an hour: u7 = %q, want 1; u0 = %q, want none", got[series("u7.service")], got[series("u0.service")])
+	}
+}
+
+func TestContainers_LivingOnesAreAtZero(t *testing.T) {
+	c := &clock{start}
+	living := []death.Container{{Name: "web", Pod: &death.Pod{Namespace: "prod", Name: "shop"}}}
+	m := metrics.New(metrics.Options{Now: c.Now, Containers: func() []death.Container { return living }})
+	for _, i := range death.Causes() {
+		want := ""
+		if i.OOM {
+			want = "0"
+		}
+		if got := scrape(t, m)[kills("web", string(i.Cause))]; got != want {
+			t.Errorf("before a kill: %s = %q, want %q", i.Cause, got, want)
+		}
+	}
+
+	m.Take([]death.Death{kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))})
+	c.now = c.now.Add(48 * time.Hour)
+	if got := scrape(t, m)[kills("web", "oom_container_limit")]; got != "1" {
+		t.Errorf("while it lives = %q, want 1", got)
+	}
+
+	living = nil
+	c.now = c.now.Add(23 * time.Hour)
+	if got := scrape(t, m)[kills("web", "oom_container_limit")]; got != "1" {
+		t.Errorf("shortly after it is gone = %q, want 1", got)
+	}
+	c.now = c.now.Add(2 * time.Hour)
+	if got, ok := scrape(t, m)[kills("web", "oom_container_limit")]; ok {
+		t.Errorf("a day after it is gone = %q, want none", got)
+	}
+}
+
+func TestSeed_GoesOn(t *testing.T) {
+	first := metrics.New(metrics.Options{})
+	d := kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))
+	first.Take([]death.Death{d, kill("d2", death.OOMPodLimit, process(2, death.FateVictim))})
+	scrape(t, first)
+
+	second := metrics.New(metrics.Options{})
+	second.Seed(first.Counts())
+	second.Remember([]death.Death{d})
+	if diff := cmp.Diff(first.Counts(), second.Counts()); diff != "" {
+		t.Errorf("counts after seeding (-want +got):\n%s", diff)
+	}
+	second.Take([]death.Death{amended(d, func(d *death.Death) {
+		d.Processes = append(d.Processes, process(3, death.FateGroup))
+	})})
+	if got := scrape(t, second)[kills("web", "oom_container_limit")]; got != "2" {
+		t.Errorf("after an amendment = %q, want 2", got)
+	}
+}
+
+func TestRegistry_HasWhatTheTableSays(t *testing.T) {
+	m := full()
+	want := make(map[string]string)
+	for _, r := range metrics.Table() {
+		want[r.Name] = strings.ToUpper(r.Type) + fmt.Sprint(len(r.Labels)) + r.Help
+	}
+	families, err := m.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "coroner_") {
+			got[f.GetName()] = f.GetType().String() + fmt.Sprint(labels(f)) + f.GetHelp()
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics (-table +registry):\n%s", diff)
+	}
+}
+
+func labels(f *dto.MetricFamily) int { return len(f.GetMetric()[0].GetLabel()) }
+
+func TestScrape_IsLintClean(t *testing.T) {
+	problems, err := testutil.GatherAndLint(full().Gatherer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "coroner_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+func TestScrape_Golden(t *testing.T) {
+	var b strings.Builder
+	for line := range strings.Lines(body(t, full())) {
+		if strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), "coroner_") {
+			b.WriteString(strings.ReplaceAll(line, runtime.Version(), "go1.x"))
+		}
+	}
+	golden(t, filepath.Join("testdata", "scrape.golden"), b.String())
+}
+
+func TestDocs_AreTheTable(t *testing.T) {
+	golden(t, filepath.Join("..", "..", "..", "docs", "metrics.md"), metrics.Docs())
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got; make generate rewrites it):\n%s", path, diff)
+	}
+}
+
+// full has something to show for each metric.
+func full() *metrics.Metrics {
+	n, none := uint64(7), uint64(0)
+	m := metrics.New(metrics.Options{
+		Version: "1.2.3", Revision: "abcdef0",
+		Now:  func() time.Time { return start },
+		Node: func() metrics.NodeStat { return metrics.NodeStat{OOMKills: &n, Unattributed: &none} },
+		Sources: func() []metrics.SourceStat {
+			return []metrics.SourceStat{
+				{Source: death.SourceKmsg, Up: true, Events: 12, Lost: 3},
+				{Source: death.SourceTracepoint, Errors: 1},
+			}
+		},
+		Sinks: func() []metrics.SinkStat {
+			return []metrics.SinkStat{{Sink: "history", QueueLength: 2, Dropped: 1, Errors: 4}}
+		},
+		Containers: func() []death.Container {
+			return []death.Container{{ID: strings.Repeat("0123456789abcdef", 4), Pod: &death.Pod{UID: "5e3f"}}}
+		},
+	})
+	ended := kill("d2", death.OOMPodLimit, process(2, death.FateVictim), process(3, death.FateGroup), process(4, death.FateSharer))
+	ended.Subject = death.SubjectContainer
+	m.Take([]death.Death{
+		kill("d1", death.OOMContainerLimit, process(1, death.FateVictim)),
+		ended,
+		{ID: "d3", Time: start, Unit: "cron.service", Subject: death.SubjectProcess, Cause: death.OOMNode,
+			Processes: []death.Process{process(5, death.FateVictim)}},
+		{ID: "d4", Time: start, Subject: death.SubjectContainer, Cause: death.Killed,
+			Container: &death.Container{Name: "db\xff", ID: "77"}, Processes: []death.Process{process(6, death.FateSignalled)}},
+	})
+	for _, s := range []float64{0.0004, 0.004, 3} {
+		m.Detected(death.SourceTracepoint, s)
+	}
+	return m
+}
+
+func BenchmarkScrape(b *testing.B) {
+	living := make([]death.Container, 1000)
+	for i := range living {
+		living[i] = death.Container{Name: "app", Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i)}}
+	}
+	m := metrics.New(metrics.Options{Containers: func() []death.Container { return living }})
+	b.ReportAllocs()
+	for b.Loop() {
+		rec := httptest.NewRecorder()
+		m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	}
+}
+
+func BenchmarkTake(b *testing.B) {
+	m := metrics.New(metrics.Options{})
+	d := []death.Death{kill("", death.OOMContainerLimit, process(1, death.FateVictim))}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		d[0].ID = fmt.Sprint(n)
+		m.Take(d)
+	}
+}

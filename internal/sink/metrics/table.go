@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metric is one row of the table from which the descriptors and
+// docs/metrics.md are made.
+type Metric struct {
+	Name string
+	// Type is counter, gauge or histogram.
+	Type      string
+	Labels    []string
+	Help      string
+	Stability Stability
+}
+
+// Stability says how far a metric's name and labels are a promise.
+type Stability string
+
+// The degrees of stability.
+const (
+	Stable       Stability = "stable"       // changes only with a line in CHANGELOG.md
+	Experimental Stability = "experimental" // may change in any release
+)
+
+// The names of the metrics, as Table lists them.
+const (
+	oomKills      = "coroner_oom_kills_total"
+	terminations  = "coroner_container_terminations_total"
+	lastDeath     = "coroner_last_death_timestamp_seconds"
+	nodeKills     = "coroner_node_oom_kills_total"
+	unattributed  = "coroner_unattributed_oom_kills_total"
+	detection     = "coroner_detection_seconds"
+	sourceUp      = "coroner_source_up"
+	sourceEvents  = "coroner_source_events_total"
+	sourceLost    = "coroner_source_lost_total"
+	sourceErrors  = "coroner_source_errors_total"
+	sinkQueue     = "coroner_sink_queue_length"
+	sinkDropped   = "coroner_sink_dropped_total"
+	sinkErrors    = "coroner_sink_errors_total"
+	foldedDeaths  = "coroner_folded_deaths_total"
+	buildInfo     = "coroner_build_info"
+	typeCounter   = "counter"
+	typeGauge     = "gauge"
+	typeHistogram = "histogram"
+)
+
+// Table lists every metric that coroner itself defines, in the order in which
+// the documentation shows them. A new metric starts here.
+func Table() []Metric {
+	owner := []string{"namespace", "pod", "container", "cause"}
+	source, sink := []string{"source"}, []string{"sink"}
+	return []Metric{
+		{oomKills, typeCounter, owner, "Processes that the kernel's OOM killer took. 0 for every container that is known and lives.", Stable},
+		{terminations, typeCounter, owner, "Ends of containers.", Stable},
+		{lastDeath, typeGauge, owner, "When the latest death happened, by the kernel's clock.", Stable},
+		{nodeKills, typeCounter, nil, "OOM kills that the kernel itself counted (/proc/vmstat) since the agent first ran.", Stable},
+		{unattributed, typeCounter, nil, "OOM kills that the kernel counted and for which no death could be written. It must stay 0.", Stable},
+		{detection, typeHistogram, source, "From the kernel's own time of a kill to the death being visible, by the source that told it first.", Stable},
+		{sourceUp, typeGauge, source, "Whether the source watches (1) or not (0).", Stable},
+		{sourceEvents, typeCounter, source, "Signals that the source gave.", Stable},
+		{sourceLost, typeCounter, source, "Signals that the source knows it lost.", Stable},
+		{sourceErrors, typeCounter, source, "Failures of the source: records that it could not read, and its own ends.", Stable},
+		{sinkQueue, typeGauge, sink, "Deaths that wait for the sink.", Stable},
+		{sinkDropped, typeCounter, sink, "Deaths that the sink was too slow to take.", Stable},
+		{sinkErrors, typeCounter, sink, "Deaths that the sink could not deliver.", Stable},
+		{foldedDeaths, typeCounter, nil, "Deaths counted under container=\"" + foldedContainer + "\" because there were too many series.", Experimental},
+		{buildInfo, typeGauge, []string{"version", "revision", "goversion"}, "Always 1; the labels say what runs.", Stable},
+	}
+}
+
+// detectionBuckets span half a millisecond, which the tracepoints can reach,
+// to half a minute, when something is badly wrong.
+func detectionBuckets() []float64 {
+	return []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30}
+}
+
+// descs makes the descriptors of the table's rows, by name.
+func descs() map[string]*prometheus.Desc {
+	m := make(map[string]*prometheus.Desc)
+	for _, r := range Table() {
+		m[r.Name] = prometheus.NewDesc(r.Name, r.Help, r.Labels, nil)
+	}
+	return m
+}
+
+// row finds the row of a name that this package defines.
+func row(name string) Metric {
+	for _, r := range Table() {
+		if r.Name == name {
+			return r
+		}
+	}
+	return Metric{}
+}
