@@ -1,0 +1,525 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/*
+ * Programs that tell of SIGKILLs and OOM kills. Linux 5.10 and later.
+ *
+ * All programs write to one ring, so that the order of the records is that of
+ * the events: the SIGKILL of an OOM victim stands before its mark. What names
+ * a cgroup by id is preceded by a record with the path of that cgroup, unless
+ * it was sent lately: a cgroup that is removed right after the kill still has
+ * a name. The form of the records is known to records.go as well.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define SIGKILL 9
+#define SI_KERNEL 0x80 /* include/uapi/asm-generic/siginfo.h */
+#define SEND_SIG_PRIV 1 /* a siginfo pointer with a meaning: from the kernel */
+#define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
+#define PIDTYPE_TGID 1
+#define MAX_LEVELS 16
+#define NAME_SIZE 256 /* NAME_MAX and the zero */
+#define PATH_SIZE (MAX_LEVELS * NAME_SIZE)
+#define RESEND_NS 60000000000ULL /* a v1 cgroup can be renamed: send its path again */
+#define ABSENT_ADJ (-32768)
+#define ABSENT ((__s64)(1ULL << 63))
+
+enum kind { KIND_KILL = 1, KIND_MARK, KIND_EXIT, KIND_INVOCATION, KIND_PATH, KINDS };
+
+struct header {
+	__u64 boot_ns;
+	__u32 kind;
+	__u32 pad;
+};
+
+struct task {
+	__u64 cgroup;
+	__u64 mm;
+	__u32 tgid, tid; /* tgid 0: only the thread's id is known */
+	__u32 uid;
+	__u32 pidns;
+	__u32 level, nr; /* of the process in its own pid namespace */
+	char comm[16];
+};
+
+struct kill {
+	struct header h;
+	struct task target, sender;
+	__s32 code, result;
+};
+
+struct level {
+	__u64 id, usage, max; /* pages */
+	__u64 flags;
+};
+enum { LEVEL_OOM_GROUP = 1, LEVEL_ROOT = 2 };
+
+struct mark {
+	struct header h;
+	struct task victim, trigger;
+	__s64 total_vm, file, anon, shmem; /* pages, or ABSENT */
+	__s64 pgtables; /* bytes, or ABSENT */
+	__s32 oom_score_adj;
+	__u32 levels;
+	struct level chain[MAX_LEVELS]; /* only the first levels of them are sent */
+};
+
+struct exit {
+	struct header h;
+	struct task task;
+	__u32 status; /* as wait(2) gives it */
+	__u32 pad;
+};
+
+struct invocation {
+	struct header h;
+	struct task chosen, trigger;
+	__u64 memcg; /* 0: none */
+	__u32 constraint;
+	__u32 pad;
+};
+
+struct path {
+	struct header h;
+	__u64 id;
+	__u32 names, size; /* size: bytes of text used */
+	__u32 cut, pad; /* cut: deeper than MAX_LEVELS */
+	char text[PATH_SIZE + NAME_SIZE]; /* zero-ended names, innermost first */
+};
+
+struct process {
+	__u64 start;
+	__u32 tgid, pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} ring SEC(".maps");
+
+/* Records that the ring had no room for, by kind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KINDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+/* Cgroups whose path was sent, and when. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u64);
+} sent SEC(".maps");
+
+/* Processes (tgid) whose end is worth a record. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} doomed SEC(".maps");
+
+/* Processes whose end was told: two last threads can both see no one left. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct process);
+	__type(value, __u8);
+} ended SEC(".maps");
+
+/* The task that this thread is killing: old kernels mark a mere id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} killing SEC(".maps");
+
+/*
+ * Room to build records whose size varies: one for each program, because one
+ * program can interrupt another on the same CPU, but not itself.
+ */
+union room {
+	struct path path;
+	struct mark mark;
+};
+enum { ROOM_SIGNAL, ROOM_MARK, ROOM_EXIT, ROOM_INVOCATION, ROOMS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ROOMS);
+	__type(key, __u32);
+	__type(value, union room);
+} rooms SEC(".maps");
+
+static __always_inline void count_lost(__u32 kind)
+{
+	__u64 *n = bpf_map_lookup_elem(&lost, &kind);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline void fill_header(struct header *h, __u32 kind)
+{
+	h->boot_ns = bpf_ktime_get_boot_ns();
+	h->kind = kind;
+	h->pad = 0;
+}
+
+static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct *t)
+{
+	struct cgroup_subsys_state *css = 0;
+	struct css_set *set;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		return 0;
+	set = BPF_CORE_READ(t, cgroups);
+	if (!set)
+		return 0;
+	bpf_probe_read_kernel(&css, sizeof(css),
+			      (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+				      sizeof(css) * bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+	return css;
+}
+
+static __always_inline __u64 css_id(struct cgroup_subsys_state *css)
+{
+	return css ? BPF_CORE_READ(css, cgroup, kn, id) : 0;
+}
+
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *kn)
+{
+	if (bpf_core_field_exists(struct kernfs_node___rcu, __parent))
+		return BPF_CORE_READ((struct kernfs_node___rcu *)kn, __parent);
+	return BPF_CORE_READ((struct kernfs_node___parent *)kn, parent);
+}
+
+/* send_path tells the path of a cgroup, unless it did so lately. */
+static __always_inline void send_path(struct cgroup_subsys_state *css, __u32 room)
+{
+	struct kernfs_node *kn, *up;
+	__u64 id, now, *last;
+	union room *r;
+	struct path *p;
+	__u32 size = 0, names = 0;
+
+	if (!css)
+		return;
+	kn = BPF_CORE_READ(css, cgroup, kn);
+	if (!kn)
+		return;
+	id = BPF_CORE_READ(kn, id);
+	now = bpf_ktime_get_boot_ns();
+	last = bpf_map_lookup_elem(&sent, &id);
+	if (last && now - *last < RESEND_NS)
+		return;
+	r = bpf_map_lookup_elem(&rooms, &room);
+	if (!r)
+		return;
+	p = &r->path;
+	up = parent_of(kn);
+	for (int i = 0; i < MAX_LEVELS && up; i++) {
+		long n = bpf_probe_read_kernel_str(&p->text[size & (PATH_SIZE - 1)], NAME_SIZE, BPF_CORE_READ(kn, name));
+
+		if (n <= 0)
+			return;
+		size += n;
+		names++;
+		kn = up;
+		up = parent_of(kn);
+	}
+	fill_header(&p->h, KIND_PATH);
+	p->id = id;
+	p->names = names;
+	p->size = size;
+	p->cut = up != 0;
+	p->pad = 0;
+	if (size > PATH_SIZE)
+		return;
+	if (bpf_ringbuf_output(&ring, p, __builtin_offsetof(struct path, text) + size, 0)) {
+		count_lost(KIND_PATH);
+		return;
+	}
+	bpf_map_update_elem(&sent, &id, &now, BPF_ANY);
+}
+
+static __always_inline void fill_task(struct task *r, struct task_struct *t, struct cgroup_subsys_state *css)
+{
+	struct signal_struct *sig = BPF_CORE_READ(t, signal);
+	struct pid *pid = BPF_CORE_READ(sig, pids[PIDTYPE_TGID]);
+	struct mm_struct *mm = BPF_CORE_READ(t, mm);
+	struct pid_namespace *ns = 0;
+	struct upid *own;
+
+	if (!mm)
+		mm = BPF_CORE_READ(sig, oom_mm);
+	r->cgroup = css_id(css);
+	r->mm = (__u64)mm;
+	r->tgid = BPF_CORE_READ(t, tgid);
+	r->tid = BPF_CORE_READ(t, pid);
+	r->uid = BPF_CORE_READ(t, real_cred, uid.val);
+	bpf_core_read(r->comm, sizeof(r->comm), &t->comm);
+	r->level = 0;
+	r->nr = 0;
+	r->pidns = 0;
+	if (!pid)
+		return;
+	r->level = BPF_CORE_READ(pid, level);
+	own = (void *)pid + bpf_core_field_offset(struct pid, numbers) + r->level * bpf_core_type_size(struct upid);
+	r->nr = BPF_CORE_READ(own, nr);
+	ns = BPF_CORE_READ(own, ns);
+	if (ns)
+		r->pidns = BPF_CORE_READ(ns, ns.inum);
+}
+
+SEC("raw_tracepoint/signal_generate")
+int signal_generate(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *current, *t;
+	struct cgroup_subsys_state *target_css, *sender_css;
+	struct kernel_siginfo *info;
+	struct kill *k;
+	__s32 code = 0;
+
+	if ((int)ctx->args[0] != SIGKILL)
+		return 0;
+	info = (void *)ctx->args[1];
+	t = (void *)ctx->args[2];
+	current = (void *)bpf_get_current_task();
+	if ((__u64)info == SEND_SIG_PRIV) {
+		__u64 self = bpf_get_current_pid_tgid(), who = (__u64)t;
+		__u32 tgid = BPF_CORE_READ(t, tgid);
+		__u8 yes = 1;
+
+		code = SI_KERNEL;
+		bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
+		bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
+	} else if (info) {
+		code = BPF_CORE_READ(info, si_code);
+	}
+	target_css = memory_css(t);
+	sender_css = memory_css(current);
+	send_path(target_css, ROOM_SIGNAL);
+	send_path(sender_css, ROOM_SIGNAL);
+
+	k = bpf_ringbuf_reserve(&ring, sizeof(*k), 0);
+	if (!k) {
+		count_lost(KIND_KILL);
+		return 0;
+	}
+	fill_header(&k->h, KIND_KILL);
+	fill_task(&k->target, t, target_css);
+	fill_task(&k->sender, current, sender_css);
+	k->code = code;
+	k->result = (__s32)ctx->args[4];
+	bpf_ringbuf_submit(k, 0);
+	return 0;
+}
+
+static __always_inline void fill_figures(struct mark *m, struct task_struct *t)
+{
+	struct mm_struct *mm = (void *)m->victim.mm;
+
+	m->oom_score_adj = BPF_CORE_READ(t, signal, oom_score_adj);
+	m->total_vm = m->file = m->anon = m->shmem = m->pgtables = ABSENT;
+	if (!mm)
+		return;
+	m->total_vm = BPF_CORE_READ(mm, total_vm);
+	if (bpf_core_field_exists(struct mm_struct, pgtables_bytes))
+		m->pgtables = BPF_CORE_READ(mm, pgtables_bytes.counter);
+	/* MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES since 4.5 */
+	if (bpf_core_type_exists(struct mm_rss_stat)) {
+		struct mm_struct___atomic *a = (void *)mm;
+
+		m->file = BPF_CORE_READ(a, rss_stat.count[0].counter);
+		m->anon = BPF_CORE_READ(a, rss_stat.count[1].counter);
+		m->shmem = BPF_CORE_READ(a, rss_stat.count[3].counter);
+	} else if (bpf_core_field_exists(struct mm_struct___percpu, rss_stat)) {
+		struct mm_struct___percpu *a = (void *)mm;
+
+		/* Without what the CPUs still hold back, as the kernel prints it. */
+		m->file = BPF_CORE_READ(a, rss_stat[0].count);
+		m->anon = BPF_CORE_READ(a, rss_stat[1].count);
+		m->shmem = BPF_CORE_READ(a, rss_stat[3].count);
+	}
+}
+
+static __always_inline __u32 fill_chain(struct level *chain, struct cgroup_subsys_state *css)
+{
+	__u32 n = 0;
+
+	for (int i = 0; i < MAX_LEVELS && css; i++) {
+		struct mem_cgroup *cg = (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
+		struct level *l = &chain[i];
+
+		l->id = css_id(css);
+		l->usage = BPF_CORE_READ(cg, memory.usage.counter);
+		l->max = BPF_CORE_READ(cg, memory.max);
+		l->flags = 0;
+		if (bpf_core_field_exists(struct mem_cgroup, oom_group) && BPF_CORE_READ(cg, oom_group))
+			l->flags |= LEVEL_OOM_GROUP;
+		css = BPF_CORE_READ(css, parent);
+		if (!css)
+			l->flags |= LEVEL_ROOT;
+		n = i + 1;
+	}
+	return n;
+}
+
+/* tell_mark sends the mark of the task t; t is null where only tid is known. */
+static __always_inline int tell_mark(struct task_struct *t, __u32 tid)
+{
+	struct task_struct *current = (void *)bpf_get_current_task();
+	struct cgroup_subsys_state *css = 0, *trigger_css = memory_css(current);
+	__u32 room = ROOM_MARK, n;
+	union room *r;
+	struct mark *m;
+	__u8 yes = 1;
+
+	if (t)
+		css = memory_css(t);
+	send_path(css, ROOM_MARK);
+	send_path(trigger_css, ROOM_MARK);
+	r = bpf_map_lookup_elem(&rooms, &room);
+	if (!r)
+		return 0;
+	m = &r->mark;
+	fill_header(&m->h, KIND_MARK);
+	fill_task(&m->trigger, current, trigger_css);
+	m->levels = 0;
+	if (t) {
+		fill_task(&m->victim, t, css);
+		fill_figures(m, t);
+		m->levels = fill_chain(m->chain, css);
+		bpf_map_update_elem(&doomed, &m->victim.tgid, &yes, BPF_ANY);
+	} else {
+		__builtin_memset(&m->victim, 0, sizeof(m->victim));
+		m->victim.tid = tid;
+		m->total_vm = m->file = m->anon = m->shmem = m->pgtables = ABSENT;
+		m->oom_score_adj = ABSENT_ADJ;
+	}
+	n = m->levels;
+	if (n > MAX_LEVELS)
+		return 0;
+	if (bpf_ringbuf_output(&ring, m, __builtin_offsetof(struct mark, chain) + n * sizeof(struct level), 0))
+		count_lost(KIND_MARK);
+	return 0;
+}
+
+/* mark_victim_task is for kernels that hand over the task: 6.9, and stable ones of 2025. */
+SEC("raw_tracepoint/mark_victim")
+int mark_victim_task(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *t = (void *)ctx->args[0];
+
+	return tell_mark(t, 0);
+}
+
+/* mark_victim_pid is for kernels that hand over the thread's id. */
+SEC("raw_tracepoint/mark_victim")
+int mark_victim_pid(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *t = (void *)bpf_get_current_task();
+	__u64 self = bpf_get_current_pid_tgid(), *known;
+	__u32 tid = (__u32)ctx->args[0];
+
+	if ((__u32)self == tid)
+		return tell_mark(t, tid);
+	known = bpf_map_lookup_elem(&killing, &self);
+	t = known ? (void *)*known : 0;
+	/* The caller holds the victim, so a right id means a live task. */
+	if (t && BPF_CORE_READ(t, pid) != tid)
+		t = 0;
+	return tell_mark(t, tid);
+}
+
+SEC("raw_tracepoint/sched_process_exit")
+int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *leader, *t = (void *)ctx->args[0];
+	struct signal_struct *sig = BPF_CORE_READ(t, signal);
+	struct cgroup_subsys_state *css;
+	struct process key = {};
+	struct pid *pid;
+	__u32 tgid;
+	__u8 yes = 1;
+	struct exit *e;
+
+	if (BPF_CORE_READ(sig, live.counter) != 0)
+		return 0;
+	tgid = BPF_CORE_READ(t, tgid);
+	pid = BPF_CORE_READ(sig, pids[PIDTYPE_TGID]);
+	if (!bpf_map_lookup_elem(&doomed, &tgid)) {
+		__u32 level = BPF_CORE_READ(pid, level);
+		struct upid *own =
+			(void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+
+		if (level == 0 || BPF_CORE_READ(own, nr) != 1)
+			return 0;
+	}
+	leader = BPF_CORE_READ(t, group_leader);
+	key.tgid = tgid;
+	key.start = BPF_CORE_READ(leader, start_time);
+	if (bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST))
+		return 0;
+	bpf_map_delete_elem(&doomed, &tgid);
+
+	css = memory_css(leader);
+	send_path(css, ROOM_EXIT);
+	e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	if (!e) {
+		count_lost(KIND_EXIT);
+		return 0;
+	}
+	fill_header(&e->h, KIND_EXIT);
+	fill_task(&e->task, leader, css);
+	/* As kernel/exit.c, wait_task_zombie. */
+	if (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT)
+		e->status = BPF_CORE_READ(sig, group_exit_code);
+	else
+		e->status = BPF_CORE_READ(leader, exit_code);
+	e->pad = 0;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}
+
+SEC("fentry/oom_kill_process")
+int oom_kill_process(__u64 *ctx)
+{
+	struct oom_control *oc = (void *)ctx[0];
+	struct task_struct *current = (void *)bpf_get_current_task();
+	struct task_struct *chosen = BPF_CORE_READ(oc, chosen);
+	struct mem_cgroup *cg = BPF_CORE_READ(oc, memcg);
+	struct cgroup_subsys_state *css, *limit_css = 0, *trigger_css = memory_css(current);
+	__u64 self = bpf_get_current_pid_tgid(), who = (__u64)chosen;
+	struct invocation *v;
+
+	if (!chosen)
+		return 0;
+	bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
+	if (cg)
+		limit_css = (void *)cg + bpf_core_field_offset(struct mem_cgroup, css);
+	css = memory_css(chosen);
+	send_path(css, ROOM_INVOCATION);
+	send_path(trigger_css, ROOM_INVOCATION);
+	send_path(limit_css, ROOM_INVOCATION);
+	v = bpf_ringbuf_reserve(&ring, sizeof(*v), 0);
+	if (!v) {
+		count_lost(KIND_INVOCATION);
+		return 0;
+	}
+	fill_header(&v->h, KIND_INVOCATION);
+	fill_task(&v->chosen, chosen, css);
+	fill_task(&v->trigger, current, trigger_css);
+	v->memcg = css_id(limit_css);
+	v->constraint = BPF_CORE_READ(oc, constraint);
+	v->pad = 0;
+	bpf_ringbuf_submit(v, 0);
+	return 0;
+}

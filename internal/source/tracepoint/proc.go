@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracepoint
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const sigKill = 9
+
+// flagExiting is PF_EXITING (include/linux/sched.h): on v1 such a task shows
+// the root as its cgroup, wherever it lived.
+const flagExiting = 0x4
+
+// procfs looks up tasks that an event names only by an id. A task can be gone
+// by then, or be past telling: what is not sure stays absent.
+type procfs struct {
+	roots   host.Roots
+	version int // of the memory hierarchy; 0: there is none
+}
+
+func newProcfs(r host.Roots) procfs {
+	h, err := r.MemoryHierarchy()
+	if err != nil {
+		return procfs{roots: r}
+	}
+	return procfs{roots: r, version: h.Version}
+}
+
+// lookup returns what procfs says of the task with this thread id.
+func (p procfs) lookup(tid int) signal.Task {
+	t := signal.Task{TID: tid}
+	dir := strconv.Itoa(tid)
+	// The cgroup first: it is the first thing that a dying task loses.
+	cgroup, stat := p.read(dir, "cgroup"), p.read(dir, "stat")
+	if path, ok := parseTaskCgroup(cgroup, p.version); ok && (path != "/" || p.version != 1 || alive(stat)) {
+		t.Cgroup.Path = path
+	}
+	parseStatus(p.read(dir, "status"), &t)
+	t.Comm = strings.TrimSuffix(string(p.read(dir, "comm")), "\n")
+	if ns, err := p.roots.PIDNS(tid); err == nil {
+		t.PIDNS = ns
+	}
+	return t
+}
+
+// read returns the start of a file of a task, nothing where it cannot: a task
+// that is gone is no news here.
+func (p procfs) read(dir, name string) []byte {
+	f, err := os.Open(p.roots.ProcPath(dir, name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// parseTaskCgroup finds the memory cgroup in /proc/PID/cgroup, lines of
+// HIERARCHY:CONTROLLERS:PATH (cgroups(7)). A path above the reader's own
+// cgroup namespace is no path below the root, and so not known.
+func parseTaskCgroup(b []byte, version int) (path string, ok bool) {
+	for line := range bytes.Lines(b) {
+		f := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
+		if len(f) != 3 || !strings.HasPrefix(f[2], "/") {
+			continue
+		}
+		switch version {
+		case 1:
+			ok = hasWord(f[1], "memory")
+		case 2:
+			ok = f[0] == "0" && f[1] == ""
+			f[2] = strings.TrimSuffix(f[2], " (deleted)") // a removed cgroup
+		}
+		if ok {
+			path = f[2]
+			break
+		}
+	}
+	if !ok || path == "/.." || strings.HasPrefix(path, "/../") {
+		return "", false
+	}
+	return path, true
+}
+
+func hasWord(list, word string) bool {
+	for w := range strings.SplitSeq(list, ",") {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// parseStatus takes Tgid, Uid and NSpid from /proc/PID/status. A process can
+// shape no line of it: the kernel escapes its name.
+func parseStatus(b []byte, t *signal.Task) {
+	for line := range bytes.Lines(b) {
+		key, value, _ := strings.Cut(string(line), ":")
+		f := strings.Fields(value)
+		if len(f) == 0 {
+			continue
+		}
+		switch key {
+		case "Tgid":
+			if n, err := strconv.Atoi(f[0]); err == nil {
+				t.PID = n
+			}
+		case "Uid":
+			if n, err := strconv.ParseInt(f[0], 10, 64); err == nil {
+				t.UID = &n
+			}
+		case "NSpid": // of this thread: its last id is 1 only for a first process
+			init := len(f) > 1 && f[len(f)-1] == "1"
+			t.Init = &init
+		}
+	}
+	if t.PID != 0 && t.TID != 0 && t.PID != t.TID {
+		t.Init = nil // the id of another thread than the first says nothing
+	}
+}
+
+// alive tells from /proc/PID/stat that a task has not begun to exit.
+func alive(stat []byte) bool {
+	// comm stands in parentheses and can hold any byte: go from the last one.
+	i := bytes.LastIndexByte(stat, ')')
+	if i < 0 {
+		return false
+	}
+	f := bytes.Fields(stat[i+1:]) // state ppid pgrp session tty_nr tpgid flags
+	if len(f) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
+	return err == nil && flags&flagExiting == 0
+}
