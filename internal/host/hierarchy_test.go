@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	mountsV1 = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:10 master:1 - cgroup cgroup rw,memory
+`
+	mountsHybrid = mountsV1 + "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
+	mountsV2     = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+	mountsLocal  = "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,memory_localevents\n"
+	mountsSpace  = `40 23 0:30 / /mnt/a\040b\134c\011d rw - cgroup2 none rw` + "\n"
+	mountsParts  = `40 23 0:30 /docker/x /c/part rw - cgroup2 cgroup2 rw
+41 23 0:30 / /c/whole rw - cgroup2 cgroup2 rw
+`
+	mountsPart = "40 23 0:30 /../../.. /c/part rw - cgroup2 cgroup2 rw\n"
+)
+
+func TestHierarchyOf(t *testing.T) {
+	yes, no := func(string) bool { return true }, func(string) bool { return false }
+	tests := []struct {
+		name, text string
+		hasMemory  func(string) bool
+		want       Hierarchy
+		wantErr    error
+	}{
+		{"v1", mountsV1, no, Hierarchy{Version: 1, Mount: "/sys/fs/cgroup/memory", Root: "/"}, nil},
+		{"hybrid", mountsHybrid, no, Hierarchy{Version: 1, Mount: "/sys/fs/cgroup/memory", Root: "/", Hybrid: true}, nil},
+		{"v2", mountsV2, yes, Hierarchy{Version: 2, Mount: "/sys/fs/cgroup", Root: "/"}, nil},
+		{"v2 counting locally", mountsLocal, yes, Hierarchy{Version: 2, Mount: "/sys/fs/cgroup", Root: "/", LocalEvents: true}, nil},
+		{"v2 without memory", mountsV2, no, Hierarchy{}, ErrNoMemoryHierarchy},
+		{"odd characters", mountsSpace, yes, Hierarchy{Version: 2, Mount: "/mnt/a b\\c\td", Root: "/"}, nil},
+		{"whole before part", mountsParts, yes, Hierarchy{Version: 2, Mount: "/c/whole", Root: "/"}, nil},
+		{"a part only", mountsPart, yes, Hierarchy{Version: 2, Mount: "/c/part", Root: "/../../.."}, nil},
+		{"cpu only", strings.ReplaceAll(mountsV1, "rw,memory", "rw,memoryx"), yes, Hierarchy{}, ErrNoMemoryHierarchy},
+		{"nothing", "", yes, Hierarchy{}, ErrNoMemoryHierarchy},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ms, err := parseMountinfo(tt.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := hierarchyOf(ms, tt.hasMemory)
+			if diff := cmp.Diff(tt.want, got); diff != "" || !errors.Is(err, tt.wantErr) {
+				t.Errorf("err %v, want %v (-want +got)\n%s", err, tt.wantErr, diff)
+			}
+		})
+	}
+}
+
+func TestParseMountinfo_Malformed(t *testing.T) {
+	for _, text := range []string{"x\n", "1 2 3 4 - a b c\n", "36 35 98:0 / /p rw - ext4\n", mountsV2 + strings.Repeat("y", 500)} {
+		if ms, err := parseMountinfo(text); err == nil || len(err.Error()) > 300 {
+			t.Errorf("%.40q: got %v, %v, want a short error", text, ms, err)
+		}
+	}
+}
+
+func FuzzParseMountinfo(f *testing.F) {
+	for _, s := range []string{mountsV1, mountsHybrid, mountsV2, mountsSpace, mountsPart, `\0`, `\777`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		ms, err := parseMountinfo(text)
+		if err != nil && ms != nil {
+			t.Error("both mounts and an error")
+		}
+		_, _ = hierarchyOf(ms, func(string) bool { return true })
+	})
+}
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMemoryHierarchy_NamedRoots(t *testing.T) {
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  Hierarchy
+		ok    bool
+	}{
+		{"v2", map[string]string{"cgroup.controllers": "cpu io memory pids\n"}, Hierarchy{Version: 2, Mount: ".", Root: "/"}, true},
+		{"v1", map[string]string{"memory/memory.oom_control": ""}, Hierarchy{Version: 1, Mount: "memory", Root: "/"}, true},
+		{"v1 memory itself", map[string]string{"memory.oom_control": ""}, Hierarchy{Version: 1, Mount: ".", Root: "/"}, true},
+		{"hybrid", map[string]string{"memory/memory.oom_control": "", "unified/cgroup.procs": "", "unified/cgroup.controllers": "cpu\n"}, Hierarchy{Version: 1, Mount: "memory", Root: "/", Hybrid: true}, true},
+		{"v2 without memory", map[string]string{"cgroup.controllers": "cpu\n"}, Hierarchy{}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, tt.files)
+			got, err := Roots{Proc: filepath.Join(dir, "none"), Cgroup: dir}.MemoryHierarchy()
+			if got.Mount != "" {
+				got.Mount, _ = filepath.Rel(dir, got.Mount)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" || (err == nil) != tt.ok {
+				t.Errorf("err %v (-want +got)\n%s", err, diff)
+			}
+			if !tt.ok && !errors.Is(err, ErrNoMemoryHierarchy) {
+				t.Errorf("got %v, want ErrNoMemoryHierarchy", err)
+			}
+		})
+	}
+}
+
+func TestMemoryHierarchy_NamedRootFoundInMountinfo(t *testing.T) {
+	dir := t.TempDir()
+	if strings.ContainsAny(dir, " \\") {
+		t.Skip("the temporary directory needs escapes")
+	}
+	write(t, dir, map[string]string{
+		"cg/cgroup.controllers": "memory\n",
+		"proc/self/mountinfo":   "29 23 0:26 /node /other rw - cgroup2 cgroup2 rw\n29 23 0:26 /node " + filepath.Join(dir, "cg") + " rw - cgroup2 cgroup2 rw,memory_localevents\n",
+	})
+	got, err := Roots{Proc: filepath.Join(dir, "proc"), Cgroup: filepath.Join(dir, "cg")}.MemoryHierarchy()
+	want := Hierarchy{Version: 2, Mount: filepath.Join(dir, "cg"), Root: "/node", LocalEvents: true}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("err %v (-want +got)\n%s", err, diff)
+	}
+}
+
+func TestMemoryHierarchy_NoSuchRoot(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	if _, err := (Roots{Proc: none, Cgroup: none}).MemoryHierarchy(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want fs.ErrNotExist", err)
+	}
+}
+
+func TestHierarchy_String(t *testing.T) {
+	for want, h := range map[string]Hierarchy{"v1": {Version: 1}, "v2": {Version: 2}, "hybrid v1": {Version: 1, Hybrid: true}, "none": {}} {
+		if h.String() != want {
+			t.Errorf("got %q, want %q", h, want)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/host"
+)
+
+// The machine's own files, with what other programs say of them.
+
+func TestRoots_ThisMachine(t *testing.T) {
+	var r host.Roots
+	var uts syscall.Utsname
+	if err := syscall.Uname(&uts); err != nil {
+		t.Fatal(err)
+	}
+	var release strings.Builder
+	for _, c := range uts.Release {
+		if c == 0 {
+			break
+		}
+		release.WriteByte(byte(c))
+	}
+	if got, err := r.KernelRelease(); err != nil || got != release.String() {
+		t.Errorf("KernelRelease: got %q, %v, want %q", got, err, release.String())
+	}
+	if id, err := r.BootID(); err != nil || len(id) != 36 {
+		t.Errorf("BootID: got %q, %v, want 36 characters", id, err)
+	}
+	if init, known, err := r.TaskInit(os.Getpid()); err != nil || !known || init {
+		t.Errorf("TaskInit of this test: got %v, %v, %v", init, known, err)
+	}
+	want, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ns, err := r.PIDNS(os.Getpid()); err != nil || !strings.Contains(want, fmt.Sprintf("[%d]", ns)) {
+		t.Errorf("PIDNS: got %d, %v, want %s", ns, err, want)
+	}
+	for _, p := range r.Probes() {
+		t.Logf("%s: %s: %s; %s", p.Name, p.Status, p.Detail, p.Remedy)
+	}
+}
+
+func TestMemoryHierarchy_ThisMachine(t *testing.T) {
+	h, err := host.Roots{}.MemoryHierarchy()
+	if err != nil {
+		if os.Getenv("CORONER_CI") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	file := map[int]string{1: "memory.limit_in_bytes", 2: "cgroup.controllers"}[h.Version]
+	if _, err := os.Stat(filepath.Join(h.Dir("/"), file)); err != nil {
+		t.Errorf("%+v: %v", h, err)
+	}
+	// Found by its files alone, it is the same one.
+	looked, err := host.Roots{Cgroup: h.Mount}.MemoryHierarchy()
+	if err != nil || looked.Version != h.Version || looked.Mount != h.Mount || looked.Root != h.Root {
+		t.Errorf("by its files: got %+v, %v, want %+v", looked, err, h)
+	}
+}
+
+func TestTaskInit_OfANamespace(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		if os.Getenv("CORONER_CI") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("new pid namespace: %v", err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	var r host.Roots
+	init, known, err := r.TaskInit(cmd.Process.Pid)
+	if err != nil || !known || !init {
+		t.Errorf("got %v, %v, %v, want the first process of its namespace", init, known, err)
+	}
+	inner, err := r.PIDNS(cmd.Process.Pid)
+	outer, err2 := r.PIDNS(os.Getpid())
+	if err != nil || err2 != nil || inner == outer || inner == 0 {
+		t.Errorf("namespaces %d (%v) and %d (%v), want two", inner, err, outer, err2)
+	}
+}
+
+func TestBootClock_Now(t *testing.T) {
+	for name, sample := range map[string]func() (host.BootClock, error){"monotonic": host.MonotonicClock, "boottime": host.BoottimeClock} {
+		before := time.Now()
+		c, err := sample()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if zero := c.Wall(0); !zero.Before(before) || zero.Before(before.Add(-20*365*24*time.Hour)) {
+			t.Errorf("%s: zero at %v", name, zero)
+		}
+	}
+	// btime of /proc/stat is the boot time in whole seconds.
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), "btime ")
+	line, _, _ := strings.Cut(rest, "\n")
+	btime, err := time.ParseDuration(line + "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := host.BoottimeClock()
+	if d := c.Wall(0).Sub(time.Unix(0, 0).Add(btime)); d < -2*time.Second || d > 2*time.Second {
+		t.Errorf("boot at %v, /proc/stat says %v", c.Wall(0), time.Unix(0, 0).Add(btime).UTC())
+	}
+}
+
+func BenchmarkVMStat(b *testing.B) {
+	v, err := host.Roots{}.OpenVMStat()
+	if err != nil {
+		b.Skip(err)
+	}
+	defer v.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.OOMKills(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
