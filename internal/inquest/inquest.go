@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package inquest turns signals into deaths.
+// Package inquest turns signals into deaths: it joins what the sources say of
+// one death, in whatever order they say it, and has the verdict rules judge.
+//
+// An Inquest is a plain value with one owner. It does no I/O, starts no
+// goroutine and reads no clock: time comes with the signals and with Tick, so
+// the same signals and ticks always give the same deaths.
+//
+// A death is given out as soon as it is certain that there is one, and again
+// with a higher revision when later evidence says more.
 package inquest
 
 import (
@@ -10,31 +18,196 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// Options set up an Inquest.
+// Options set up an Inquest. Zero values take the defaults.
 type Options struct {
+	// Node is told with each death; BootID makes their ids unique.
 	Node   string
 	BootID string
-	// Settle is how long a case stays open for late evidence.
+	// Settle is how long a case stays open for late evidence; 5 s.
 	Settle time.Duration
-	// TombstoneTTL is how long a removed cgroup keeps its name.
+	// Patience is how long a counter's rise waits for a source that can name
+	// the process, before it becomes a death of its own; 2 s.
+	Patience time.Duration
+	// TombstoneTTL is how long a removed cgroup, and a death's processes,
+	// stay known; 10 min.
 	TombstoneTTL time.Duration
+	// MaxCases bounds the cases held in memory; 4096. Beyond it the oldest
+	// are settled early.
+	MaxCases int
 }
 
-// Inquest owns all open cases. It does no I/O and reads no clock.
-type Inquest struct{}
+func (o *Options) defaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&o.Settle, 5*time.Second)
+	set(&o.Patience, 2*time.Second)
+	set(&o.TombstoneTTL, 10*time.Minute)
+	if o.MaxCases <= 0 {
+		o.MaxCases = 4096
+	}
+}
+
+// Stats is what the inquest knows of its own completeness.
+type Stats struct {
+	// NodeOOMKills is what the kernel counted (vmstat) since the start.
+	NodeOOMKills uint64
+	// Unattributed are kernel kills for which no death could be written.
+	Unattributed uint64
+	// OpenCases are in memory; EarlySettled were let go because of MaxCases.
+	OpenCases    int
+	EarlySettled uint64
+	// AlreadyDying counts victims of mark_victim that were dying before: no kills.
+	AlreadyDying uint64
+	// Late counts evidence for deaths already let go; it doubles nothing.
+	Late uint64
+}
+
+// Inquest owns all open cases.
+type Inquest struct {
+	opts    Options
+	now     time.Time
+	roster  roster
+	cases   []*caseFile // open, oldest first
+	dead    deadIndex
+	kernel  kernelKills
+	ledger  ledger
+	series  series
+	dirty   []*caseFile
+	up      map[death.Source]bool
+	ids     map[string]int
+	reports map[uint64]*caseFile // last case of each kernel report
+	stats   Stats
+}
 
 // New returns an Inquest without cases.
-func New(Options) *Inquest { return &Inquest{} }
+func New(o Options) *Inquest {
+	o.defaults()
+	return &Inquest{
+		opts:    o,
+		roster:  newRoster(o.TombstoneTTL),
+		dead:    newDeadIndex(o.TombstoneTTL),
+		kernel:  newKernelKills(),
+		ledger:  newLedger(),
+		series:  newSeries(),
+		up:      map[death.Source]bool{},
+		ids:     map[string]int{},
+		reports: map[uint64]*caseFile{},
+	}
+}
 
-// Feed takes one signal and returns the deaths that it made or amended.
-func (q *Inquest) Feed(signal.Signal) []death.Death { return nil }
+// Feed takes one signal.
+func (q *Inquest) Feed(s signal.Signal) {
+	q.advance(s.Observed)
+	switch b := s.Body.(type) {
+	case signal.MarkVictim:
+		q.markVictim(s, b)
+	case signal.OOMInvocation:
+		q.invoked(s, b)
+	case signal.Kill:
+		q.kill(s, b)
+	case signal.Exit:
+		q.exit(s, b)
+	case signal.ReportedKill:
+		q.reportedKill(s, b)
+	case signal.ReportedGroup:
+		q.reportedGroup(s, b)
+	case signal.ReportedNote:
+		q.reportedNote(s, b)
+	case signal.CgroupSeen:
+		q.cgroupSeen(b)
+	case signal.CgroupGone:
+		q.cgroupGone(s, b)
+	case signal.CgroupCounters:
+		q.cgroupCounters(s, b)
+	case signal.NodeCounters:
+		q.nodeCounters(b)
+	case signal.SourceState:
+		q.up[s.Source] = b.Up
+	}
+}
 
-// Tick says that it is now so late; it returns the deaths that this decides.
-func (q *Inquest) Tick(now time.Time) []death.Death { return nil }
+// Tick says that it is now so late: what was waited for is decided, what has
+// settled is let go. Call it at least each second.
+func (q *Inquest) Tick(now time.Time) {
+	q.advance(now)
+	q.audit()
+	q.kernel.expire(q.now)
+	q.roster.expire(q.now)
+	q.dead.expire(q.now)
+	q.settle()
+}
 
-// Close settles everything, for a file that has come to its end.
-func (q *Inquest) Close() []death.Death { return nil }
+// Take returns the deaths made or amended since it was last called, each
+// once, in the order in which they were opened.
+func (q *Inquest) Take() []death.Death {
+	var out []death.Death
+	for _, c := range q.dirty {
+		c.dirty = false
+		if d, changed := q.build(c); changed {
+			out = append(out, d)
+		}
+	}
+	clear(q.dirty)
+	q.dirty = q.dirty[:0]
+	return out
+}
 
-// Restore makes deaths that were given out earlier known, so that late or
-// repeated evidence amends them and doubles nothing.
-func (q *Inquest) Restore([]death.Death) {}
+// Close decides what still waits, for a source that has come to its end.
+func (q *Inquest) Close() []death.Death {
+	q.Tick(q.now.Add(q.opts.Settle + q.opts.Patience + time.Second))
+	return q.Take()
+}
+
+// Stats returns the inquest's figures about itself.
+func (q *Inquest) Stats() Stats {
+	st := q.stats
+	st.OpenCases = len(q.cases)
+	return st
+}
+
+func (q *Inquest) advance(t time.Time) {
+	if t.After(q.now) {
+		q.now = t
+	}
+}
+
+// touch marks c for the next Take.
+func (q *Inquest) touch(c *caseFile) {
+	c.touched = q.now
+	if !c.dirty {
+		c.dirty = true
+		q.dirty = append(q.dirty, c)
+	}
+}
+
+// settle lets go of cases that nothing was added to for a while.
+func (q *Inquest) settle() {
+	keep := q.cases[:0]
+	for i, c := range q.cases {
+		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
+		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil)
+		if (settled || tooMany) && !c.dirty {
+			if !settled {
+				q.stats.EarlySettled++
+			}
+			q.forget(c)
+			continue
+		}
+		keep = append(keep, c)
+	}
+	clear(q.cases[len(keep):])
+	q.cases = keep
+}
+
+func (q *Inquest) forget(c *caseFile) {
+	for _, p := range c.procs {
+		q.dead.letGo(p)
+	}
+	if c.hasReport && q.reports[c.report] == c {
+		delete(q.reports, c.report)
+	}
+	delete(q.ids, c.id)
+}

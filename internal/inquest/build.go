@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"bytes"
+	"encoding/json"
+	"sort"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/inquest/verdict"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// build makes the death that c now tells, and whether it says more than what
+// was given out last.
+func (q *Inquest) build(c *caseFile) (death.Death, bool) {
+	f := q.facts(c)
+	v := verdict.Judge(f)
+	d := death.Death{
+		ID: c.id, Revision: c.revision + 1,
+		Time: c.at.UTC(), ObservedAt: c.observed.UTC(),
+		Node: q.opts.Node, Subject: death.SubjectProcess,
+		Cause: v.Cause, Confidence: v.Confidence, Rule: v.Rule,
+		Summary: v.Summary, Advice: v.Advice,
+		Container: c.container, Unit: c.unit,
+		Exit: c.exit, Killer: c.killer,
+		Evidence: c.sortedEvidence(f), Recovered: c.recovered,
+	}
+	if c.ended && c.container != nil {
+		d.Subject = death.SubjectContainer
+	}
+	for _, p := range c.procs {
+		d.Processes = append(d.Processes, p.Process)
+	}
+	if c.oomKilled {
+		d.OOM = c.oomRecord(f)
+	}
+	if f.ContainerLimit != nil {
+		d.Memory = &death.Memory{LimitBytes: f.ContainerLimit}
+	}
+	c.keepPrior(&d)
+	d.Repeat = q.series.place(c, &d)
+	if c.last != nil && same(c.last, &d) {
+		return death.Death{}, false
+	}
+	c.revision++
+	c.last = &d
+	return d, true
+}
+
+// keepPrior keeps the verdict from before a restart unless what came since
+// carries further: what was known then is not all known now.
+func (c *caseFile) keepPrior(d *death.Death) {
+	p := c.prior
+	if p == nil || rank(d.Confidence) > rank(p.Confidence) {
+		return
+	}
+	d.Cause, d.Confidence, d.Rule, d.Summary, d.Advice = p.Cause, p.Confidence, p.Rule, p.Summary, p.Advice
+	if d.Memory == nil {
+		d.Memory = p.Memory
+	}
+}
+
+func rank(c death.Confidence) int {
+	switch c {
+	case death.Certain:
+		return 3
+	case death.Probable:
+		return 2
+	}
+	return 1
+}
+
+func same(a, b *death.Death) bool {
+	x, y := *a, *b
+	y.Revision = x.Revision
+	ja, erra := json.Marshal(x)
+	jb, errb := json.Marshal(y)
+	return erra == nil && errb == nil && bytes.Equal(ja, jb)
+}
+
+func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
+	o := c.oom
+	o.TaskMemcg = c.taskMemcg
+	o.OOMMemcg = f.OOMMemcg
+	if o.Constraint == "" && f.Basis == verdict.BasisInferred {
+		o.Constraint = f.Constraint
+	}
+	o.UsageBytes, o.LimitBytes = f.UsageBytes, f.LimitBytes
+	o.GroupKill = c.group
+	if c.invocation != nil {
+		o.Containers = len(c.invocation.cases)
+	} else if c.ended && c.container != nil {
+		o.Containers = 1
+	}
+	if o.Trigger != nil {
+		t := *o.Trigger
+		o.Trigger = &t
+	}
+	return &o
+}
+
+func (c *caseFile) sortedEvidence(f verdict.Facts) []death.Evidence {
+	out := append([]death.Evidence(nil), c.evidence...)
+	sort.SliceStable(out, func(i, j int) bool { return out[i].Time.Before(out[j].Time) })
+	last := death.Evidence{Time: c.at.UTC(), Source: death.SourceTracepoint}
+	if len(out) > 0 {
+		last.Time, last.Source = out[len(out)-1].Time, out[len(out)-1].Source
+	}
+	if f.Basis == verdict.BasisInferred {
+		last.Text = inferredText(f)
+		out = append(out, last)
+	}
+	if c.unshown > 0 {
+		last.Text = itoa(c.unshown) + " more lines of evidence or processes are not shown"
+		out = append(out, last)
+	}
+	return out
+}
+
+func inferredText(f verdict.Facts) string {
+	if f.OOMMemcg == "" {
+		return "inferred: no cgroup around the victim was at its limit, so the machine itself ran out"
+	}
+	t := "inferred: the limit that was reached is that of " + death.Printable(f.OOMMemcg)
+	if f.UsageBytes != nil && f.LimitBytes != nil {
+		t += ", where usage was " + death.FormatBytes(*f.UsageBytes) + " of " + death.FormatBytes(*f.LimitBytes)
+	}
+	return t
+}
+
+// facts lays out for the rules what c knows.
+func (q *Inquest) facts(c *caseFile) verdict.Facts {
+	f := verdict.Facts{
+		Container: c.container, Unit: c.unit, PodCgroup: c.podCgroup, TaskMemcg: c.taskMemcg,
+		OOM: c.oomKilled, SaidMemcg: c.saidMemcg, SaidGlobal: c.saidGlobal,
+		Constraint: c.oom.Constraint, OOMMemcg: c.oom.OOMMemcg,
+		UsageBytes: c.oom.UsageBytes, LimitBytes: c.oom.LimitBytes,
+		Manual: c.oom.Order != nil && *c.oom.Order == -1,
+		Group:  c.group, CountedOnly: c.countedOnly,
+		Trigger: c.oom.Trigger, Ended: c.ended && c.container != nil, Tasks: c.oom.Tasks,
+		Killer: c.killer, KillerIsRuntime: c.killerRuntime,
+	}
+	for _, p := range c.procs {
+		f.Processes = append(f.Processes, p.Process)
+	}
+	if c.named {
+		f.Basis = verdict.BasisKernel
+	} else if c.oomKilled {
+		q.infer(c, &f)
+	}
+	c.ownLimits(&f)
+	if f.OOMMemcg != "" {
+		f.OOMLevel = cgpath.Parse(f.OOMMemcg).Level
+		for _, l := range c.chain {
+			if l.Path != f.OOMMemcg {
+				continue
+			}
+			if f.LimitBytes == nil {
+				f.LimitBytes = l.LimitBytes
+			}
+			if f.UsageBytes == nil && c.chainAtKill {
+				f.UsageBytes = l.UsageBytes
+			}
+		}
+		if f.Constraint == "" {
+			f.Constraint = verdict.ConstraintMemcg
+		}
+	}
+	return f
+}
+
+// ownLimits takes the container's and the pod's limits from the chain.
+func (c *caseFile) ownLimits(f *verdict.Facts) {
+	for _, l := range c.chain {
+		switch {
+		case c.container != nil && l.Path == c.container.Cgroup:
+			f.ContainerLimit = l.LimitBytes
+			f.ContainerUnlimited = l.LimitBytes == nil
+			if c.chainAtKill {
+				f.ContainerUsage = l.UsageBytes
+			}
+		case l.Path != "" && l.Path == c.podCgroup:
+			f.PodLimit = l.LimitBytes
+		}
+	}
+	if c.container != nil && f.OOMMemcg == c.container.Cgroup && c.oom.LimitBytes != nil {
+		f.ContainerLimit = c.oom.LimitBytes
+	}
+}
+
+// limitSlack is how far below its limit a cgroup's usage may be when a charge
+// fails: the kernel charges in batches of up to 64 pages (MEMCG_CHARGE_BATCH,
+// include/linux/memcontrol.h), and others may free meanwhile.
+func limitSlack(limit int64) int64 { return max(1<<20, limit/256) }
+
+// infer finds whose limit it was when the kernel's report is missing.
+func (q *Inquest) infer(c *caseFile, f *verdict.Facts) {
+	if c.saidGlobal {
+		return
+	}
+	var hit, full, only *signal.Level
+	limits := 0
+	usageKnown := c.chainAtKill && len(c.chain) > 0
+	for i := range c.chain {
+		l := &c.chain[i]
+		if at, ok := q.ledger.limitHit[l.Path]; ok && l.Path != "" && at.Sub(c.observed).Abs() < q.opts.Settle {
+			hit = l // the outermost that rose: limits are checked inside out
+		}
+		if l.LimitBytes == nil {
+			continue
+		}
+		limits++
+		only = l
+		if usageKnown && l.UsageBytes != nil && gap(l) <= limitSlack(*l.LimitBytes) && (full == nil || gap(l) < gap(full)) {
+			full = l
+		}
+	}
+	if limits != 1 || !c.saidMemcg {
+		only = nil
+	}
+	for _, l := range []*signal.Level{hit, full, only} {
+		if l != nil && l.Path != "" {
+			f.Basis, f.OOMMemcg, f.Constraint = verdict.BasisInferred, l.Path, verdict.ConstraintMemcg
+			f.LimitBytes = l.LimitBytes
+			if usageKnown {
+				f.UsageBytes = l.UsageBytes
+			}
+			return
+		}
+	}
+	if usageKnown && !c.saidMemcg {
+		f.Basis, f.Constraint = verdict.BasisInferred, verdict.ConstraintNone
+	}
+}
+
+func gap(l *signal.Level) int64 { return max(0, *l.LimitBytes-*l.UsageBytes) }

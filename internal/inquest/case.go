@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// maxEvidence and maxProcesses bound one case; what is beyond is counted in
+// the evidence's last line.
+const (
+	maxEvidence  = 64
+	maxProcesses = 4096
+)
+
+// process is one of the dead, and who has told of it.
+type process struct {
+	death.Process
+	owner    *caseFile
+	tid      int
+	mm       uint64
+	pidns    uint64
+	at       time.Time // when it was killed, by the first to tell
+	seen     time.Time // when we knew
+	marked   bool      // mark_victim named it
+	reported bool      // the kernel's log named it
+	restored bool      // known from before a restart
+	doubled  bool      // the kernel counted it twice
+}
+
+// caseFile is one death while evidence comes in.
+type caseFile struct {
+	id        string
+	revision  int
+	at        time.Time
+	observed  time.Time
+	touched   time.Time
+	dirty     bool
+	last      *death.Death // as last given out
+	prior     *death.Death // from before a restart
+	keepUntil time.Time
+
+	container *death.Container
+	unit      string
+	cgroupID  uint64
+	taskMemcg string
+	podCgroup string
+	procs     []*process
+
+	oomKilled   bool
+	oom         death.OOM
+	named       bool // the kernel named constraint and limit
+	hasReport   bool
+	report      uint64
+	saidMemcg   bool
+	saidGlobal  bool
+	chain       []signal.Level
+	chainAtKill bool
+	triggerTID  int
+	group       bool   // memory.oom.group at work
+	groupCgroup string // whose flag it is
+	invocation  *invocation
+	countedOnly bool
+
+	killer        *death.Killer
+	killerRuntime bool
+	exit          *death.Exit
+	ended         bool
+	recovered     bool
+
+	evidence []death.Evidence
+	unshown  int
+	place    seriesPlace
+}
+
+// invocation is one run of the OOM killer that took several containers.
+type invocation struct {
+	cases []*caseFile
+}
+
+// open begins a case at the time of s.
+func (q *Inquest) open(s signal.Signal, key string) *caseFile {
+	at := s.Time
+	if at.IsZero() {
+		at = s.Observed
+	}
+	c := &caseFile{
+		id:        q.newID(key, at),
+		at:        at,
+		observed:  s.Observed,
+		touched:   q.now,
+		recovered: s.Recovered,
+	}
+	q.cases = append(q.cases, c)
+	return c
+}
+
+// newID makes the same id of the same signals, and never the same twice.
+func (q *Inquest) newID(key string, at time.Time) string {
+	for n := 0; ; n++ {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", q.opts.BootID, key, at.UnixNano(), n))
+		id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
+		if q.ids[id] == 0 {
+			q.ids[id] = 1
+			return id
+		}
+	}
+}
+
+// add puts a process among the dead of c.
+func (q *Inquest) add(c *caseFile, p *process) {
+	if len(c.procs) >= maxProcesses {
+		c.unshown++
+		return
+	}
+	p.owner = c
+	p.seen = q.now
+	c.procs = append(c.procs, p)
+	q.dead.put(p)
+	if p.Init != nil && *p.Init && c.container != nil {
+		c.ended = true
+	}
+}
+
+// put places c: names the owner from the path of the victim's cgroup.
+func (q *Inquest) place(c *caseFile, g signal.Cgroup) {
+	if g.ID != 0 {
+		c.cgroupID = g.ID
+	}
+	path := q.roster.path(g)
+	if path == "" || c.taskMemcg != "" {
+		return
+	}
+	c.taskMemcg = path
+	c.container, c.unit, c.podCgroup = owner(path)
+	for _, p := range c.procs {
+		q.learnInit(c, p)
+	}
+}
+
+// learnInit asks the roster whether p was its container's first process,
+// where no source could tell.
+func (q *Inquest) learnInit(c *caseFile, p *process) {
+	if c.container == nil {
+		return
+	}
+	if p.Init == nil {
+		if e := q.roster.byPath[c.container.Cgroup]; e != nil && e.initPID != 0 {
+			is := e.initPID == p.PID || e.initPID == p.tid
+			p.Init = &is
+		}
+	}
+	if p.Init != nil && *p.Init {
+		c.ended = true
+	}
+}
+
+// owner names who lives at path.
+func owner(path string) (*death.Container, string, string) {
+	at := cgpath.Parse(path)
+	if at.ContainerID == "" {
+		return nil, at.Unit, at.PodCgroup
+	}
+	c := &death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
+	if at.PodUID != "" {
+		c.Pod = &death.Pod{UID: at.PodUID, QoSClass: at.QoS}
+	}
+	return c, "", at.PodCgroup
+}
+
+// sameOwner tells whether the cgroup at path belongs to c's container, or, for
+// what is in no container, whether it is the very same cgroup.
+func (c *caseFile) sameOwner(path string) bool {
+	if path == "" || c.taskMemcg == "" {
+		return false
+	}
+	if c.container != nil {
+		return cgpath.Within(c.container.Cgroup, path)
+	}
+	return c.taskMemcg == path
+}
+
+// initKnown tells whether it is settled if one of the dead was the container's
+// first process.
+func (c *caseFile) initKnown() bool {
+	for _, p := range c.procs {
+		if p.Init == nil {
+			return false
+		}
+	}
+	return len(c.procs) > 0
+}
+
+// note adds a line of evidence.
+func (c *caseFile) note(s signal.Signal, format string, args ...any) {
+	if len(c.evidence) >= maxEvidence {
+		c.unshown++
+		return
+	}
+	at := s.Time
+	if at.IsZero() {
+		at = s.Observed
+	}
+	c.evidence = append(c.evidence, death.Evidence{Time: at.UTC(), Source: s.Source, Text: fmt.Sprintf(format, args...)})
+}
+
+// deadIndex finds the dead by the ids that sources give: the thread group's
+// or a thread's. The newest owner of a reused id wins.
+type deadIndex struct {
+	ttl   time.Duration
+	byPID map[int]*process
+	gone  []*process // of cases let go, oldest first: known only to double nothing
+}
+
+// maxKnown bounds the processes known after their cases were let go.
+const maxKnown = 16384
+
+func newDeadIndex(ttl time.Duration) deadIndex {
+	return deadIndex{ttl: ttl, byPID: map[int]*process{}}
+}
+
+func (x *deadIndex) put(p *process) {
+	for _, id := range [2]int{p.PID, p.tid} {
+		if id != 0 {
+			x.byPID[id] = p
+		}
+	}
+}
+
+func (x *deadIndex) find(ids ...int) *process {
+	for _, id := range ids {
+		if p := x.byPID[id]; id != 0 && p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+func (x *deadIndex) letGo(p *process) {
+	p.owner = nil
+	x.gone = append(x.gone, p)
+}
+
+func (x *deadIndex) expire(now time.Time) {
+	n := 0
+	for n < len(x.gone) && (now.Sub(x.gone[n].seen) > x.ttl || len(x.gone)-n > maxKnown) {
+		p := x.gone[n]
+		n++
+		for _, id := range [2]int{p.PID, p.tid} {
+			if x.byPID[id] == p {
+				delete(x.byPID, id)
+			}
+		}
+	}
+	if n > 0 {
+		x.gone = append(x.gone[:0:0], x.gone[n:]...)
+	}
+}

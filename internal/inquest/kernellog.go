@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"strconv"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// maxReports bounds the kernel reports whose last case is remembered.
+const maxReports = 1024
+
+// reportedKill takes a "Killed process" line with its report.
+func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
+	if p := q.dead.find(b.Victim.PID, b.Victim.TID); p != nil && q.near(p, s) && (!p.reported || b.Again || p.restored) {
+		q.tellReported(p, s, b)
+		return
+	}
+	if b.Again {
+		return // the first naming was let go long ago
+	}
+	p := &process{
+		Process: death.Process{PID: b.Victim.PID, Comm: b.Victim.Comm, UID: b.Victim.UID, Init: b.Victim.Init, Fate: death.FateVictim},
+		tid:     b.Victim.TID, mm: b.Victim.MM, at: s.Time, reported: true,
+	}
+	p.figures(b.Figures)
+	if m, ok := q.kernel.marked[b.Victim.PID]; ok {
+		// mark_victim came without its SIGKILL, and the log says killed.
+		delete(q.kernel.marked, b.Victim.PID)
+		q.stats.AlreadyDying--
+		p.merge(m.b.Victim, m.b.Figures)
+		p.marked = true
+	}
+	path := q.taskMemcg(b)
+	c := q.caseForReported(s, b, p, path)
+	q.add(c, p)
+	q.learnInit(c, p)
+	q.mergeReport(c, s, b)
+	q.ledger.explain(c.taskMemcg, s)
+	q.touch(c)
+}
+
+func (q *Inquest) taskMemcg(b signal.ReportedKill) string {
+	if path := q.roster.path(b.Victim.Cgroup); path != "" {
+		return path
+	}
+	if b.OOM != nil {
+		return b.OOM.TaskMemcg
+	}
+	return ""
+}
+
+// caseForReported finds the case that a kill known only from the log belongs
+// to, or opens one.
+func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *process, path string) *caseFile {
+	if c := q.reports[b.Report]; c != nil && c.group {
+		p.Fate = death.FateGroup
+		// The line of a group's member names no cgroup: it is of the group's.
+		if path == "" || c.sameOwner(path) {
+			return c
+		}
+	}
+	if c := q.sameEnd(path, p.Init); c != nil {
+		return c
+	}
+	if c := q.ledger.claim(path); c != nil {
+		c.countedOnly = false
+		c.procs = nil
+		c.oom.Events = 1
+		return c
+	}
+	c := q.open(s, "pid "+itoa(or(b.Victim.PID, b.Victim.TID)))
+	c.oomKilled = true
+	c.oom.Events = 1
+	q.place(c, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path})
+	return c
+}
+
+// tellReported adds what the log says to a process already known.
+func (q *Inquest) tellReported(p *process, s signal.Signal, b signal.ReportedKill) {
+	c := p.owner
+	again := b.Again || p.reported
+	p.reported = true
+	if c == nil {
+		if !b.Again {
+			q.stats.Late++
+		}
+		return
+	}
+	if again {
+		if b.Again {
+			q.ledger.double(p, c.taskMemcg) // a group's first victim
+		}
+		return
+	}
+	if p.Fate == death.FateSignalled {
+		return // another death of a pid that came back within a minute
+	}
+	p.merge(b.Victim, b.Figures)
+	wasPlaced := c.taskMemcg != ""
+	if path := q.taskMemcg(b); path != "" && !wasPlaced {
+		q.place(c, signal.Cgroup{Path: path})
+		q.ledger.explain(path, s)
+	}
+	q.mergeReport(c, s, b)
+	q.touch(c)
+}
+
+// mergeReport takes over what the report around the kill said.
+func (q *Inquest) mergeReport(c *caseFile, s signal.Signal, b signal.ReportedKill) {
+	if !c.hasReport {
+		c.hasReport, c.report = true, b.Report
+	}
+	if len(q.reports) >= maxReports {
+		clear(q.reports)
+	}
+	q.reports[b.Report] = c
+	c.saidMemcg = c.saidMemcg || b.Memcg
+	c.saidGlobal = c.saidGlobal || b.Global
+	if b.Text != "" {
+		c.note(s, "%s", death.Printable(b.Text))
+	}
+	if b.OOM == nil || c.hasContext() {
+		return
+	}
+	o := *b.OOM
+	prior := c.oom
+	c.oom = o
+	c.oom.Events, c.oom.Containers = prior.Events, prior.Containers
+	if o.OOMMemcg == "" {
+		c.oom.OOMMemcg = prior.OOMMemcg
+	}
+	if o.Constraint == "" {
+		c.oom.Constraint = prior.Constraint
+	}
+	c.oom.Trigger = nil
+	c.oom.GroupKill = false
+	c.group = c.group || o.GroupKill
+	q.mergeTrigger(c, prior.Trigger)
+	q.mergeTrigger(c, o.Trigger)
+	if o.Constraint != "" || o.OOMMemcg != "" {
+		c.named = true
+		c.note(s, "%s", reportText(&o))
+	}
+	if len(c.chain) == 0 && c.taskMemcg != "" {
+		c.chain = q.roster.chain(c.taskMemcg)
+	}
+}
+
+func (c *caseFile) hasContext() bool {
+	return c.oom.Tasks != nil || c.oom.MemoryStat != nil || c.oom.TaskMemcg != "" || (c.oom.LimitBytes != nil && c.oom.OOMMemcg != "")
+}
+
+// reportText is the report's context as one line of evidence.
+func reportText(o *death.OOM) string {
+	t := "the kernel's report: "
+	if o.Constraint != "" {
+		t += o.Constraint
+	}
+	if o.OOMMemcg != "" {
+		t += " limit of " + death.Printable(o.OOMMemcg)
+	} else {
+		t += " no cgroup's limit"
+	}
+	if o.UsageBytes != nil && o.LimitBytes != nil {
+		t += ", usage " + death.FormatBytes(*o.UsageBytes) + " of " + death.FormatBytes(*o.LimitBytes)
+	}
+	return t
+}
+
+// mergeTrigger keeps the first and fullest naming of who asked for memory.
+func (q *Inquest) mergeTrigger(c *caseFile, t *death.Trigger) {
+	if t == nil || (t.PID == 0 && t.Comm == "") {
+		return
+	}
+	have := c.oom.Trigger
+	if have == nil {
+		copied := *t
+		c.oom.Trigger = &copied
+		return
+	}
+	if have.PID == 0 || have.PID == t.PID {
+		have.PID = t.PID
+		if have.Comm == "" {
+			have.Comm = t.Comm
+		}
+		if have.Cgroup == "" {
+			have.Cgroup = t.Cgroup
+		}
+	}
+}
+
+// reportedGroup takes the line that announces the kill of a whole group: it
+// concerns the kill before it and the kills after it.
+func (q *Inquest) reportedGroup(s signal.Signal, b signal.ReportedGroup) {
+	c := q.reports[b.Report]
+	if c == nil {
+		return
+	}
+	c.group = true
+	if c.groupCgroup == "" {
+		c.groupCgroup = b.Cgroup.Path
+	}
+	c.note(s, "memory.oom.group is set at %s: all of it is killed", death.Printable(b.Cgroup.Path))
+	if at := b.Cgroup.Path; c.container != nil && at != "" && (at == c.container.Cgroup || at == c.podCgroup) {
+		c.ended = true
+	}
+	q.touch(c)
+}
+
+// reportedNote takes a line that is no kill.
+func (q *Inquest) reportedNote(s signal.Signal, b signal.ReportedNote) {
+	if b.Kind != signal.NoteAlreadyExiting {
+		return
+	}
+	if p := q.dead.find(b.PID); p != nil && p.owner != nil && q.near(p, s) {
+		return // the second look at a group's first victim
+	}
+	q.stats.AlreadyDying++
+}

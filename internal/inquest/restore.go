@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// restoredFor is how long after a restart the deaths from before it can still
+// be amended; afterwards they are known only to double nothing.
+const restoredFor = 30 * time.Second
+
+// Restore makes deaths that were given out earlier known, oldest first, so
+// that late or repeated evidence amends them and doubles nothing. Call it
+// before the first signal.
+func (q *Inquest) Restore(deaths []death.Death) {
+	for i := range deaths {
+		q.restore(&deaths[i])
+	}
+}
+
+func (q *Inquest) restore(d *death.Death) {
+	c := &caseFile{
+		id: d.ID, revision: d.Revision, at: d.Time, observed: d.ObservedAt, touched: d.ObservedAt,
+		prior: d, keepUntil: q.now.Add(restoredFor),
+		container: d.Container, unit: d.Unit, killer: d.Killer, exit: d.Exit,
+		ended: d.Subject == death.SubjectContainer, recovered: d.Recovered,
+		evidence: d.Evidence,
+	}
+	if d.OOM != nil {
+		c.oomKilled = true
+		c.oom = *d.OOM
+		c.group = d.OOM.GroupKill
+		c.taskMemcg = d.OOM.TaskMemcg
+		c.named = d.Confidence == death.Certain
+		if t := d.OOM.Trigger; t != nil {
+			c.triggerTID = t.PID
+		}
+	}
+	if c.taskMemcg != "" {
+		_, _, c.podCgroup = owner(c.taskMemcg)
+	}
+	for _, p := range d.Processes {
+		q.add(c, &process{Process: p, at: d.Time, restored: true})
+	}
+	q.ids[c.id] = 1
+	q.series.place(c, d)
+	last := *d
+	c.last = &last
+	q.cases = append(q.cases, c)
+}

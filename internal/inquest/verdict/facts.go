@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package verdict judges: facts in, one cause with its confidence, a sentence
+// and advice out. It is pure. Its rules are one ordered table (Rules); the
+// first that fits speaks.
+package verdict
+
+import (
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+)
+
+// Basis says how the facts about the OOM kill came to be known.
+type Basis int
+
+// The bases, from the weakest.
+const (
+	// BasisNone: whose limit it was is not known.
+	BasisNone Basis = iota
+	// BasisInferred: from usage and limits of the cgroups around the victim,
+	// or from the OOM counters of cgroup v2.
+	BasisInferred
+	// BasisKernel: the kernel named the limit's cgroup and the constraint.
+	BasisKernel
+)
+
+// Facts is all that a rule may look at. The zero value of a field means that
+// it is not known.
+type Facts struct {
+	// Owner of the dead processes.
+	Container *death.Container
+	Unit      string
+	// PodCgroup and TaskMemcg are paths; ContainerCgroup is in Container.
+	PodCgroup string
+	TaskMemcg string
+
+	// OOM is true when the kernel's OOM killer did it.
+	OOM   bool
+	Basis Basis
+	// Constraint and OOMMemcg are the kernel's tokens; under BasisInferred
+	// OOMMemcg is what was inferred.
+	Constraint string
+	OOMMemcg   string
+	// OOMLevel says what kind of cgroup OOMMemcg is.
+	OOMLevel cgpath.Level
+	// SaidMemcg and SaidGlobal are the first words of the kill line.
+	SaidMemcg, SaidGlobal bool
+	// Manual: asked for by hand (sysrq f).
+	Manual bool
+	// Group: memory.oom.group took more than the victim.
+	Group bool
+	// CountedOnly: a counter rose, and nothing else saw the kill.
+	CountedOnly bool
+
+	// UsageBytes and LimitBytes are of OOMMemcg, at the kill.
+	UsageBytes, LimitBytes *int64
+	// Of the container's own cgroup, and of the pod's.
+	ContainerUsage, ContainerLimit, PodLimit *int64
+	// ContainerUnlimited: it is known to have no limit of its own.
+	ContainerUnlimited bool
+
+	Processes []death.Process
+	Trigger   *death.Trigger
+	// Ended: the container ended with this.
+	Ended bool
+	// Tasks is the kernel's task table, PageSize the size of its pages.
+	Tasks []death.Task
+
+	// Killer sent a SIGKILL; KillerIsRuntime when it is a container runtime
+	// at work for somebody else.
+	Killer          *death.Killer
+	KillerIsRuntime bool
+}
+
+// Verdict is what a rule says.
+type Verdict struct {
+	Rule       string
+	Cause      death.Cause
+	Confidence death.Confidence
+	Summary    string
+	Advice     []string
+}
+
+// overhead is how much a pod's pause process and the kernel's per-CPU
+// batching may put between a container's usage and its pod's: 4 MiB, or a
+// sixty-fourth of the limit where that is more.
+func overhead(limit int64) int64 {
+	return max(4<<20, limit/64)
+}
+
+// fillsPod tells whether the container alone filled its pod up to limit. The
+// kernel then accounts the container's limit at the pod, whose counter fails
+// first because of the pause process.
+func (f *Facts) fillsPod() bool {
+	if f.LimitBytes == nil {
+		return false
+	}
+	used := f.ContainerUsage
+	if used == nil {
+		if n := f.resident(); n > 0 {
+			used = &n
+		}
+	}
+	return used != nil && *used >= *f.LimitBytes-max(overhead(*f.LimitBytes), *f.LimitBytes/10)
+}
+
+// limitsEqual tells whether container and pod are known to have one limit.
+func (f *Facts) limitsEqual() bool {
+	pod := f.podLimit()
+	return f.ContainerLimit != nil && pod != nil && *f.ContainerLimit == *pod
+}
+
+func (f *Facts) podLimit() *int64 {
+	if f.PodLimit != nil {
+		return f.PodLimit
+	}
+	if f.OOMMemcg == f.PodCgroup {
+		return f.LimitBytes
+	}
+	return nil
+}
+
+// belowOwnLimit tells whether the container is known to have had room under
+// a limit of its own, or to have none.
+func (f *Facts) belowOwnLimit() bool {
+	if f.ContainerUnlimited {
+		return true
+	}
+	pod := f.podLimit()
+	switch {
+	case f.ContainerLimit == nil:
+		return f.ContainerUsage != nil && pod != nil && *f.ContainerUsage < *pod-max(overhead(*pod), *pod/10)
+	case f.ContainerUsage != nil:
+		return *f.ContainerUsage < *f.ContainerLimit-overhead(*f.ContainerLimit)
+	}
+	return pod != nil && *f.ContainerLimit != *pod
+}
+
+// resident adds up what the dead processes held.
+func (f *Facts) resident() int64 {
+	var sum int64
+	for _, p := range f.Processes {
+		if p.Fate == death.FateSharer {
+			continue // the same memory as the victim's
+		}
+		sum += residentOf(p)
+	}
+	return sum
+}
+
+func residentOf(p death.Process) int64 {
+	var sum int64
+	for _, n := range []*int64{p.AnonRSSBytes, p.FileRSSBytes, p.ShmemRSSBytes} {
+		if n != nil {
+			sum += *n
+		}
+	}
+	return sum
+}

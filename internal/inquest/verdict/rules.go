@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"slices"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+)
+
+// Rule is one row of the table: when it fits, and what it then says.
+type Rule struct {
+	// ID is kebab-case; it is told with each death.
+	ID string
+	// Cause is what it says.
+	Cause death.Cause
+	// Meaning says in one sentence what happened, Needs which evidence must
+	// be there.
+	Meaning, Needs string
+	// Confidence is the best that this rule can give; inferred facts lower it.
+	Confidence death.Confidence
+
+	fits   func(*Facts) bool
+	advice func(*Facts) []string
+}
+
+// Rules returns the table, for docs and tests.
+func Rules() []Rule { return slices.Clone(rules) }
+
+// rules is in the order in which the rules are asked. A rule may rely on
+// those above it not having fitted. A new cause or a finer verdict is a row
+// here.
+var rules = []Rule{
+	{
+		ID: "sysrq", Cause: death.OOMNode, Confidence: death.Certain,
+		Meaning: "Somebody asked the kernel by hand (sysrq f) to kill the largest process; the machine need not have been short of memory.",
+		Needs:   "kmsg: order=-1 in the report",
+		fits:    func(f *Facts) bool { return f.OOM && f.Manual },
+		advice:  adviseSysrq,
+	},
+	{
+		ID: "cpuset", Cause: death.OOMCpuset, Confidence: death.Certain,
+		Meaning: "The NUMA nodes that the task's cpuset or memory policy allows had no memory left, though others may have had.",
+		Needs:   "kmsg or oom_kill_process: CONSTRAINT_CPUSET or CONSTRAINT_MEMORY_POLICY",
+		fits: func(f *Facts) bool {
+			return f.OOM && (f.Constraint == ConstraintCpuset || f.Constraint == ConstraintMemoryPolicy)
+		},
+		advice: adviseCpuset,
+	},
+	{
+		ID: "container-limit", Cause: death.OOMContainerLimit, Confidence: death.Certain,
+		Meaning: "The cgroup whose limit was reached is the container's own.",
+		Needs:   "oom_memcg is the container's cgroup",
+		fits:    func(f *Facts) bool { return f.limitAt(cgpath.Container) },
+		advice:  adviseLimit,
+	},
+	{
+		ID: "limit-inside-container", Cause: death.OOMAncestorLimit, Confidence: death.Certain,
+		Meaning: "A cgroup that something inside the container made has a limit of its own, and that was reached.",
+		Needs:   "oom_memcg lies below the container's cgroup",
+		fits: func(f *Facts) bool {
+			return f.limitKnown() && f.Container != nil && f.Container.Cgroup != "" &&
+				cgpath.Within(f.Container.Cgroup, f.OOMMemcg)
+		},
+		advice: adviseInside,
+	},
+	{
+		ID: "pod-limit-is-container-limit", Cause: death.OOMContainerLimit, Confidence: death.Certain,
+		Meaning: "The kernel accounts it at the pod, but the container has the very same limit and filled it: in a pod of one container the pod's counter fails first.",
+		Needs:   "oom_memcg is the pod's cgroup; the container's limit equals the pod's, and its usage was near it",
+		fits: func(f *Facts) bool {
+			return f.limitAtPod() && f.limitsEqual() && (f.ContainerUsage == nil || f.fillsPod())
+		},
+		advice: adviseLimit,
+	},
+	{
+		ID: "pod-limit", Cause: death.OOMPodLimit, Confidence: death.Certain,
+		Meaning: "The pod's limit was reached while the container was below its own, or has none: the sum of its containers, or memory that stays charged to the pod (tmpfs, caches of dead containers).",
+		Needs:   "oom_memcg is the pod's cgroup; the container's limit or usage is known",
+		fits:    func(f *Facts) bool { return f.limitAtPod() && (f.belowOwnLimit() || f.limitsEqual()) },
+		advice:  advisePod,
+	},
+	{
+		ID: "pod-filled-by-container", Cause: death.OOMContainerLimit, Confidence: death.Probable,
+		Meaning: "The kernel accounts it at the pod; what died in this one container held nearly all that the pod may hold, so the container's limit is the pod's.",
+		Needs:   "oom_memcg is the pod's cgroup; figures of the dead processes",
+		fits:    func(f *Facts) bool { return f.limitAtPod() && f.fillsPod() },
+		advice:  adviseLimit,
+	},
+	{
+		ID: "pod-limit-alone", Cause: death.OOMPodLimit, Confidence: death.Possible,
+		Meaning: "The kernel accounts it at the pod. Whether the container's own limit is the same is not known; in a pod of one container it is.",
+		Needs:   "oom_memcg is the pod's cgroup",
+		fits:    func(f *Facts) bool { return f.limitAtPod() },
+		advice:  advisePod,
+	},
+	{
+		ID: "kubepods-limit", Cause: death.OOMNodeAllocatable, Confidence: death.Certain,
+		Meaning: "All pods together (or those of one QoS class) reached the limit that the kubelet set for them, before an eviction could help.",
+		Needs:   "oom_memcg is kubepods or a QoS group below it",
+		fits: func(f *Facts) bool {
+			return f.limitAt(cgpath.Kubepods) || f.limitAt(cgpath.QoS)
+		},
+		advice: adviseAllocatable,
+	},
+	{
+		ID: "ancestor-limit", Cause: death.OOMAncestorLimit, Confidence: death.Certain,
+		Meaning: "A systemd unit or slice, a Docker cgroup parent, a nested node or another group above the victim reached its limit.",
+		Needs:   "oom_memcg is none of the above",
+		fits:    (*Facts).limitKnown,
+		advice:  adviseAncestor,
+	},
+	{
+		ID: "node", Cause: death.OOMNode, Confidence: death.Certain,
+		Meaning: "The machine had no memory left; the kernel chose the process with the highest oom_score.",
+		Needs:   "kmsg: CONSTRAINT_NONE with global_oom, or oom_kill_process without a cgroup",
+		fits: func(f *Facts) bool {
+			return f.OOM && f.Basis != BasisNone && f.Constraint == ConstraintNone
+		},
+		advice: adviseNode,
+	},
+	{
+		ID: "node-line-alone", Cause: death.OOMNode, Confidence: death.Probable,
+		Meaning: "The kill line says that no cgroup's limit was reached. The report around it is missing, so a NUMA node that ran out cannot be told apart.",
+		Needs:   "kmsg: a kill line that begins with \"Out of memory\"",
+		fits:    func(f *Facts) bool { return f.OOM && f.SaidGlobal },
+		advice:  adviseNode,
+	},
+	{
+		ID: "limit-not-named", Cause: death.OOMContainerLimit, Confidence: death.Possible,
+		Meaning: "A cgroup's limit was reached, and the victim lived in this container; the kernel's report, which names the limit, is missing (it is limited to 10 in 5 seconds for the whole machine).",
+		Needs:   "a kill in a container; no report",
+		fits:    func(f *Facts) bool { return f.OOM && f.Container != nil },
+		advice:  adviseLimit,
+	},
+	{
+		ID: "limit-not-named-outside", Cause: death.OOMAncestorLimit, Confidence: death.Possible,
+		Meaning: "The victim lived in a group with a memory limit on the way up; which one was reached is not known.",
+		Needs:   "a kill outside containers, in a known cgroup or by a kill line that begins with \"Memory cgroup out of memory\"; no report",
+		fits:    func(f *Facts) bool { return f.OOM && (f.SaidMemcg || f.TaskMemcg != "") },
+		advice:  adviseAncestor,
+	},
+	{
+		ID: "oom-not-placed", Cause: death.Unknown, Confidence: death.Possible,
+		Meaning: "The kernel's OOM killer took a process; neither its cgroup nor whose limit it was is known.",
+		Needs:   "a kill that only one weak source saw",
+		fits:    func(f *Facts) bool { return f.OOM },
+		advice:  adviseUnplaced,
+	},
+	{
+		ID: "killed-by-runtime", Cause: death.Unknown, Confidence: death.Possible,
+		Meaning: "The container's runtime sent the SIGKILL, on somebody's behalf: a stop whose grace period ran out, a kill, a removal. Who asked for it only the engine or Kubernetes can tell.",
+		Needs:   "signal_generate: SIGKILL to the container's first process by a runtime's process outside containers",
+		fits:    func(f *Facts) bool { return f.Killer != nil && f.KillerIsRuntime },
+		advice:  adviseRuntimeKill,
+	},
+	{
+		ID: "killed", Cause: death.Killed, Confidence: death.Certain,
+		Meaning: "Somebody who is not the runtime sent SIGKILL to the container's first process. It was not the OOM killer.",
+		Needs:   "signal_generate: SIGKILL with si_code of a process",
+		fits:    func(f *Facts) bool { return f.Killer != nil },
+		advice:  adviseKilled,
+	},
+	{
+		ID: "unknown", Cause: death.Unknown, Confidence: death.Possible,
+		Meaning: "Something died, and nothing that was seen says why.",
+		Needs:   "nothing",
+		fits:    func(*Facts) bool { return true },
+		advice:  func(*Facts) []string { return nil },
+	},
+}
+
+// The constraints of the OOM killer (mm/oom_kill.c, oom_constraint_text).
+const (
+	ConstraintNone         = "CONSTRAINT_NONE"
+	ConstraintCpuset       = "CONSTRAINT_CPUSET"
+	ConstraintMemoryPolicy = "CONSTRAINT_MEMORY_POLICY"
+	ConstraintMemcg        = "CONSTRAINT_MEMCG"
+)
+
+func (f *Facts) limitKnown() bool { return f.OOM && f.OOMMemcg != "" }
+
+func (f *Facts) limitAt(l cgpath.Level) bool { return f.limitKnown() && f.OOMLevel == l && f.ours(l) }
+
+// ours tells whether a limit at level l is the dead one's own: another
+// container's cgroup above it (a nested node) is an ancestor like any other.
+func (f *Facts) ours(l cgpath.Level) bool {
+	if l != cgpath.Container {
+		return true
+	}
+	return f.Container != nil && f.Container.Cgroup == f.OOMMemcg
+}
+
+func (f *Facts) limitAtPod() bool {
+	return f.limitKnown() && f.PodCgroup != "" && f.OOMMemcg == f.PodCgroup
+}
+
+// Judge asks the rules in their order.
+func Judge(f Facts) Verdict {
+	for _, r := range rules {
+		if !r.fits(&f) {
+			continue
+		}
+		return Verdict{
+			Rule:       r.ID,
+			Cause:      r.Cause,
+			Confidence: confidence(r.Confidence, &f),
+			Summary:    summary(r.Cause, r.ID, &f),
+			Advice:     r.advice(&f),
+		}
+	}
+	return Verdict{Rule: "unknown", Cause: death.Unknown, Confidence: death.Possible}
+}
+
+// confidence lowers what a rule promises to what the facts can carry.
+func confidence(best death.Confidence, f *Facts) death.Confidence {
+	if f.OOM && f.Basis < BasisKernel && best == death.Certain {
+		best = death.Probable
+	}
+	if f.CountedOnly {
+		return death.Possible
+	}
+	return best
+}
