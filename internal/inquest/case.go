@@ -31,6 +31,7 @@ type process struct {
 	at       time.Time // when it was killed, by the first to tell
 	seen     time.Time // when we knew
 	marked   bool      // mark_victim named it
+	killSeen bool      // the SIGKILL that goes with it was seen
 	reported bool      // the kernel's log named it
 	restored bool      // known from before a restart
 	doubled  bool      // the kernel counted it twice
@@ -58,6 +59,7 @@ type caseFile struct {
 	oomKilled   bool
 	oom         death.OOM
 	named       bool // the kernel named constraint and limit
+	context     bool // the log's report is taken in
 	hasReport   bool
 	report      uint64
 	saidMemcg   bool
@@ -186,6 +188,16 @@ func (c *caseFile) sameOwner(path string) bool {
 		return cgpath.Within(c.container.Cgroup, path)
 	}
 	return c.taskMemcg == path
+}
+
+// took tells whether pid is among the dead already.
+func (c *caseFile) took(pid int) bool {
+	for _, p := range c.procs {
+		if p.PID == pid && pid != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // initKnown tells whether it is settled if one of the dead was the container's

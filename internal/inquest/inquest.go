@@ -77,6 +77,7 @@ type Inquest struct {
 	series  series
 	dirty   []*caseFile
 	up      map[death.Source]bool
+	mode    map[death.Source]string
 	ids     map[string]int
 	reports map[uint64]*caseFile // last case of each kernel report
 	stats   Stats
@@ -93,6 +94,7 @@ func New(o Options) *Inquest {
 		ledger:  newLedger(),
 		series:  newSeries(),
 		up:      map[death.Source]bool{},
+		mode:    map[death.Source]string{},
 		ids:     map[string]int{},
 		reports: map[uint64]*caseFile{},
 	}
@@ -125,7 +127,7 @@ func (q *Inquest) Feed(s signal.Signal) {
 	case signal.NodeCounters:
 		q.nodeCounters(b)
 	case signal.SourceState:
-		q.up[s.Source] = b.Up
+		q.up[s.Source], q.mode[s.Source] = b.Up, b.Mode
 	}
 }
 

@@ -28,13 +28,6 @@ func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
 		tid:     b.Victim.TID, mm: b.Victim.MM, at: s.Time, reported: true,
 	}
 	p.figures(b.Figures)
-	if m, ok := q.kernel.marked[b.Victim.PID]; ok {
-		// mark_victim came without its SIGKILL, and the log says killed.
-		delete(q.kernel.marked, b.Victim.PID)
-		q.stats.AlreadyDying--
-		p.merge(m.b.Victim, m.b.Figures)
-		p.marked = true
-	}
 	path := q.taskMemcg(b)
 	c := q.caseForReported(s, b, p, path)
 	q.add(c, p)
@@ -42,6 +35,12 @@ func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
 	q.mergeReport(c, s, b)
 	q.ledger.explain(c.taskMemcg, s)
 	q.touch(c)
+	if m, ok := q.kernel.marked[b.Victim.PID]; ok {
+		// mark_victim came without its SIGKILL, and the log says killed.
+		delete(q.kernel.marked, b.Victim.PID)
+		q.stats.AlreadyDying--
+		q.tellMarked(p, m.s, m.b)
+	}
 }
 
 func (q *Inquest) taskMemcg(b signal.ReportedKill) string {
@@ -124,9 +123,10 @@ func (q *Inquest) mergeReport(c *caseFile, s signal.Signal, b signal.ReportedKil
 	if b.Text != "" {
 		c.note(s, "%s", death.Printable(b.Text))
 	}
-	if b.OOM == nil || c.hasContext() {
+	if b.OOM == nil || c.context {
 		return
 	}
+	c.context = true
 	o := *b.OOM
 	prior := c.oom
 	c.oom = o
@@ -149,10 +149,6 @@ func (q *Inquest) mergeReport(c *caseFile, s signal.Signal, b signal.ReportedKil
 	if len(c.chain) == 0 && c.taskMemcg != "" {
 		c.chain = q.roster.chain(c.taskMemcg)
 	}
-}
-
-func (c *caseFile) hasContext() bool {
-	return c.oom.Tasks != nil || c.oom.MemoryStat != nil || c.oom.TaskMemcg != "" || (c.oom.LimitBytes != nil && c.oom.OOMMemcg != "")
 }
 
 // reportText is the report's context as one line of evidence.

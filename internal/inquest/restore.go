@@ -14,8 +14,9 @@ const restoredFor = 30 * time.Second
 
 // Restore makes deaths that were given out earlier known, oldest first, so
 // that late or repeated evidence amends them and doubles nothing. Call it
-// before the first signal.
-func (q *Inquest) Restore(deaths []death.Death) {
+// before the first signal; now is the time of the restart.
+func (q *Inquest) Restore(now time.Time, deaths []death.Death) {
+	q.advance(now)
 	for i := range deaths {
 		q.restore(&deaths[i])
 	}
@@ -35,6 +36,7 @@ func (q *Inquest) restore(d *death.Death) {
 		c.group = d.OOM.GroupKill
 		c.taskMemcg = d.OOM.TaskMemcg
 		c.named = d.Confidence == death.Certain
+		c.context = c.named && d.OOM.Trigger != nil && d.OOM.Order != nil
 		if t := d.OOM.Trigger; t != nil {
 			c.triggerTID = t.PID
 		}

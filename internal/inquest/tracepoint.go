@@ -97,7 +97,7 @@ func (q *Inquest) marked(s signal.Signal, b signal.MarkVictim) {
 	chain := q.fillChain(b.Chain, b.Victim.Cgroup)
 	p := &process{
 		Process: death.Process{PID: b.Victim.PID, Comm: b.Victim.Comm, UID: b.Victim.UID, Init: b.Victim.Init, Fate: death.FateVictim},
-		tid:     b.Victim.TID, mm: b.Victim.MM, pidns: b.Victim.PIDNS, at: s.Time, marked: true,
+		tid:     b.Victim.TID, mm: b.Victim.MM, pidns: b.Victim.PIDNS, at: s.Time, marked: true, killSeen: true,
 	}
 	p.figures(b.Figures)
 	path := q.roster.path(b.Victim.Cgroup)
@@ -164,13 +164,13 @@ func (q *Inquest) sameInvocation(b signal.MarkVictim, group string, chain []sign
 		if q.now.Sub(c.observed) > oneBreath {
 			break
 		}
-		if c.triggerTID == 0 || c.triggerTID != trigger || !c.oomKilled {
+		if c.triggerTID == 0 || c.triggerTID != trigger || !c.oomKilled || c.took(b.Victim.PID) {
 			continue
 		}
 		grouped := group != "" && c.groupCgroup == group
-		// Without any word on memory.oom.group, the kills of one trigger in
-		// one cgroup within an instant are taken for one invocation.
-		blind := len(chain) == 0 && len(c.chain) == 0 && !c.named && q.now.Sub(c.observed) < 20*time.Millisecond &&
+		// Without any word on memory.oom.group (v2), the kills of one trigger
+		// in one cgroup within an instant are taken for one invocation.
+		blind := q.mode[death.SourceCgroup] != "v1" && len(chain) == 0 && len(c.chain) == 0 && !c.named && q.now.Sub(c.observed) < 20*time.Millisecond &&
 			c.sameOwner(q.roster.path(b.Victim.Cgroup))
 		if grouped || blind {
 			if c.invocation == nil {
@@ -250,7 +250,10 @@ func (q *Inquest) fillChain(chain []signal.Level, at signal.Cgroup) []signal.Lev
 // tellMarked adds what mark_victim says to a process already known.
 func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 	c := p.owner
-	delete(q.kernel.sent, or(b.Victim.PID, b.Victim.TID))
+	if id := or(b.Victim.PID, b.Victim.TID); q.kernel.sent[id].at.After(time.Time{}) {
+		delete(q.kernel.sent, id)
+		p.killSeen = true
+	}
 	p.marked = true
 	if c == nil {
 		q.stats.Late++
@@ -341,10 +344,17 @@ func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
 // the end of a pid namespace whose first process died.
 func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 	if p := q.dead.find(pid); p != nil && q.near(p, s) && (p.marked || p.reported) {
-		if c := p.owner; c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
-			q.ledger.double(p, c.taskMemcg) // a group's first victim, killed again
+		switch c := p.owner; {
+		case b.Result != 0:
+			if c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
+				q.ledger.double(p, c.taskMemcg) // a group's first victim, killed again
+			}
+			return
+		case !p.killSeen:
+			p.killSeen = true
+			return
 		}
-		return
+		// Delivered once more: the pid has come back as another process.
 	}
 	if m, ok := q.kernel.marked[pid]; ok {
 		delete(q.kernel.marked, pid)
