@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracepoint
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// The test binary is also the process that gets killed: the environment says
+// what it does.
+const (
+	actEnv  = "CORONER_TEST_ACT"
+	commEnv = "CORONER_TEST_COMM"
+)
+
+func TestMain(m *testing.M) {
+	if comm := os.Getenv(commEnv); comm != "" {
+		if err := os.WriteFile("/proc/self/comm", []byte(comm), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(7)
+		}
+	}
+	switch act := os.Getenv(actEnv); act {
+	case "":
+		os.Exit(m.Run())
+	case "leak":
+		nextByte()
+		leak()
+	case "share":
+		nextByte()
+		go vforkAndPause()
+		nextByte()
+		leak()
+	case "wait":
+		nextByte()
+	case "exit3":
+		nextByte()
+		os.Exit(3)
+	case "kill":
+		pid, _ := strconv.Atoi(os.Getenv("CORONER_TEST_PID"))
+		nextByte()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+// nextByte waits for the word of the test, without the runtime's poller.
+func nextByte() {
+	var b [1]byte
+	if n, err := syscall.Read(0, b[:]); n != 1 || err != nil {
+		os.Exit(9)
+	}
+}
+
+// leak touches memory outside Go's heap, so that no collector has to run.
+func leak() {
+	for {
+		b, err := unix.Mmap(-1, 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			os.Exit(8)
+		}
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+	}
+}
+
+// hierarchy is where this machine has its memory cgroups.
+type hierarchy struct {
+	mount   string
+	version int
+}
+
+func findHierarchy(t testing.TB) hierarchy {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v2 hierarchy
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		left, right, _ := strings.Cut(line, " - ")
+		if len(strings.Fields(left)) < 5 {
+			continue
+		}
+		kind := strings.Fields(right)
+		if kind[0] == "cgroup" && hasWord(kind[2], "memory") {
+			return hierarchy{f[4], 1}
+		}
+		if kind[0] == "cgroup2" {
+			v2 = hierarchy{f[4], 2}
+		}
+	}
+	if v2.version == 0 {
+		t.Fatal("no memory cgroups in /proc/self/mountinfo")
+	}
+	return v2
+}
+
+// needRoot skips a test that makes real kills where it cannot.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CORONER_CI") != "" {
+		t.Fatal("real kills need root")
+	}
+	t.Skip("real kills in cgroups of our own need root")
+}
+
+// group is a cgroup that the test made.
+type group struct {
+	t    testing.TB
+	h    hierarchy
+	path string
+}
+
+// newTree makes the cgroup below which a test has its own.
+func newTree(t testing.TB) group {
+	t.Helper()
+	h := findHierarchy(t)
+	g := group{t, h, fmt.Sprintf("/coroner-test-tp-%d", os.Getpid())}
+	if h.version == 2 {
+		g.set(filepath.Join(h.mount, "cgroup.subtree_control"), "+memory")
+	}
+	g.make()
+	t.Cleanup(g.remove)
+	return g
+}
+
+func (g group) dir() string { return g.h.mount + g.path }
+
+func (g group) set(file, value string) {
+	g.t.Helper()
+	if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g group) make() {
+	g.t.Helper()
+	if err := os.Mkdir(g.dir(), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		g.t.Fatal(err)
+	}
+	if g.h.version == 2 {
+		g.set(g.dir()+"/cgroup.subtree_control", "+memory")
+	}
+}
+
+// child makes a cgroup for processes; limit 0 means none.
+func (g group) child(name string, limit int64) group {
+	g.t.Helper()
+	c := group{g.t, g.h, g.path + "/" + name}
+	if err := os.Mkdir(c.dir(), 0o755); err != nil {
+		g.t.Fatal(err)
+	}
+	if limit > 0 {
+		file := map[int]string{1: "memory.limit_in_bytes", 2: "memory.max"}[g.h.version]
+		g.set(filepath.Join(c.dir(), file), strconv.FormatInt(limit, 10))
+	}
+	return c
+}
+
+func (g group) inode() uint64 {
+	g.t.Helper()
+	fi, err := os.Stat(g.dir())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return fi.Sys().(*syscall.Stat_t).Ino
+}
+
+func (g group) remove() {
+	g.t.Helper()
+	poll(g.t, "remove "+g.path, func() bool {
+		err := os.Remove(g.dir())
+		return err == nil || errors.Is(err, os.ErrNotExist)
+	})
+}
+
+func (g group) procs() []int {
+	b, _ := os.ReadFile(filepath.Join(g.dir(), "cgroup.procs"))
+	var pids []int
+	for f := range strings.FieldsSeq(string(b)) {
+		pid, _ := strconv.Atoi(f)
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// actor is a process of the test, in a cgroup of the test.
+type actor struct {
+	*exec.Cmd
+	t     testing.TB
+	in    io.WriteCloser
+	group group
+}
+
+// start starts a process that waits for its word.
+func start(t testing.TB, g group, act, comm string, attr *syscall.SysProcAttr, env ...string) *actor {
+	t.Helper()
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), append(env, actEnv+"="+act, commEnv+"="+comm, "GODEBUG=asyncpreemptoff=1", "GOGC=off")...)
+	c.SysProcAttr, c.Stderr = attr, os.Stderr
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a := &actor{c, t, in, g}
+	t.Cleanup(func() {
+		if c.ProcessState == nil {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		}
+	})
+	g.set(filepath.Join(g.dir(), "cgroup.procs"), strconv.Itoa(a.pid()))
+	poll(t, "process calls itself "+comm, func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", a.pid()))
+		return err != nil || string(b) == comm+"\n"
+	})
+	return a
+}
+
+func (a *actor) pid() int { return a.Process.Pid }
+
+// word lets the process take its next step.
+func (a *actor) word() {
+	a.t.Helper()
+	if _, err := a.in.Write([]byte{'.'}); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// end waits for the process, and says by which signal it ended.
+func (a *actor) end() syscall.Signal {
+	a.t.Helper()
+	_ = a.Wait()
+	return a.ProcessState.Sys().(syscall.WaitStatus).Signal()
+}
+
+// watch is a running source and what it told.
+type watch struct {
+	t     testing.TB
+	state signal.SourceState
+
+	mu   sync.Mutex
+	got  []signal.Signal
+	more chan struct{}
+}
+
+// newWatch runs a source until the test ends. It skips where the kernel does
+// not offer the mode.
+func newWatch(t testing.TB, mode string) *watch {
+	t.Helper()
+	needRoot(t)
+	w := &watch{t: t, more: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- New(Options{Mode: mode}).Run(ctx, w.emit) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run() = %v, want nil after the end of its context", err)
+		}
+	})
+	w.await("state", func(s signal.Signal) bool {
+		st, ok := s.Body.(signal.SourceState)
+		w.state = st
+		return ok
+	})
+	if !w.state.Up {
+		t.Fatalf("source did not come up: %s", w.state.Reason)
+	}
+	return w
+}
+
+func (w *watch) emit(s signal.Signal) {
+	w.mu.Lock()
+	w.got = append(w.got, s)
+	w.mu.Unlock()
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watch) all() []signal.Signal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.got[:len(w.got):len(w.got)]
+}
+
+// await returns the first signal for which ok is true, and its place.
+func (w *watch) await(what string, ok func(signal.Signal) bool) (signal.Signal, int) {
+	w.t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	for i := 0; ; {
+		all := w.all()
+		for ; i < len(all); i++ {
+			if ok(all[i]) {
+				return all[i], i
+			}
+		}
+		select {
+		case <-w.more:
+		case <-deadline.C:
+			w.t.Fatalf("no %s in %d signals: %s", what, len(all), dump(all))
+		}
+	}
+}
+
+func (w *watch) mark(pid int) (signal.MarkVictim, signal.Signal, int) {
+	w.t.Helper()
+	s, i := w.await(fmt.Sprintf("mark of %d", pid), func(s signal.Signal) bool {
+		m, ok := s.Body.(signal.MarkVictim)
+		return ok && m.Victim.PID == pid
+	})
+	return s.Body.(signal.MarkVictim), s, i
+}
+
+func (w *watch) kill(pid int) (signal.Kill, int) {
+	w.t.Helper()
+	s, i := w.await(fmt.Sprintf("kill of %d", pid), func(s signal.Signal) bool {
+		k, ok := s.Body.(signal.Kill)
+		return ok && k.Target.PID == pid
+	})
+	return s.Body.(signal.Kill), i
+}
+
+func (w *watch) exit(pid int) signal.Exit {
+	w.t.Helper()
+	s, _ := w.await(fmt.Sprintf("exit of %d", pid), func(s signal.Signal) bool {
+		e, ok := s.Body.(signal.Exit)
+		return ok && e.Task.PID == pid
+	})
+	return s.Body.(signal.Exit)
+}
+
+// marks counts the marks by process, and what was lost.
+func (w *watch) marks() (byPID map[int]int, lost uint64) {
+	byPID = make(map[int]int)
+	for _, s := range w.all() {
+		switch b := s.Body.(type) {
+		case signal.MarkVictim:
+			byPID[b.Victim.PID]++
+		case signal.Lost:
+			lost += b.Count
+		}
+	}
+	return byPID, lost
+}
+
+func dump(all []signal.Signal) string {
+	var b bytes.Buffer
+	for _, s := range all[max(0, len(all)-20):] {
+		fmt.Fprintf(&b, "\n%T %+v", s.Body, s.Body)
+	}
+	return b.String()
+}
+
+// poll asks until the answer is yes, or fails after a while.
+func poll(t testing.TB, what string, yes func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !yes(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not so after 20 s", what)
+		}
+	}
+}
+
+// oomKills reads what the kernel itself counted.
+func oomKills(t testing.TB) int {
+	t.Helper()
+	f, err := os.Open("/proc/vmstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if v, ok := strings.CutPrefix(sc.Text(), "oom_kill "); ok {
+			n, _ := strconv.Atoi(v)
+			return n
+		}
+	}
+	t.Fatal("no oom_kill in /proc/vmstat")
+	return 0
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracepoint
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coroner-dev/coroner/internal/host"
+)
+
+// tracefs watches through an instance of the trace buffer.
+type tracefs struct {
+	opts    Options
+	reason  string
+	hidden  *os.File // a mount of our own, or nil
+	dir     string   // of the instance
+	cpus    []int    // file descriptors of per_cpu/*/trace_pipe_raw
+	wake    int      // an eventfd that breaks poll; -1: none
+	layout  pageLayout
+	formats traceFormats
+	clock   func() (host.BootClock, error)
+	proc    procfs
+	// known are the latest targets of SIGKILL, by thread: a victim's mark
+	// comes after its kill, when it may be gone.
+	known map[int]known
+}
+
+// openTracefs sets an instance up; why is what keeps better ways away, or nil.
+func openTracefs(opts Options, why error) (watcher, error) {
+	t := &tracefs{
+		opts: opts, wake: -1, proc: newProcfs(opts.Roots), known: make(map[int]known),
+		reason: "cgroups are looked up after the kill and are missing where the process was gone; " +
+			"no exits, no shared memory, no memory levels",
+	}
+	if why != nil {
+		t.reason += "; programs cannot be loaded: " + why.Error()
+	}
+	if err := t.open(); err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("needs root's rights on tracefs (or no lockdown): %w", err)
+		}
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *tracefs) open() error {
+	root, hidden, err := mountTracefs(t.opts.Roots)
+	if err != nil {
+		return err
+	}
+	t.hidden = hidden
+	dir, err := makeInstance(t.opts.Roots, root)
+	if err != nil {
+		return fmt.Errorf("make a trace instance: %w", err)
+	}
+	t.dir = dir
+	if t.clock, err = setClock(dir); err != nil {
+		return fmt.Errorf("set the trace clock: %w", err)
+	}
+	if err := t.readFormats(root); err != nil {
+		return err
+	}
+	for _, s := range []struct{ name, value string }{
+		{"buffer_size_kb", bufferKB},
+		{"buffer_percent", "0"}, // wake the reader at the first event (since 5.0)
+	} {
+		if err := write(dir, s.name, s.value); err != nil {
+			t.opts.Logger.Debug("set up the trace buffer", "err", err)
+		}
+	}
+	if err := t.openCPUs(); err != nil {
+		return err
+	}
+	for _, s := range []struct{ name, value string }{
+		{"events/signal/signal_generate/filter", "sig==" + strconv.Itoa(sigKill)},
+		{"events/signal/signal_generate/enable", "1"},
+		{"events/oom/mark_victim/enable", "1"},
+	} {
+		if err := write(dir, s.name, s.value); err != nil {
+			return fmt.Errorf("enable tracepoints: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *tracefs) readFormats(root string) error {
+	var text [3][]byte
+	for i, name := range []string{"header_page", "signal/signal_generate/format", "oom/mark_victim/format"} {
+		b, err := os.ReadFile(filepath.Join(root, "events", name))
+		if err != nil {
+			return err
+		}
+		text[i] = b
+	}
+	var err error
+	if t.layout, err = parseHeaderPage(text[0], binary.NativeEndian); err != nil {
+		return fmt.Errorf("parse header_page: %w", err)
+	}
+	t.formats, err = newTraceFormats(text[1], text[2], binary.NativeEndian)
+	return err
+}
+
+func (t *tracefs) openCPUs() error {
+	var err error
+	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		t.wake = -1
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	dirs, err := os.ReadDir(filepath.Join(t.dir, "per_cpu"))
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if !strings.HasPrefix(d.Name(), "cpu") {
+			continue
+		}
+		path := filepath.Join(t.dir, "per_cpu", d.Name(), "trace_pipe_raw")
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		t.cpus = append(t.cpus, fd)
+	}
+	if len(t.cpus) == 0 {
+		return fmt.Errorf("no CPU in %s/per_cpu", t.dir)
+	}
+	return nil
+}
+
+func (t *tracefs) mode() string   { return ModeTracefs }
+func (t *tracefs) lesser() string { return t.reason }
+
+func (t *tracefs) close() error {
+	var errs []error
+	for _, fd := range t.cpus {
+		errs = append(errs, unix.Close(fd)) // an instance that is open cannot be removed
+	}
+	t.cpus = nil
+	if t.wake >= 0 {
+		errs = append(errs, unix.Close(t.wake))
+		t.wake = -1
+	}
+	if t.dir != "" {
+		errs = append(errs, write(t.dir, "events/enable", "0"))
+		if err := unix.Rmdir(t.dir); err != nil {
+			errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
+		}
+		t.dir = ""
+	}
+	if t.hidden != nil {
+		errs = append(errs, t.hidden.Close())
+		t.hidden = nil
+	}
+	return errors.Join(errs...)
+}
+
+// interrupt breaks the poll of run when ctx ends; the returned function waits
+// until it does so no more.
+func (t *tracefs) interrupt(ctx context.Context) (done func()) {
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		if _, err := unix.Write(t.wake, one[:]); err != nil {
+			t.opts.Logger.Debug("wake the reader", "err", err)
+		}
+	})
+	return func() {
+		if !stop() {
+			<-woken
+		}
+	}
+}
