@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oomreport
+
+import "bytes"
+
+// lineKind is what a line is to a report.
+type lineKind int
+
+const (
+	lineOther      lineKind = iota
+	lineInvoked             // COMM invoked oom-killer: ...
+	lineTaskIn              // Task in A killed as a result of limit of B
+	lineUsage               // memory: usage ...
+	lineStats               // Memory cgroup stats for ...
+	lineTable               // Tasks state (memory values in pages):
+	lineHeader              // [  pid  ]   uid  tgid ...
+	lineSummary             // oom-kill:constraint=...
+	lineChosen              // Kill process P (c) score N or sacrifice child
+	lineKilled              // Killed process P (c) ...
+	lineTasksIn             // Tasks in A are going to be killed ...
+	lineUnkillable          // Out of memory and no killable processes...
+	lineExiting             // OOM victim P (c) is already exiting ...
+	lineSharer              // Kill process P (c) sharing same memory
+	lineSuppressed          // oom_kill_process: N callbacks suppressed
+	lineReaped              // oom_reaper: reaped process P (c), ...
+)
+
+// begins tells whether a line of this kind is the start of a message, never
+// the rest of one.
+func (k lineKind) begins() bool { return k != lineOther }
+
+// whose is what the first words of a kill line say.
+type whose struct{ memcg, global bool }
+
+const invoked = " invoked oom-killer: "
+
+// classify looks at the first bytes of a line. It is all the work that a line
+// outside reports costs. The text comes back without the words before its
+// kind: for kill lines that is the message of oom_kill_process.
+func classify(text []byte) (lineKind, whose, []byte) {
+	if len(text) < 10 {
+		return lineOther, whose{}, text
+	}
+	text = numbered(text)
+	k, w, rest := lineOther, whose{}, text
+	switch text[0] {
+	case 'M', 'O', 'K':
+		k, w, rest = classifyMessage(text)
+	case 'T':
+		switch {
+		case has(text, "Task in /"), has(text, "Task in ") && len(text) == 8:
+			k = lineTaskIn
+		case has(text, "Tasks in "):
+			k = lineTasksIn
+		case has(text, "Tasks state"):
+			k = lineTable
+		}
+	case 'o':
+		switch {
+		case has(text, "oom-kill:"):
+			k = lineSummary
+		case has(text, "oom_kill_process: "):
+			k = lineSuppressed
+		case has(text, "oom_reaper: reaped process "):
+			k, rest = lineReaped, text[len("oom_reaper: reaped process "):]
+		}
+	case 'm', 's', 'k':
+		if has(text, "memory: usage ") || has(text, "memory+swap: usage ") || has(text, "swap: usage ") || has(text, "kmem: usage ") {
+			k = lineUsage
+		}
+	case '[':
+		if in := bytes.TrimLeft(text[1:], " "); has(in, "pid ") && bytes.HasSuffix(text[:min(len(text), 200)], []byte(" name")) {
+			k = lineHeader
+		}
+	}
+	// Any of these words may also be the name of the process that asks.
+	if k == lineOther && bytes.Contains(text[:min(len(text), maxComm+len(invoked))], []byte(invoked)) {
+		k = lineInvoked
+	}
+	return k, w, rest
+}
+
+// classifyMessage looks at lines that begin with the OOM killer's message.
+func classifyMessage(text []byte) (lineKind, whose, []byte) {
+	var w whose
+	rest := text
+	switch {
+	case has(text, "Memory cgroup stats for "):
+		return lineStats, w, text
+	case has(text, "Memory cgroup out of memory: "):
+		w.memcg, rest = true, text[len("Memory cgroup out of memory: "):]
+	case has(text, "Out of memory and no killable process"):
+		return lineUnkillable, w, text
+	case has(text, "Out of memory: "):
+		w.global, rest = true, text[len("Out of memory: "):]
+	case has(text, "Out of memory (oom_kill_allocating_task): "):
+		w.global, rest = true, text[len("Out of memory (oom_kill_allocating_task): "):]
+	}
+	switch {
+	case has(rest, "Killed process ") && len(rest) > 15 && rest[15]-'0' < 10:
+		return lineKilled, w, rest[15:]
+	case has(rest, "Kill process ") && len(rest) > 13 && rest[13]-'0' < 10:
+		if bytes.HasSuffix(rest, []byte(" sharing same memory")) {
+			return lineSharer, w, rest[13:]
+		}
+		return lineChosen, w, rest[13:]
+	case has(rest, "OOM victim ") && bytes.Contains(rest, []byte("is already exiting")):
+		return lineExiting, w, rest[11:]
+	}
+	return lineOther, w, text
+}
+
+// numbered takes off "OOM[n]: ", which a patch set proposed for every line.
+func numbered(text []byte) []byte {
+	if !has(text, "OOM[") {
+		return text
+	}
+	if _, rest, ok := number(text[4:]); ok && has(rest, "]: ") {
+		return rest[3:]
+	}
+	return text
+}
+
+func has(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
+}
+
+// number reads a decimal number, with a sign perhaps.
+func number(b []byte) (n int64, rest []byte, ok bool) {
+	neg := len(b) > 1 && b[0] == '-'
+	if neg {
+		b = b[1:]
+	}
+	i := 0
+	for i < len(b) && b[i]-'0' < 10 {
+		d := int64(b[i] - '0')
+		if n > (1<<63-1-d)/10 {
+			return 0, b, false
+		}
+		n = n*10 + d
+		i++
+	}
+	if neg {
+		n = -n
+	}
+	return n, b[i:], i > 0
+}
+
+// pid reads a process id: positive and within an int32.
+func pid(b []byte) (int, []byte, bool) {
+	n, rest, ok := number(b)
+	if !ok || n <= 0 || n > 1<<31-1 {
+		return 0, b, false
+	}
+	return int(n), rest, true
+}
+
+// all reads a number that is all of b.
+func all(b []byte) (int64, bool) {
+	n, rest, ok := number(b)
+	return n, ok && len(rest) == 0
+}

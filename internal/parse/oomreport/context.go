@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oomreport
+
+import "bytes"
+
+// parseInvoked reads "COMM invoked oom-killer: gfp_mask=0x..(..), order=N,
+// oom_score_adj=N". Kernels 4.10 to 4.20 have nodemask= before order=, 2.6.36
+// to 3.x oom_adj= before oom_score_adj=.
+func (r *report) parseInvoked(b []byte) {
+	comm, rest, _ := bytes.Cut(b, []byte(invoked))
+	if len(comm) <= maxComm {
+		r.rep.TriggerComm = string(comm)
+	}
+	if gfp, ok := bytes.CutPrefix(rest, []byte("gfp_mask=")); ok {
+		if i := bytes.Index(gfp, []byte(", ")); i > 0 && i < 512 {
+			r.rep.GFPMask = string(gfp[:i])
+		}
+	}
+	r.rep.Order = keyInt(rest, ", order=")
+	r.rep.OOMScoreAdj = keyInt(rest, ", oom_score_adj=")
+}
+
+// keyInt finds a number behind key.
+func keyInt(b []byte, key string) *int {
+	i := bytes.Index(b, []byte(key))
+	if i < 0 {
+		return nil
+	}
+	n, _, ok := number(b[i+len(key):])
+	if !ok || n < -1<<31 || n > 1<<31-1 {
+		return nil
+	}
+	v := int(n)
+	return &v
+}
+
+// parseTrigger takes the trigger's pid from "CPU: 0 [UID: 0] PID: 102 Comm: c
+// Not tainted ..." (before 3.11 "Pid: 102, comm: c Not tainted"), and its
+// cpuset from "c cpuset=NAME mems_allowed=0" (before 5.0). Both are believed
+// only for the name that the first line gave.
+func (r *report) parseTrigger(b []byte) {
+	comm := r.rep.TriggerComm
+	if comm == "" {
+		return
+	}
+	if has(b, comm) && has(b[len(comm):], " cpuset=") {
+		set := b[len(comm)+len(" cpuset="):]
+		if i := bytes.LastIndex(set, []byte(" mems_allowed=")); i >= 0 && isList(set[i+14:]) {
+			r.rep.Cpuset, r.rep.MemsAllowed = string(set[:i]), string(set[i+14:])
+		}
+		return
+	}
+	if r.rep.TriggerPID != 0 {
+		return
+	}
+	mark := " Comm: "
+	switch {
+	case has(b, "CPU: "):
+		i := bytes.Index(b, []byte(" PID: "))
+		if i < 0 {
+			return
+		}
+		b = b[i+6:]
+	case has(b, "Pid: "):
+		b, mark = b[5:], ", comm: "
+	default:
+		return
+	}
+	p, rest, ok := pid(b)
+	if !ok || !has(rest, mark) {
+		return
+	}
+	rest = rest[len(mark):]
+	if has(rest, comm) && has(rest[len(comm):], " ") {
+		r.rep.TriggerPID = p
+	}
+}
+
+// parseTaskIn reads "Task in /A killed as a result of limit of /B" (before
+// 5.0): A is the victim's cgroup, at or below B.
+func (r *report) parseTaskIn(l *line) {
+	const words = " killed as a result of limit of "
+	b, ok := bytes.CutPrefix(l.text, []byte("Task in "))
+	if !ok {
+		return
+	}
+	var plain, below []int
+	for from := 0; ; {
+		i := bytes.Index(b[from:], []byte(words+"/"))
+		if i < 0 {
+			break
+		}
+		i += from
+		plain = append(plain, i)
+		if under(b[:i], b[i+len(words):]) {
+			below = append(below, i)
+		}
+		from = i + 1
+	}
+	if len(below) == 1 {
+		plain = below
+	}
+	if len(plain) != 1 {
+		return
+	}
+	i := plain[0]
+	tsk, oom := b[:i], b[i+len(words):]
+	if l.cut(8, tsk) {
+		tsk, r.rep.PathCut = nil, true
+	}
+	if l.cut(8+i+len(words), oom) {
+		oom, r.rep.PathCut = nil, true
+	}
+	r.rep.TaskMemcg, r.rep.OOMMemcg = bounded(tsk, maxHeld), bounded(oom, maxHeld)
+	r.taskIn = true
+}
+
+// parseTasksIn reads "Tasks in /A are going to be killed due to
+// memory.oom.group set".
+func parseTasksIn(l *line) (path string, ok bool) {
+	b, ok := bytes.CutPrefix(l.text, []byte("Tasks in "))
+	if !ok {
+		return "", false
+	}
+	b, ok = cutSuffix(bytes.TrimRight(b, " "), tasksInEnd)
+	if !ok {
+		return "", false
+	}
+	if l.cut(9, b) || len(b) == 0 || b[0] != '/' {
+		return "", true
+	}
+	return string(b), true
+}
+
+const tasksInEnd = " are going to be killed due to memory.oom.group set"
+
+// noLimit is the smallest limit, in kB, that is the kernel's way to say that
+// there is none: LONG_MAX bytes, less what rounding to pages takes.
+const noLimit = 1<<53 - 1<<10
+
+// parseUsage reads "memory: usage NkB, limit NkB, failcnt N" and its sisters.
+func (r *report) parseUsage(b []byte) {
+	name, rest, ok := bytes.Cut(b, []byte(": usage "))
+	if !ok {
+		return
+	}
+	u := &Usage{}
+	usage, rest, ok1 := number(rest)
+	limit, rest, ok2 := number(bytes.TrimPrefix(rest, []byte("kB, limit ")))
+	failcnt, _, ok3 := number(bytes.TrimPrefix(rest, []byte("kB, failcnt ")))
+	if !ok1 || !ok2 {
+		return
+	}
+	if usage < noLimit {
+		u.UsageBytes = kilo(usage)
+	}
+	if limit < noLimit {
+		u.LimitBytes = kilo(limit)
+	}
+	if ok3 {
+		u.Failcnt = &failcnt
+	}
+	switch string(name) {
+	case "memory":
+		r.rep.Memory = u
+	case "memory+swap":
+		r.rep.MemorySwap = u
+	case "swap":
+		r.rep.Swap = u
+	case "kmem":
+		r.rep.Kmem = u
+	}
+}
+
+// parseStats reads "Memory cgroup stats for /A:", whose counters follow, and
+// the form of before 5.2 that has them on the same line, " cache:0KB rss:0KB".
+func (r *report) parseStats(l *line, d *Dropped) {
+	b, ok := bytes.CutPrefix(l.text, []byte("Memory cgroup stats for "))
+	if !ok {
+		return
+	}
+	path, inline := b, []byte(nil)
+	if i := bytes.LastIndex(b, []byte(": cache:")); i >= 0 {
+		path, inline = b[:i], b[i+2:]
+	} else {
+		path = bytes.TrimSuffix(bytes.TrimRight(b, " "), []byte{':'})
+	}
+	first := !r.hasStats
+	r.hasStats, r.inStats = true, inline == nil
+	if first && len(path) > 0 && path[0] == '/' && !l.cut(24, path) {
+		r.statMemcg = bounded(path, maxHeld)
+	}
+	for _, f := range bytes.Fields(inline) {
+		name, val, ok := bytes.Cut(f, []byte{':'})
+		n, unit, ok2 := number(val)
+		if !ok || !ok2 || string(unit) != "KB" || n < 0 || n >= noLimit {
+			continue
+		}
+		if first {
+			r.stat(name, n<<10, d)
+		}
+		r.addTotal(name, n<<10, d)
+	}
+}
+
+// parseStatLines reads the counters "anon 4096": one a record, or all in one
+// with newlines between, which some printers show as \x0a.
+func (r *report) parseStatLines(b []byte, d *Dropped) {
+	for len(b) > 0 {
+		one := b
+		b = nil
+		if i := bytes.IndexByte(one, '\n'); i >= 0 {
+			one, b = one[:i], one[i+1:]
+		} else if i := bytes.Index(one, []byte(`\x0a`)); i >= 0 {
+			one, b = one[:i], one[i+4:]
+		}
+		name, val, ok := bytes.Cut(bytes.TrimSpace(one), []byte{' '})
+		if n, ok2 := all(val); ok && ok2 && n >= 0 && n < noLimit<<10 {
+			r.stat(name, n, d)
+		}
+	}
+}
+
+// stat keeps one counter, if it is a size.
+func (r *report) stat(name []byte, n int64, d *Dropped) {
+	if !isSize(name) {
+		return
+	}
+	if r.stats == nil {
+		r.stats = make(map[string]int64, 48)
+	}
+	if _, old := r.stats[string(name)]; !old && len(r.stats) >= maxStats {
+		d.Stats++
+		return
+	}
+	r.stats[string(name)] = n
+}
+
+func (r *report) addTotal(name []byte, n int64, d *Dropped) {
+	if len(name) > 48 {
+		return
+	}
+	total := append([]byte("total_"), name...)
+	r.stat(total, r.stats[string(total)]+n, d)
+}
+
+// isSize tells whether a counter of memory.stat is in bytes: all are, but for
+// those that count events (Documentation/admin-guide/cgroup-v2.rst).
+func isSize(name []byte) bool {
+	if len(name) == 0 || len(name) > 64 {
+		return false
+	}
+	for _, c := range name {
+		if c != '_' && c-'0' > 9 && c-'a' > 25 {
+			return false
+		}
+	}
+	name = bytes.TrimPrefix(name, []byte("total_"))
+	if has(name, "zswpped") {
+		return true
+	}
+	for _, p := range []string{"pg", "workingset_", "thp_", "zswp", "swpin", "swpout", "numa_", "nr_"} {
+		if has(name, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// bounded copies at most limit bytes.
+func bounded(b []byte, limit int) string {
+	if len(b) > limit {
+		b = b[:limit]
+	}
+	return string(b)
+}

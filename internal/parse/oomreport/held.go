@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oomreport
+
+import (
+	"bytes"
+
+	"github.com/coroner-dev/coroner/internal/parse/kernlog"
+)
+
+// held is a line that later records may go on with: the kernel splits what
+// does not fit a record, and people's terminals and mail programs wrap.
+type held struct {
+	kind   lineKind
+	line   line
+	rec    kernlog.Record
+	caller []byte
+	waited int
+	full   bool
+}
+
+// held tells whether the kernel may split lines of this kind: those with
+// paths of cgroups.
+func (k lineKind) held() bool {
+	return k == lineSummary || k == lineStats || k == lineTaskIn || k == lineTasksIn
+}
+
+// maxWait bounds how many records of other callers may come between.
+const maxWait = 64
+
+type heldNext int
+
+const (
+	heldEnds   heldNext = iota // the line is complete
+	heldJoined                 // the record was a piece of it
+	heldWaits                  // the record is another caller's
+)
+
+// start keeps a copy of the line's first record.
+func (h *held) start(rec *kernlog.Record, kind lineKind) {
+	h.kind, h.waited, h.full = kind, 0, false
+	h.line.text = append(h.line.text[:0], numbered(rec.Text)[:min(len(numbered(rec.Text)), maxHeld)]...)
+	h.line.starts = h.line.starts[:0]
+	h.caller = append(h.caller[:0], rec.Caller[:min(len(rec.Caller), 32)]...)
+	h.rec = *rec
+}
+
+// record gives the whole line as one record.
+func (h *held) record() kernlog.Record {
+	rec := h.rec
+	rec.Text, rec.Caller, rec.Fragment = h.line.text, h.caller, false
+	return rec
+}
+
+// next looks at the record after the line: is it a piece of it?
+func (h *held) next(rec *kernlog.Record, kind lineKind, d *Dropped) heldNext {
+	mine := len(h.caller) == 0 || len(rec.Caller) == 0 || string(h.caller) == string(rec.Caller)
+	switch {
+	case !mine && h.waited < maxWait:
+		h.waited++
+		return heldWaits
+	case !mine || kind.begins():
+		return heldEnds
+	case rec.Fragment, !rec.HasSeq && h.unmarked(rec):
+		h.add(rec.Text, d)
+		return heldJoined
+	}
+	return heldEnds
+}
+
+// unmarked tells whether a record of a framing without flags goes on with the
+// line: it could not stand by itself, and the line is not at its end.
+func (h *held) unmarked(rec *kernlog.Record) bool {
+	t := rec.Text
+	if len(t) == 0 || has(t, "...") || has(t, "(...") {
+		return false
+	}
+	switch h.kind {
+	case lineKilled:
+		return rec.Bare && h.rewrap(t)
+	case lineSummary:
+		var s summary
+		body, glued := unglue(h.line.text)
+		s.tail(body)
+		return s.pid == 0 && len(glued) == 0 && (rec.Bare || t[0] == '/' || t[0] == ',')
+	case lineStats:
+		end := h.line.text[len(h.line.text)-1]
+		return end != ':' && !bytes.HasSuffix(h.line.text, []byte("KB")) && (rec.Bare || t[0] == '/' || t[0] == ':')
+	case lineTasksIn:
+		return rec.Bare || t[0] == '/' || has(t, " are going")
+	}
+	return rec.Bare && !bytes.Contains(h.line.text, []byte(" killed as a result of limit of /"))
+}
+
+// add appends a piece.
+func (h *held) add(t []byte, d *Dropped) {
+	if h.full || len(h.line.starts) == maxPieces || len(h.line.text)+len(t) > maxHeld {
+		// A line with a hole in it would be read wrong: leave its end off.
+		h.full = true
+		d.Text++
+		return
+	}
+	if h.kind == lineKilled {
+		return // rewrap did it
+	}
+	h.line.starts = append(h.line.starts, len(h.line.text))
+	h.line.text = append(h.line.text, t...)
+}
+
+// rewrap tries to go on with a kill line that was wrapped: at a space, which
+// mail programs swallow, or in the middle of a word. It is done only where
+// one of both, and not the other, gives more of a kill line than there was.
+func (h *held) rewrap(t []byte) bool {
+	n := len(h.line.text)
+	if n+len(t) >= maxHeld || len(h.line.starts) >= maxPieces {
+		return false
+	}
+	was := weight(h.line.text)
+	h.line.text = append(h.line.text, t...)
+	tight := weight(h.line.text)
+	h.line.text = append(append(h.line.text[:n], ' '), t...)
+	loose := weight(h.line.text)
+	switch {
+	case loose > was && loose > tight:
+	case tight > was && tight > loose:
+		h.line.text = append(h.line.text[:n], t...)
+	default:
+		h.line.text = h.line.text[:n]
+		return false
+	}
+	h.line.starts = append(h.line.starts, n)
+	return true
+}
+
+// weight counts what a kill line tells.
+func weight(b []byte) int {
+	_, w, rest := classify(b)
+	kl, ok := parseKilled(w, rest)
+	if !ok {
+		return 0
+	}
+	n := 1
+	for _, f := range []bool{kl.totalVM != nil, kl.anon != nil, kl.file != nil, kl.shmem != nil, kl.pgtables != nil, kl.uid != nil, kl.adj != nil, kl.whole} {
+		if f {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oomreport
+
+import "github.com/coroner-dev/coroner/internal/parse/kernlog"
+
+// killed takes a kill line: finds the report that it proves to belong to, or
+// begins one that has nothing but it.
+func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event {
+	r, group := p.match(rec, kl)
+	if r == nil {
+		dst, r = p.open(dst, rec)
+	}
+	again := r.hasPid(kl.pid)
+	r.settle(string(kl.comm))
+	if !group {
+		r.done = true
+	}
+	r.last = momentOf(rec)
+	k := &Kill{
+		Origin: originOf(rec), ReportID: r.id, Report: r.snapshot(),
+		PID: kl.pid, Comm: string(kl.comm), UID: kl.uid,
+		TotalVMBytes: kl.totalVM, AnonRSSBytes: kl.anon, FileRSSBytes: kl.file,
+		ShmemRSSBytes: kl.shmem, PgtablesBytes: kl.pgtables, OOMScoreAdj: kl.adj,
+		Memcg: kl.memcg, Global: kl.global, Group: group && !again, Again: again,
+		Text: bounded(rec.Text, maxText),
+	}
+	r.complete(k)
+	if !again {
+		r.name(kl.pid, &p.Dropped)
+	}
+	return append(dst, k)
+}
+
+// match finds the report of a kill line. The pid must be one that the report
+// names: in its summary, among its dead, or in its table. Only a report that
+// names nobody takes the kill that follows it.
+func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool) {
+	now := momentOf(rec)
+	var first *report
+	for i := len(p.reports) - 1; i >= 0; i-- {
+		r := p.reports[i]
+		if !r.compatible(rec.Caller) {
+			continue
+		}
+		if first == nil {
+			first = r
+		}
+		if r.hasPid(kl.pid) && within(r.last, now, reportSpan) {
+			return r, r.isGrp
+		}
+		if !r.done && r.sum.pid == kl.pid {
+			return r, false
+		}
+	}
+	switch {
+	case first == nil:
+	case !first.done && first.takes(kl, now):
+		return first, false
+	case first.done && first.isGrp && p.member(first, kl, now):
+		return first, true
+	}
+	return nil, false
+}
+
+// takes tells whether r, whose victim's pid is not the kill line's, or not
+// known, is still this kill's report.
+func (r *report) takes(kl *killLine, now moment) bool {
+	if r.gap || !within(r.last, now, reportSpan) {
+		return false
+	}
+	listed := len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
+	if r.sum.pid != 0 {
+		// Kernels before 5.1 may kill a child of the one that they chose.
+		return r.stage == stageChosen && r.chosen == r.sum.pid && listed
+	}
+	ofMemcg := r.rep.Memory != nil || r.taskIn || r.sum.oomMemcg != ""
+	ofNode := r.sum.global
+	return listed && !(ofMemcg && kl.global) && !(ofNode && kl.memcg)
+}
+
+// member tells whether a kill line is proven to be of the group that r kills.
+// The OOM killer holds a lock, so no other kill can come in between; but later
+// ones can, and look the same where the rate limit takes their heads.
+func (p *Parser) member(r *report, kl *killLine, now moment) bool {
+	if !r.began || r.gap || kl.global || p.limited(now) || !within(r.last, now, reportSpan) {
+		return false
+	}
+	return len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
+}
+
+// limited tells whether the kernel's rate limit may be in force.
+func (p *Parser) limited(now moment) bool {
+	if p.nStarts < rateBurst {
+		return false
+	}
+	return within(p.starts[p.nStarts%rateBurst], now, rateInterval)
+}
+
+// complete fills in what the context says of the killed process.
+func (r *report) complete(k *Kill) {
+	sum := r.sum.pid == k.PID
+	if sum {
+		k.TaskMemcg = r.sum.taskMemcg
+		if k.UID == nil {
+			k.UID = r.sum.uid
+		}
+	} else if r.taskIn && r.sum.pid == 0 && !k.Group && (r.chosen == 0 || r.chosen == k.PID) {
+		k.TaskMemcg = r.rep.TaskMemcg
+	}
+	row := r.table.find(k.PID)
+	if row == nil {
+		return
+	}
+	if k.UID == nil && r.table.has[colUID] {
+		uid := row.vals[colUID]
+		k.UID = &uid
+	}
+	if adj := row.vals[colAdj]; k.OOMScoreAdj == nil && r.table.has[colAdj] && adj >= -1000 && adj <= 1000 {
+		n := int(adj)
+		k.OOMScoreAdj = &n
+	}
+	// Some 5.4 kernels print bytes and call them kB; the table has bytes.
+	if b := row.vals[colPgtables]; k.PgtablesBytes != nil && r.table.has[colPgtables] && b > 0 && *k.PgtablesBytes == b<<10 {
+		k.PgtablesBytes = &b
+	}
+}
+
+// giveOut gives a victim out that only the summary names, or the reaper's line
+// if there is one.
+func (p *Parser) giveOut(dst []Event, r *report, reaped *Note) []Event {
+	k := &Kill{Origin: r.sumAt, ReportID: r.id, From: FromSummary, PID: r.sum.pid, Text: bounded(r.sumLine.text, maxText)}
+	if reaped != nil {
+		k.Origin, k.From, k.PID, k.Comm, k.Text = reaped.Origin, FromReaper, reaped.PID, reaped.Comm, reaped.Text
+	}
+	if k.PID == 0 || r.done {
+		return dst
+	}
+	r.done = true
+	if row := r.table.find(k.PID); row != nil && k.Comm == "" {
+		k.Comm = row.name
+	}
+	r.settle(k.Comm)
+	if r.sum.pid == k.PID && k.Comm == "" {
+		k.Comm = r.sum.comm
+	}
+	k.Report = r.snapshot()
+	k.Global = r.sum.global
+	k.Memcg = !r.sum.global && k.Report != nil && (k.Report.OOMMemcg != "" || k.Report.Memory != nil)
+	r.complete(k)
+	r.name(k.PID, &p.Dropped)
+	return append(dst, k)
+}
+
+// giveOutOlder is called when another report begins: kill lines of those
+// before it, by the same caller, will not come any more.
+func (p *Parser) giveOutOlder(dst []Event, rec *kernlog.Record) []Event {
+	for _, r := range p.reports {
+		if r.compatible(rec.Caller) {
+			dst = p.giveOut(dst, r, nil)
+		}
+	}
+	return dst
+}
+
+// group takes "Tasks in A are going to be killed due to memory.oom.group set":
+// it belongs to the kill before it.
+func (p *Parser) group(dst []Event, rec *kernlog.Record) []Event {
+	path, ok := parseTasksIn(&p.held.line)
+	if !ok {
+		p.Malformed++
+		return dst
+	}
+	r := p.newest(rec.Caller)
+	if r == nil || len(r.named) == 0 || r.isGrp && r.group != path || !within(r.last, momentOf(rec), reportSpan) {
+		dst, r = p.open(dst, rec)
+		r.done = true
+	}
+	r.isGrp, r.group, r.last = true, path, momentOf(rec)
+	return append(dst, &Group{Origin: originOf(rec), ReportID: r.id, Cgroup: path})
+}
+
+// note takes the lines that are no kill.
+func (p *Parser) note(dst []Event, rec *kernlog.Record, kind lineKind, rest []byte) []Event {
+	n := &Note{Origin: originOf(rec), Text: bounded(rec.Text, maxText)}
+	var comm []byte
+	ok := true
+	switch kind {
+	case lineUnkillable:
+		n.Kind = NoteUnkillable
+		if r := p.newest(rec.Caller); r != nil && !r.done && !r.gap && r.context {
+			n.ReportID, r.done = r.id, true
+		}
+	case lineExiting:
+		n.Kind = NoteAlreadyExiting
+		n.PID, comm, ok = pidComm(rest, " is already exiting")
+		for _, r := range p.reports {
+			if ok && !r.done && r.sum.pid == n.PID && r.compatible(rec.Caller) {
+				n.ReportID, r.done = r.id, true
+			}
+		}
+	case lineSharer:
+		n.Kind = NoteSharer
+		n.PID, comm, ok = pidComm(rest, " sharing same memory")
+		if r := p.newest(rec.Caller); r != nil && !r.gap {
+			n.ReportID = r.id
+		}
+	case lineSuppressed:
+		n.Kind = NoteSuppressed
+		c, after, isNum := number(numbered(rec.Text)[len("oom_kill_process: "):])
+		ok = isNum && has(after, " callbacks suppressed") && c > 0 && c < 1<<31
+		n.Count = int(c)
+	case lineReaped:
+		n.Kind = NoteReaped
+		if n.PID, comm, ok = pidComm(rest, ", now anon-rss:"); ok {
+			n.Comm = string(comm)
+			dst = p.reaped(dst, momentOf(rec), n)
+		}
+	}
+	if !ok {
+		p.Malformed++
+		return dst
+	}
+	n.Comm = string(comm)
+	return append(dst, n)
+}
+
+// reaped notes whose memory the reaper took. Where a report lacks its kill
+// line, this is the proof that one of its table was killed.
+func (p *Parser) reaped(dst []Event, now moment, n *Note) []Event {
+	for i := len(p.reports) - 1; i >= 0; i-- {
+		r := p.reports[i]
+		if r.hasPid(n.PID) && within(r.last, now, 6*reportSpan) {
+			n.ReportID = r.id
+			return dst
+		}
+	}
+	if len(p.reports) == 0 {
+		return dst
+	}
+	r := p.reports[len(p.reports)-1]
+	if r.done || r.gap || !within(r.last, now, reportSpan) || r.sum.pid != n.PID && (r.sum.pid != 0 || r.table.find(n.PID) == nil) {
+		return dst
+	}
+	n.ReportID = r.id
+	return p.giveOut(dst, r, n)
+}
