@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+const (
+	// DefaultLimit is the length of a page when Query.Limit is 0, MaxLimit the most.
+	DefaultLimit = 100
+	MaxLimit     = 1000
+	// maxPageBytes ends a page early, so that a thousand deaths with large
+	// task tables do not fill the memory; the next page goes on from there.
+	maxPageBytes = 4 << 20
+	// minIDPrefix is how many digits of a container's id name it.
+	minIDPrefix = 6
+	// minUID is the length of a static pod's uid, which has no hyphens.
+	minUID = 32
+)
+
+// Query selects deaths. An empty field selects all; fields are joined by and.
+// Its fields are those of package api, so that one converts to the other.
+type Query struct {
+	// Cause: any of these.
+	Cause     []death.Cause
+	Namespace string
+	// Pod is a pod's name or uid.
+	Pod string
+	// Container is a name, an id, or the first 6 or more digits of an id.
+	Container string
+	Node      string
+	Unit      string
+	// Q holds words that must all occur in what the death says.
+	Q string
+	// Since is the first moment that counts, Until the first that does not.
+	Since, Until time.Time
+	// Limit is the most deaths on a page; 0 means DefaultLimit.
+	Limit int
+	// Cursor is the Next of the page before.
+	Cursor string
+}
+
+// QueryError says what in a query is wrong.
+type QueryError struct {
+	// Field is the query's field by the API's name.
+	Field  string
+	Reason string
+}
+
+// Error is the field and the reason.
+func (e *QueryError) Error() string { return e.Field + ": " + e.Reason }
+
+// Page is a part of a listing, newest first.
+type Page struct {
+	Deaths []death.Death
+	// Next continues the listing; empty on the last page.
+	Next string
+	// Seq is the sequence number up to which this page knows everything.
+	Seq int64
+}
+
+// Get returns one death, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
+	var body string
+	err := s.read.QueryRowContext(ctx, `SELECT body FROM deaths WHERE id = ?`, id).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return death.Death{}, ErrNotFound
+	}
+	if err != nil {
+		return death.Death{}, fmt.Errorf("get death %q: %w", id, err)
+	}
+	return decode(id, body)
+}
+
+// List returns the newest deaths that q selects. Deaths that arrive between
+// two pages do not move those that are still to come.
+func (s *Store) List(ctx context.Context, q Query) (Page, error) {
+	where, args, err := conditions(q)
+	if err != nil {
+		return Page{}, err
+	}
+	if q.Cursor != "" {
+		ns, id, err := parseCursor(q.Cursor)
+		if err != nil {
+			return Page{}, err
+		}
+		where, args = append(where, `(time_ns, id) < (?, ?)`), append(args, ns, id)
+	}
+	limit := pageLength(q.Limit)
+	page := Page{Deaths: []death.Death{}}
+	var last int64 // time_ns of the page's last death
+	page.Seq, err = s.scan(ctx, `time_ns`, ` DESC`, where, limit+1, args, func(ns int64, d death.Death, full bool) bool {
+		if len(page.Deaths) == limit || full && len(page.Deaths) > 0 {
+			page.Next = cursor(last, page.Deaths[len(page.Deaths)-1].ID)
+			return false
+		}
+		last = ns
+		page.Deaths = append(page.Deaths, d)
+		return true
+	})
+	return page, err
+}
+
+// Since returns what q selects of the deaths that are new or amended after
+// the sequence number after, in that order, at most q.Limit. Cursor, Since
+// and Until of q do not count. upTo is where to go on from.
+func (s *Store) Since(ctx context.Context, q Query, after int64) (entries []Entry, upTo int64, err error) {
+	q.Cursor, q.Since, q.Until = "", time.Time{}, time.Time{}
+	where, args, err := conditions(q)
+	if err != nil {
+		return nil, after, err
+	}
+	where, args = append(where, `seq > ?`), append(args, after)
+	limit, more := pageLength(q.Limit), false
+	newest, err := s.scan(ctx, `seq`, ``, where, limit+1, args, func(seq int64, d death.Death, full bool) bool {
+		if len(entries) == limit || full && len(entries) > 0 {
+			more = true
+			return false
+		}
+		entries = append(entries, Entry{seq, d})
+		return true
+	})
+	switch {
+	case err != nil:
+		return nil, after, err
+	case more:
+		return entries, entries[len(entries)-1].Seq, nil
+	}
+	return entries, newest, nil
+}
+
+// Recent returns the newest deaths since a moment, at most limit of them,
+// oldest first.
+func (s *Store) Recent(ctx context.Context, since time.Time, limit int) ([]death.Death, error) {
+	rows, err := s.read.QueryContext(ctx,
+		`SELECT id, body FROM deaths WHERE time_ns >= ? ORDER BY time_ns DESC, id DESC LIMIT ?`, unixNano(since), max(limit, 0))
+	if err != nil {
+		return nil, fmt.Errorf("recent deaths: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var deaths []death.Death
+	for rows.Next() {
+		var id, body string
+		if err := rows.Scan(&id, &body); err != nil {
+			return nil, fmt.Errorf("recent deaths: %w", err)
+		}
+		d, err := decode(id, body)
+		if err != nil {
+			return nil, err
+		}
+		deaths = append(deaths, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("recent deaths: %w", err)
+	}
+	for i, j := 0, len(deaths)-1; i < j; i, j = i+1, j-1 {
+		deaths[i], deaths[j] = deaths[j], deaths[i]
+	}
+	return deaths, nil
+}
+
+// scan gives rows to take until it returns false; full says that the bytes of
+// a page are used up. It returns the newest sequence number of the very state
+// of the history that the rows are from.
+func (s *Store) scan(ctx context.Context, key string, order string, where []string, limit int, args []any,
+	take func(key int64, d death.Death, full bool) bool) (int64, error) {
+	tx, err := s.read.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("list deaths: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var newest int64
+	if err := tx.QueryRowContext(ctx, `SELECT value FROM sequences WHERE name = 'deaths'`).Scan(&newest); err != nil {
+		return 0, fmt.Errorf("list deaths: %w", err)
+	}
+	// The bodies come last, so that sorting does not carry them around.
+	found := `SELECT ` + key + `, id FROM deaths`
+	if len(where) > 0 {
+		found += ` WHERE ` + strings.Join(where, ` AND `)
+	}
+	found += ` ORDER BY ` + key + order + `, id` + order + ` LIMIT ?`
+	rows, err := tx.QueryContext(ctx, `SELECT found.`+key+`, found.id, deaths.body FROM (`+found+`) AS found
+		JOIN deaths ON deaths.id = found.id ORDER BY found.`+key+order+`, found.id`+order, append(args, limit)...)
+	if err != nil {
+		return 0, fmt.Errorf("list deaths: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	bytes := 0
+	for rows.Next() {
+		var n int64
+		var id, body string
+		if err := rows.Scan(&n, &id, &body); err != nil {
+			return 0, fmt.Errorf("list deaths: %w", err)
+		}
+		d, err := decode(id, body)
+		if err != nil {
+			return 0, err
+		}
+		bytes += len(body)
+		if !take(n, d, bytes > maxPageBytes) {
+			break
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("list deaths: %w", err)
+	}
+	return newest, nil
+}
+
+func decode(id, body string) (death.Death, error) {
+	var d death.Death
+	if err := json.Unmarshal([]byte(body), &d); err != nil {
+		return death.Death{}, fmt.Errorf("read death %q: %w", id, err)
+	}
+	return d, nil
+}
+
+// conditions are the parts of q that do not depend on the order.
+func conditions(q Query) (where []string, args []any, err error) {
+	add := func(condition string, a ...any) {
+		where, args = append(where, condition), append(args, a...)
+	}
+	if n := len(q.Cause); n > 0 {
+		add(`cause IN (?`+strings.Repeat(`, ?`, n-1)+`)`, anys(q.Cause)...)
+	}
+	if q.Namespace != "" {
+		add(`namespace = ?`, q.Namespace)
+	}
+	if q.Pod != "" {
+		if strings.Trim(q.Pod, "0123456789abcdef-") == "" && len(q.Pod) >= minUID {
+			add(`(pod = ? OR pod_uid = ?)`, q.Pod, q.Pod)
+		} else {
+			add(`pod = ?`, q.Pod)
+		}
+	}
+	if c := q.Container; c != "" {
+		if idPrefix(c) {
+			// 'g' is the first letter after the digits of an id.
+			add(`(container_name = ? OR (container_id >= ? AND container_id < ?))`, c, c, c+"g")
+		} else {
+			add(`(container_name = ? OR container_id = ?)`, c, c)
+		}
+	}
+	if q.Node != "" {
+		add(`node = ?`, q.Node)
+	}
+	if q.Unit != "" {
+		add(`unit = ?`, q.Unit)
+	}
+	if !q.Since.IsZero() {
+		add(`time_ns >= ?`, unixNano(q.Since))
+	}
+	if !q.Until.IsZero() {
+		add(`time_ns < ?`, unixNano(q.Until))
+	}
+	condition, words, err := searchWhere(q.Q)
+	if condition != "" {
+		add(condition, words...)
+	}
+	return where, args, err
+}
+
+func anys[T ~string](in []T) []any {
+	out := make([]any, len(in))
+	for i, v := range in {
+		out[i] = string(v)
+	}
+	return out
+}
+
+// idPrefix tells whether s can be the first digits of a container's id.
+func idPrefix(s string) bool {
+	return len(s) >= minIDPrefix && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func pageLength(limit int) int {
+	if limit <= 0 {
+		return DefaultLimit
+	}
+	return min(limit, MaxLimit)
+}
+
+// cursor names a death's place in the order of the listing.
+func cursor(ns int64, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(ns, 36) + "." + id))
+}
+
+func parseCursor(s string) (ns int64, id string, err error) {
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil {
+		before, after, found := strings.Cut(string(raw), ".")
+		ns, err = strconv.ParseInt(before, 36, 64)
+		if err == nil && found && after != "" {
+			return ns, after, nil
+		}
+	}
+	return 0, "", &QueryError{"cursor", "not one of ours: want the \"next\" of the page before"}
+}

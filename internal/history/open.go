@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const (
+	// remedy ends every message about the place itself.
+	remedy = "choose another place with --history.path, or :memory: to keep deaths no longer than the agent runs"
+	// applicationID marks the file as ours: "crnr" (PRAGMA application_id).
+	applicationID = 0x63726e72
+	// readers is how many reads run at once; each costs about half a MiB.
+	readers = 3
+	// alwaysCheck is how large a file is looked through at each start.
+	alwaysCheck = 32 << 20
+)
+
+// Open opens the history at path, makes it when there is none, and brings an
+// older one up to date. A damaged file is set aside as
+// PATH.damaged-YYYYMMDDTHHMMSS and a new one begun; Notice and the log say so.
+// A file of a newer version of coroner, or of another program, is refused.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	if path == "" {
+		return nil, fmt.Errorf("history: no path given (%s)", remedy)
+	}
+	s := &Store{path: path, retention: o.Retention, maxBytes: o.MaxBytes, log: o.Logger, now: o.Now, grown: newGrowth(o.MaxBytes)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if path != Memory {
+		if err := prepare(path); err != nil {
+			return nil, fmt.Errorf("history %s: %w (%s)", path, err, remedy)
+		}
+		wal, err := os.Stat(path + "-wal")
+		s.unclosed = err == nil && wal.Size() > 0
+	}
+	err := s.open(ctx)
+	if damaged(err) && path != Memory {
+		if err = s.beginAnew(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("history %s: %w (%s)", path, err, remedy)
+	}
+	return s, nil
+}
+
+// beginAnew sets the damaged file aside and opens a new one.
+func (s *Store) beginAnew(ctx context.Context, why error) error {
+	aside, err := setAside(s.path, s.now())
+	if err != nil {
+		return fmt.Errorf("history %s is damaged (%w) and cannot be set aside: %w (%s)", s.path, why, err, remedy)
+	}
+	s.notice = fmt.Sprintf("%s was damaged (%v): it is kept as %s, and a new history was begun", s.path, why, aside)
+	s.log.Warn("damaged history set aside", "path", s.path, "aside", aside, "err", why)
+	if err := prepare(s.path); err != nil {
+		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
+	}
+	if err := s.open(ctx); err != nil {
+		return fmt.Errorf("history %s, begun anew: %w (%s)", s.path, err, remedy)
+	}
+	return nil
+}
+
+// prepare makes the folder and the file, so that the file is private from the
+// first moment; SQLite gives -wal and -shm the same mode.
+func prepare(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return errors.New("is no regular file")
+	}
+	// WAL needs new files beside it.
+	probe, err := os.CreateTemp(filepath.Dir(path), ".coroner-probe-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// open connects, checks and migrates. After an error nothing is left open.
+func (s *Store) open(ctx context.Context) (err error) {
+	s.write, err = sql.Open("sqlite", dsn(s.path, "immediate"))
+	if err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	s.read = s.write
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	if s.path != Memory {
+		s.read, err = sql.Open("sqlite", dsn(s.path, "deferred")+"&_pragma=query_only(1)")
+		if err != nil {
+			s.read = s.write
+			return err
+		}
+		s.read.SetMaxOpenConns(readers)
+		s.read.SetMaxIdleConns(readers)
+	}
+	return s.put.prepare(ctx, s.write)
+}
+
+// dsn names the file and the settings of each connection. The busy timeout
+// matters only when another process reads the file.
+func dsn(path, txlock string) string {
+	v := url.Values{
+		"_txlock":       {txlock},
+		"_busy_timeout": {"5000"},
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"NORMAL"},
+		"_pragma":       {"cache_size(-512)", "journal_size_limit(8388608)", "trusted_schema(0)"},
+	}
+	if path == Memory {
+		return "file::memory:?" + v.Encode()
+	}
+	// Only a file without content takes this; one that has it would be written to.
+	if fi, err := os.Stat(path); err == nil && fi.Size() == 0 {
+		v.Set("_auto_vacuum", "INCREMENTAL")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		abs = path
+	}
+	return "file:" + (&url.URL{Path: abs}).EscapedPath() + "?" + v.Encode()
+}
+
+// check refuses another program's file and finds a damaged one.
+func (s *Store) check(ctx context.Context) error {
+	var id, objects int64
+	if err := s.write.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
+		return err
+	}
+	if err := s.write.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&objects); err != nil {
+		return err
+	}
+	if objects == 0 {
+		_, err := s.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
+		return err
+	}
+	if id != applicationID {
+		return errors.New("is the database of another program")
+	}
+	if !s.wantsCheck() {
+		return nil
+	}
+	var verdict string
+	if err := s.write.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return &damageError{strings.Join(strings.Fields(verdict), " ")}
+	}
+	return nil
+}
+
+// wantsCheck tells whether to look through the whole file, which takes about
+// half a second for 100 MiB: a small one always, a large one when a -wal file
+// shows that it was not closed.
+func (s *Store) wantsCheck() bool {
+	fi, err := os.Stat(s.path)
+	if err != nil || fi.Size() <= alwaysCheck {
+		return true
+	}
+	return s.unclosed
+}
+
+// damageError is what a quick check found.
+type damageError struct{ verdict string }
+
+func (e *damageError) Error() string { return "quick check: " + e.verdict }
+
+// damaged tells whether err says that the file's content is broken.
+func damaged(err error) bool {
+	var found *damageError
+	if errors.As(err, &found) {
+		return true
+	}
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		return false
+	}
+	code := se.Code() & 0xff // without the extension
+	return code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
+}
+
+// setAside renames the file, and its -wal and -shm along with it, so that it
+// can still be opened under its new name. It returns that name.
+func setAside(path string, now time.Time) (string, error) {
+	base := path + ".damaged-" + now.UTC().Format("20060102T150405")
+	aside := base
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", err
+		}
+		aside = fmt.Sprintf("%s-%d", base, n)
+	}
+	if err := os.Rename(path, aside); err != nil {
+		return "", err
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return aside, nil
+}

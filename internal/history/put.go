@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package history
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// putStatements are prepared once, for the one connection that writes.
+type putStatements struct {
+	seq, find, insert, amend, tally, addWords, dropWords, state *sql.Stmt
+}
+
+// tallyDeath adds a death to the sums of its owner, or with -1 takes it out
+// again before an amendment may change the owner or the cause.
+const tallyDeath = `INSERT INTO tallies (` + owner + `, deaths, oom_kills, last_ns)
+	SELECT ` + owner + `, ?, ? * oom_kills, time_ns FROM deaths WHERE id = ?
+	ON CONFLICT (` + owner + `) DO UPDATE SET
+		deaths = tallies.deaths + excluded.deaths,
+		oom_kills = tallies.oom_kills + excluded.oom_kills,
+		last_ns = CASE WHEN excluded.last_ns > tallies.last_ns THEN excluded.last_ns ELSE tallies.last_ns END`
+
+// owner are the columns by which deaths are summed.
+const owner = `namespace, pod, pod_uid, container_id, container_name, unit, subject, cause`
+
+func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
+	for _, s := range []struct {
+		into **sql.Stmt
+		sql  string
+	}{
+		{&p.seq, `UPDATE sequences SET value = value + ? WHERE name = 'deaths' RETURNING value`},
+		{&p.find, `SELECT seq, revision FROM deaths WHERE id = ?`},
+		{&p.insert, `INSERT INTO deaths (seq, revision, time_ns, node, subject, cause, namespace, pod, pod_uid,
+			container_id, container_name, unit, cgroup, oom_kills, words, body, id)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&p.amend, `UPDATE deaths SET seq = ?, revision = ?, time_ns = ?, node = ?, subject = ?, cause = ?, namespace = ?,
+			pod = ?, pod_uid = ?, container_id = ?, container_name = ?, unit = ?, cgroup = ?, oom_kills = ?, words = ?,
+			body = ? WHERE id = ?`},
+		{&p.tally, tallyDeath},
+		{&p.addWords, searchInsert},
+		{&p.dropWords, searchDelete},
+		{&p.state, `INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
+	} {
+		stmt, err := db.PrepareContext(ctx, s.sql)
+		if err != nil {
+			return fmt.Errorf("prepare %.20q: %w", s.sql, err)
+		}
+		*s.into = stmt
+	}
+	return nil
+}
+
+func (p *putStatements) close() error {
+	var errs []error
+	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.tally, p.addWords, p.dropWords, p.state} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	*p = putStatements{}
+	return errors.Join(errs...)
+}
+
+// row is a death on its way into the table.
+type row struct {
+	death *death.Death
+	words string
+	body  []byte
+}
+
+// Put keeps deaths and state in one transaction: after an error none of it is
+// kept. A death that is there already is replaced only by a higher revision.
+// The entries that come back are those that were new or amended, in order.
+// When Put returns without an error, they survive a kill -9 of this process.
+func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]string) ([]Entry, error) {
+	if len(deaths) == 0 && len(state) == 0 {
+		return nil, nil
+	}
+	rows := make([]row, len(deaths))
+	var bytes int64
+	for i := range deaths {
+		if deaths[i].ID == "" {
+			return nil, fmt.Errorf("put death %d: it has no id", i)
+		}
+		body, err := json.Marshal(&deaths[i])
+		if err != nil {
+			return nil, fmt.Errorf("put death %s: %w", deaths[i].ID, err)
+		}
+		rows[i] = row{&deaths[i], searchable(&deaths[i]), body}
+		bytes += int64(len(body) + len(rows[i].words))
+	}
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("put deaths: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var entries []Entry
+	if len(rows) > 0 {
+		if entries, err = s.putRows(ctx, tx, rows); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range state {
+		if _, err := tx.StmtContext(ctx, s.put.state).ExecContext(ctx, name, plain(value)); err != nil {
+			return nil, fmt.Errorf("put state %s: %w", name, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("put deaths: %w", err)
+	}
+	s.grown.add(bytes)
+	return entries, nil
+}
+
+// putRows writes in the order given. It takes the sequence first: that is
+// also the lock that keeps the order of numbers and of commits the same.
+func (s *Store) putRows(ctx context.Context, tx *sql.Tx, rows []row) ([]Entry, error) {
+	var last int64
+	if err := tx.StmtContext(ctx, s.put.seq).QueryRowContext(ctx, len(rows)).Scan(&last); err != nil {
+		return nil, fmt.Errorf("take sequence: %w", err)
+	}
+	entries := make([]Entry, 0, len(rows))
+	for i, r := range rows {
+		seq := last - int64(len(rows)-1-i)
+		kept, err := s.putRow(ctx, tx, r, seq)
+		if err != nil {
+			return nil, fmt.Errorf("put death %s: %w", r.death.ID, err)
+		}
+		if kept {
+			entries = append(entries, Entry{seq, *r.death})
+		}
+	}
+	return entries, nil
+}
+
+func (s *Store) putRow(ctx context.Context, tx *sql.Tx, r row, seq int64) (kept bool, err error) {
+	stmt := s.put.insert
+	var oldSeq, oldRevision int64
+	err = tx.StmtContext(ctx, s.put.find).QueryRowContext(ctx, r.death.ID).Scan(&oldSeq, &oldRevision)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return false, err
+	case int64(r.death.Revision) <= oldRevision:
+		return false, nil
+	default:
+		stmt = s.put.amend
+		if _, err := tx.StmtContext(ctx, s.put.tally).ExecContext(ctx, -1, -1, r.death.ID); err != nil {
+			return false, err
+		}
+		if _, err := tx.StmtContext(ctx, s.put.dropWords).ExecContext(ctx, oldSeq); err != nil {
+			return false, err
+		}
+	}
+	if _, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, columns(r, seq)...); err != nil {
+		return false, err
+	}
+	if _, err := tx.StmtContext(ctx, s.put.tally).ExecContext(ctx, 1, 1, r.death.ID); err != nil {
+		return false, err
+	}
+	if _, err := tx.StmtContext(ctx, s.put.addWords).ExecContext(ctx, seq, r.words); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// columns are the arguments of the statements insert and amend.
+func columns(r row, seq int64) []any {
+	d := r.death
+	var c death.Container
+	var pod death.Pod
+	if d.Container != nil {
+		c = *d.Container
+		if c.Pod != nil {
+			pod = *c.Pod
+		}
+	}
+	cgroup := c.Cgroup
+	if cgroup == "" && d.OOM != nil {
+		cgroup = d.OOM.TaskMemcg
+	}
+	return []any{seq, d.Revision, unixNano(d.Time), plain(d.Node), string(d.Subject), string(d.Cause),
+		plain(pod.Namespace), plain(pod.Name), plain(pod.UID), plain(c.ID), plain(c.Name), plain(d.Unit), plain(cgroup),
+		d.OOMKills(), r.words, string(r.body), d.ID}
+}
+
+// unixNano is t's nanoseconds, and 0 for a time that an int64 cannot hold.
+func unixNano(t time.Time) int64 {
+	if y := t.Year(); y < 1700 || y > 2250 {
+		return 0
+	}
+	return t.UnixNano()
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package history keeps deaths and finds them again. They live in one SQLite
+// file (modernc.org/sqlite, no cgo), or in memory under the name ":memory:".
+//
+// The file is in WAL mode with synchronous=NORMAL: whatever Put returned for
+// is there after a kill -9 of the agent; a power cut may take the last
+// transactions, and does not damage the file. A file that is damaged all the
+// same is set aside under a new name, never deleted.
+//
+// The statements are such that PostgreSQL takes them too, with $n for ?. What
+// is SQLite's own is in open.go, search.go and vacuum of prune.go.
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// Memory is the path of a history that is kept in memory and ends with the process.
+const Memory = ":memory:"
+
+// ErrNotFound is returned by Get for a death that the history does not have.
+var ErrNotFound = errors.New("no such death")
+
+// Options set up a Store. The zero value keeps everything for ever.
+type Options struct {
+	// Retention is how long a death is kept; 0 means for ever.
+	Retention time.Duration
+	// MaxBytes is how large the file may grow before the oldest deaths go;
+	// 0 means any size.
+	MaxBytes int64
+	// Logger takes what Run does and what Open found; nil discards.
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Store is an open history. It is safe for concurrent use.
+type Store struct {
+	path      string
+	retention time.Duration
+	maxBytes  int64
+	log       *slog.Logger
+	now       func() time.Time
+	notice    string
+	unclosed  bool // the file's last user did not close it
+
+	// write has one connection, because SQLite has one writer. read is the
+	// same one for a history in memory, which one connection owns.
+	write, read *sql.DB
+	put         putStatements
+	// grown counts bytes put since the last pruning; full wakes Run.
+	grown growth
+}
+
+// Entry is a death with its place in the order in which the history learned
+// of deaths and amendments.
+type Entry struct {
+	Seq   int64
+	Death death.Death
+}
+
+// Path is where the deaths are kept.
+func (s *Store) Path() string { return s.path }
+
+// Notice says what Open had to do to the file, such as setting a damaged one
+// aside; empty when nothing.
+func (s *Store) Notice() string { return s.notice }
+
+// Close ends the use of the file. Run must have ended before.
+func (s *Store) Close() error {
+	err := s.put.close()
+	if s.read != s.write {
+		err = errors.Join(err, s.read.Close())
+	}
+	if err = errors.Join(err, s.write.Close()); err != nil {
+		return fmt.Errorf("close history: %w", err)
+	}
+	return nil
+}
+
+// State returns the names and values that Put was given along with deaths.
+func (s *Store) State(ctx context.Context) (map[string]string, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT name, value FROM state`)
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	state := map[string]string{}
+	for rows.Next() {
+		var name, value string
+		if err := rows.Scan(&name, &value); err != nil {
+			return nil, fmt.Errorf("read state: %w", err)
+		}
+		state[name] = value
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return state, nil
+}
+
+// Stats are the figures of a history.
+type Stats struct {
+	Deaths int64
+	// Bytes is the size of the pages in use.
+	Bytes int64
+	// Oldest and Newest are zero in an empty history.
+	Oldest, Newest time.Time
+}
+
+// Stats returns how much is kept.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	var st Stats
+	var oldest, newest sql.NullInt64
+	row := s.read.QueryRowContext(ctx,
+		`SELECT count(*), (SELECT min(time_ns) FROM deaths), (SELECT max(time_ns) FROM deaths) FROM deaths`)
+	if err := row.Scan(&st.Deaths, &oldest, &newest); err != nil {
+		return Stats{}, fmt.Errorf("count deaths: %w", err)
+	}
+	if oldest.Valid {
+		st.Oldest, st.Newest = time.Unix(0, oldest.Int64).UTC(), time.Unix(0, newest.Int64).UTC()
+	}
+	var err error
+	st.Bytes, err = s.usedBytes(ctx, s.read)
+	return st, err
+}
+
+// Count is how many deaths one owner died of one cause.
+type Count struct {
+	Namespace, Pod, PodUID     string
+	ContainerID, ContainerName string
+	Unit                       string
+	Subject                    death.Subject
+	Cause                      death.Cause
+	// Deaths counts records, OOMKills the processes in them that the kernel's
+	// OOM killer took.
+	Deaths, OOMKills int64
+	// Last is the time of the latest one.
+	Last time.Time
+}
+
+// Counts returns the sums over all deaths, those included that retention has
+// removed since: a counter that starts from them does not fall.
+func (s *Store) Counts(ctx context.Context) ([]Count, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT `+owner+`, deaths, oom_kills, last_ns FROM tallies WHERE deaths > 0 ORDER BY `+owner)
+	if err != nil {
+		return nil, fmt.Errorf("sum deaths: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	var counts []Count
+	for rows.Next() {
+		var c Count
+		var last int64
+		if err := rows.Scan(&c.Namespace, &c.Pod, &c.PodUID, &c.ContainerID, &c.ContainerName, &c.Unit,
+			&c.Subject, &c.Cause, &c.Deaths, &c.OOMKills, &last); err != nil {
+			return nil, fmt.Errorf("sum deaths: %w", err)
+		}
+		c.Last = time.Unix(0, last).UTC()
+		counts = append(counts, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("sum deaths: %w", err)
+	}
+	return counts, nil
+}
