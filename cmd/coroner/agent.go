@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/coroner-dev/coroner/internal/agent"
+)
+
+func newAgent() *cobra.Command {
+	o := agent.Defaults()
+	o.Version, o.Revision = build()
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "Watch this node; serve metrics, API and pages",
+		Long: `agent watches this node until it is told to end. It works with whatever sources the
+machine and its rights allow, and says on /-/ready and in coroner doctor what is missing.`,
+		Example: `  coroner agent
+  coroner agent --web.listen-address 127.0.0.1:3001 --history.path :memory:
+  coroner agent --no-source.tracepoint`,
+		Args: cobra.NoArgs,
+	}
+	logger := logFlags(c)
+	f := c.Flags()
+	sourceFlags(f, &o)
+	pathFlags(f, &o.Path)
+	f.StringVar(&o.NodeName, "node.name", o.NodeName, "name of this node (default: the host's name)")
+	f.DurationVar(&o.Inquest.Settle, "inquest.settle", o.Inquest.Settle, "how long a death stays open for late evidence (default 5s)")
+	f.DurationVar(&o.Inquest.TombstoneTTL, "roster.tombstone-ttl", o.Inquest.TombstoneTTL, "how long what is gone keeps its name (default 10m)")
+	f.StringVar(&o.History.Path, "history.path", o.History.Path, `file of the deaths; ":memory:" keeps them in memory`)
+	f.DurationVar(&o.History.Retention, "history.retention", o.History.Retention, "how long deaths are kept; 0: for ever")
+	size := bytesValue(o.History.MaxBytes)
+	f.Var(&size, "history.max-size", "size beyond which the oldest deaths go; 0: no bound")
+	f.StringArrayVar(&o.Web.ListenAddress, "web.listen-address", o.Web.ListenAddress, "address to serve on; may be repeated")
+	f.BoolVar(&o.Web.SystemdSocket, "web.systemd-socket", false, "serve on the sockets that systemd passes instead")
+	f.StringVar(&o.Web.ConfigFile, "web.config.file", "", "file with TLS and authentication settings, in the form of Prometheus' exporters")
+	f.StringVar(&o.Web.ExternalURL, "web.external-url", "", "URL under which others reach this agent")
+	f.StringVar(&o.Web.RoutePrefix, "web.route-prefix", "", "prefix of all paths (default: the path of --web.external-url)")
+	f.StringVar(&o.Web.TelemetryPath, "web.telemetry-path", o.Web.TelemetryPath, "path of the metrics")
+	f.BoolVar(&o.Web.EnablePprof, "web.enable-pprof", false, "serve /debug/pprof")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		o.Logger = logger()
+		o.History.MaxBytes = int64(size)
+		a, err := agent.New(c.Context(), o)
+		if err != nil {
+			return err
+		}
+		return a.Run(c.Context())
+	}
+	return c
+}
+
+func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
+	switchFlag(f, &o.Source.Tracepoint, "source.tracepoint", "take kills from the kernel's tracepoints (eBPF, else a private tracefs instance)")
+	switchFlag(f, &o.Source.Kmsg, "source.kmsg", "take the kernel's own reports from its log")
+	switchFlag(f, &o.Source.Cgroup, "source.cgroup", "take the counters of control groups and of the machine")
+	f.StringVar(&o.Source.TracepointMode, "source.tracepoint.mode", o.Source.TracepointMode, "auto, bpf or tracefs")
+	f.StringVar(&o.Source.KmsgDevice, "source.kmsg.device", o.Source.KmsgDevice, "the kernel's log (default: dev/kmsg below --path.rootfs)")
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+func newRecord() *cobra.Command {
+	o := agent.Defaults()
+	var length time.Duration
+	c := &cobra.Command{
+		Use:   "record FILE",
+		Short: "Write the signals of this node to a file",
+		Long: `record writes what the sources see to FILE ("-": standard output) until it is told to
+end. coroner replay then runs the inquest over it. The file holds names of processes
+and control groups of this machine.`,
+		Example: `  coroner record incident.signals
+  coroner record --for 1m - | gzip > incident.signals.gz`,
+		Args: exactly(1, "one FILE"),
+	}
+	logger := logFlags(c)
+	sourceFlags(c.Flags(), &o)
+	pathFlags(c.Flags(), &o.Path)
+	c.Flags().DurationVar(&length, "for", 0, "end after this time; 0: when told to")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o.Logger = logger()
+		ctx := c.Context()
+		if length > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, length)
+			defer cancel()
+		}
+		return record(ctx, o, args[0], c.OutOrStdout(), c.ErrOrStderr())
+	}
+	return c
+}
+
+func record(ctx context.Context, o agent.Options, name string, stdout, stderr io.Writer) (err error) {
+	out := stdout
+	if name != "-" {
+		f, ferr := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if ferr != nil {
+			return withHint(fmt.Errorf("create file: %w", ferr), "record overwrites nothing: give another name, or remove the file")
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		out = f
+	}
+	ver, _ := build()
+	header := signal.Header{Agent: ver}
+	header.Node, _ = o.Path.Hostname() // absent when not known
+	header.Kernel, _ = o.Path.KernelRelease()
+	header.BootID, _ = o.Path.BootID()
+	buffered := bufio.NewWriter(out)
+	w, err := signal.NewWriter(buffered, header)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	count := 0
+	var failed error
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	agent.Observe(ctx, o, func(s signal.Signal) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failed != nil {
+			return
+		}
+		if failed = w.Write(s); failed != nil {
+			stop()
+			return
+		}
+		count++
+	})
+	_, _ = fmt.Fprintf(stderr, "coroner: %d signals recorded\n", count)
+	if failed != nil {
+		return fmt.Errorf("write %s: %w", name, failed)
+	}
+	return buffered.Flush()
+}
+
+func newReplay() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "replay FILE",
+		Short: "Run the inquest over a file of signals",
+		Long: `replay prints the deaths that a file made by coroner record holds, oldest first.
+The same file always gives the same deaths.`,
+		Example: `  coroner replay incident.signals
+  zcat incident.signals.gz | coroner replay -o json -`,
+		Args: exactly(1, "one FILE"),
+	}
+	form := outputFlag(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		in, err := openInput(args[0], c.InOrStdin())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = in.Close() }()
+		r, err := signal.NewReader(in)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		q := inquest.New(inquest.Options{Node: r.Header.Node, BootID: r.Header.BootID})
+		deaths := newLatest()
+		for {
+			s, err := r.Read()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			q.Tick(s.Observed)
+			q.Feed(s)
+			deaths.take(q.Take())
+		}
+		deaths.take(q.Close())
+		if r.Skipped > 0 {
+			_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: %d signals of kinds that this version does not know were skipped\n", r.Skipped)
+		}
+		return printDeaths(c.OutOrStdout(), *form, deaths.list)
+	}
+	return c
+}

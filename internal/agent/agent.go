@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent wires one node's coroner: sources into the inquest, its deaths
+// into history and metrics, and both onto the network.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/history"
+	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/sink/metrics"
+)
+
+// restoreWindow and restoreLimit bound the deaths of an earlier run that are
+// made known to the inquest at start.
+const (
+	restoreWindow = 7 * 24 * time.Hour
+	restoreLimit  = 4096
+)
+
+// Agent watches one node.
+type Agent struct {
+	opts    Options
+	log     *slog.Logger
+	node    string
+	kernel  string
+	bootID  string
+	began   time.Time
+	store   *history.Store
+	trouble string // why the history is not the one asked for
+	metrics *metrics.Metrics
+	sup     *supervisor
+	pipe    *pipeline
+	keeper  *keeper
+	carried struct{ kills, unattributed uint64 } // from earlier runs
+	serve   *server
+}
+
+// New prepares an agent: it opens the history and the listeners, and watches
+// nothing yet. A history that cannot be used is no reason not to watch: deaths
+// are then kept in memory, and the status says why.
+func New(ctx context.Context, o Options) (*Agent, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{opts: o, log: o.Logger, node: o.NodeName, began: time.Now()}
+	a.identify()
+	listeners, err := listen(ctx, o.Web)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.openHistory(ctx); err != nil {
+		closeAll(listeners)
+		return nil, err
+	}
+	a.sup = newSupervisor(a.log)
+	a.metrics = metrics.New(metrics.Options{
+		Version: o.Version, Revision: o.Revision, Log: a.log,
+		Sources:    a.sup.stats,
+		Sinks:      func() []metrics.SinkStat { return []metrics.SinkStat{a.keeper.stat()} },
+		Node:       a.nodeStat,
+		Containers: func() []death.Container { return a.pipe.living.list() },
+	})
+	if err := a.wire(ctx); err != nil {
+		closeAll(listeners)
+		return nil, errors.Join(err, a.store.Close())
+	}
+	a.serve = newServer(a, listeners)
+	return a, nil
+}
+
+// identify finds out where this is.
+func (a *Agent) identify() {
+	var err error
+	if a.node == "" {
+		if a.node, err = a.opts.Path.Hostname(); err != nil {
+			a.log.Warn("host name is not known", "err", err)
+		}
+	}
+	if a.kernel, err = a.opts.Path.KernelRelease(); err != nil {
+		a.log.Warn("kernel release is not known", "err", err)
+	}
+	if a.bootID, err = a.opts.Path.BootID(); err != nil {
+		a.log.Warn("boot id is not known: a reboot cannot be told from a restart", "err", err)
+	}
+}
+
+func (a *Agent) openHistory(ctx context.Context) error {
+	h := a.opts.History
+	o := history.Options{Retention: h.Retention, MaxBytes: h.MaxBytes, Logger: a.log}
+	store, err := history.Open(ctx, h.Path, o)
+	if err != nil {
+		a.trouble = err.Error()
+		a.log.Error("history is kept in memory only", "err", err)
+		if store, err = history.Open(ctx, ":memory:", o); err != nil {
+			return fmt.Errorf("open history in memory: %w", err)
+		}
+	} else if n := store.Notice(); n != "" {
+		a.log.Warn("history begun anew", "reason", n)
+	}
+	a.store = store
+	return nil
+}
+
+// wire builds the flow from what the history remembers.
+func (a *Agent) wire(ctx context.Context) error {
+	state, err := a.store.State(ctx)
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	a.carried.kills = number(state[stateNodeKills])
+	a.carried.unattributed = number(state[stateUnattributed])
+
+	q := inquest.New(inquest.Options{
+		Node: a.node, BootID: a.bootID,
+		Settle: a.opts.Inquest.Settle, TombstoneTTL: a.opts.Inquest.TombstoneTTL,
+	})
+	known, err := a.store.Recent(ctx, a.began.Add(-restoreWindow), restoreLimit)
+	if err != nil {
+		return fmt.Errorf("read recent deaths: %w", err)
+	}
+	q.Restore(a.began, known)
+	a.metrics.Remember(known)
+
+	a.keeper = &keeper{
+		store: a.store, metrics: a.metrics, log: a.log, bootID: a.bootID,
+		node:  a.nodeKills,
+		queue: make(chan progress, keeperQueue),
+	}
+	if state[stateBootID] == a.bootID && a.bootID != "" {
+		a.keeper.seq = number(state[stateKmsgSeq])
+	}
+	a.pipe = newPipeline(q, a.keeper.give)
+	return nil
+}
+
+// Addresses are where the agent listens.
+func (a *Agent) Addresses() []net.Addr { return a.serve.addresses() }
+
+// Run watches and serves until ctx ends, and returns when all is written and
+// closed.
+func (a *Agent) Run(ctx context.Context) error {
+	var kept, thought, watched, served sync.WaitGroup
+	kept.Go(a.keeper.run)
+	thought.Go(a.pipe.run)
+
+	sources := newSources(a.opts, position{a.bootID, a.keeper.seq})
+	a.sup.enable(sources)
+	watch, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	for _, s := range sources {
+		watched.Go(func() { a.sup.run(watch, s, a.pipe.emit) })
+	}
+	watched.Go(func() {
+		if err := a.store.Run(watch); err != nil {
+			a.log.Error("history is not pruned", "err", err)
+		}
+	})
+	var failed error
+	served.Go(func() {
+		failed = a.serve.run()
+		stopWatching()
+	})
+	a.sup.started(watch, sources)
+	if watch.Err() == nil {
+		a.log.Info("watching", "node", a.node, "kernel", a.kernel, "version", a.opts.Version)
+	}
+
+	<-watch.Done()
+	// What flowed first stops first.
+	watched.Wait()
+	close(a.pipe.in)
+	thought.Wait()
+	close(a.keeper.queue)
+	kept.Wait()
+	a.serve.stop()
+	served.Wait()
+	return errors.Join(failed, a.store.Close())
+}
+
+// nodeKills are the machine's OOM kills and the unattributed ones, over all
+// runs.
+func (a *Agent) nodeKills() (kills, unattributed uint64) {
+	st := a.pipe.stats.Load()
+	return a.carried.kills + st.NodeOOMKills, a.carried.unattributed + st.Unattributed
+}
+
+func (a *Agent) nodeStat() metrics.NodeStat {
+	if _, err := a.opts.Path.NodeOOMKills(); err != nil || !a.opts.Source.Cgroup {
+		return metrics.NodeStat{}
+	}
+	kills, unattributed := a.nodeKills()
+	return metrics.NodeStat{OOMKills: &kills, Unattributed: &unattributed}
+}
+
+// Status says how the agent is doing.
+func (a *Agent) Status(ctx context.Context) api.Status {
+	node := a.nodeStat()
+	st := api.Status{
+		Version: a.opts.Version, Node: a.node, Kernel: a.kernel, Started: a.began.UTC(),
+		Sources:      a.sup.status(),
+		NodeOOMKills: node.OOMKills, UnattributedOOMKills: node.Unattributed,
+		History: a.historyStatus(ctx),
+	}
+	return st
+}
+
+func (a *Agent) historyStatus(ctx context.Context) api.HistoryStatus {
+	st := api.HistoryStatus{
+		Path: a.store.Path(), MaxBytes: a.opts.History.MaxBytes,
+		RetentionSeconds: a.opts.History.Retention.Seconds(),
+		Notice:           a.store.Notice(), Error: a.trouble,
+	}
+	if why := a.keeper.failure.Load(); why != nil {
+		st.Error = *why
+	}
+	if s, err := a.store.Stats(ctx); err == nil {
+		st.Deaths, st.Bytes = s.Deaths, s.Bytes
+		if !s.Oldest.IsZero() {
+			st.Oldest, st.Newest = &s.Oldest, &s.Newest
+		}
+	}
+	return st
+}
+
+func number(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0 // not written yet
+	}
+	return n
+}

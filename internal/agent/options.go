@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/host"
+)
+
+// Options are the agent's flags; a field has its flag's name.
+type Options struct {
+	// Version and Revision of the program.
+	Version, Revision string
+	// NodeName is told with each death; empty: the host's name.
+	NodeName string
+	// Path says where the host's files are (--path.*).
+	Path host.Roots
+
+	Source  SourceOptions
+	Inquest InquestOptions
+	History HistoryOptions
+	Web     WebOptions
+
+	// Logger takes what is worth knowing; nil discards.
+	Logger *slog.Logger
+}
+
+// SourceOptions switch the sources on and off.
+type SourceOptions struct {
+	Tracepoint, Kmsg, Cgroup bool
+	// TracepointMode is auto, bpf or tracefs.
+	TracepointMode string
+	// KmsgDevice is the kernel's log; empty: /dev/kmsg.
+	KmsgDevice string
+}
+
+// InquestOptions set the inquest's patience; zero values take its defaults.
+type InquestOptions struct {
+	Settle       time.Duration
+	TombstoneTTL time.Duration
+}
+
+// HistoryOptions say where deaths are kept, and for how long.
+type HistoryOptions struct {
+	// Path is a file, or ":memory:".
+	Path      string
+	Retention time.Duration
+	MaxBytes  int64
+}
+
+// WebOptions say where and how the agent serves.
+type WebOptions struct {
+	ListenAddress []string
+	SystemdSocket bool
+	// ConfigFile is exporter-toolkit's: TLS and basic authentication.
+	ConfigFile    string
+	ExternalURL   string
+	RoutePrefix   string
+	TelemetryPath string
+	// EnablePprof serves /debug/pprof.
+	EnablePprof bool
+}
+
+// Defaults are the options that the flags start from.
+func Defaults() Options {
+	return Options{
+		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, TracepointMode: "auto"},
+		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 512 << 20},
+		Web:     WebOptions{ListenAddress: []string{":3001"}, TelemetryPath: "/metrics"},
+	}
+}
+
+// DefaultHistoryPath is below the directory that a systemd unit or a manifest
+// gives the agent for its state.
+const DefaultHistoryPath = "/var/lib/coroner/deaths.db"

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const (
+	// signalQueue bounds the signals between the sources and the inquest. A
+	// full queue makes the sources wait; what the kernel then drops it counts.
+	// At some 400 bytes a signal it holds 1.6 MiB at most.
+	signalQueue = 4096
+	// batch is how many signals are taken before their deaths are given out.
+	batch = 256
+	// tick is how often the inquest hears the time.
+	tick = 250 * time.Millisecond
+)
+
+// progress is what one round of the inquest gives out.
+type progress struct {
+	deaths []death.Death
+	// seq is the last record of the kernel's log that is in these deaths.
+	seq uint64
+}
+
+// pipeline runs the inquest: it is the one goroutine that owns it.
+type pipeline struct {
+	q      *inquest.Inquest
+	in     chan signal.Signal
+	give   func(progress)
+	stats  atomic.Pointer[inquest.Stats]
+	seq    uint64
+	living roster
+}
+
+func newPipeline(q *inquest.Inquest, give func(progress)) *pipeline {
+	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give}
+	p.living.containers = map[string]death.Container{}
+	p.stats.Store(&inquest.Stats{})
+	return p
+}
+
+// emit hands a signal to the inquest, and waits while its queue is full.
+func (p *pipeline) emit(s signal.Signal) { p.in <- s }
+
+// run takes signals until the queue is closed and empty.
+func (p *pipeline) run() {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for open := true; open; {
+		select {
+		case s, ok := <-p.in:
+			if !ok {
+				open = false
+				break
+			}
+			p.feed(s)
+			p.drain()
+		case now := <-ticker.C:
+			p.q.Tick(now)
+		}
+		st := p.q.Stats()
+		p.stats.Store(&st)
+		if deaths := p.q.Take(); len(deaths) > 0 {
+			p.give(progress{deaths: deaths, seq: p.seq})
+		}
+	}
+}
+
+// drain takes what else waits, so that a storm is given out in batches.
+func (p *pipeline) drain() {
+	for range batch {
+		select {
+		case s, ok := <-p.in:
+			if !ok {
+				return
+			}
+			p.feed(s)
+		default:
+			return
+		}
+	}
+}
+
+func (p *pipeline) feed(s signal.Signal) {
+	p.q.Feed(s)
+	switch b := s.Body.(type) {
+	case signal.ReportedKill:
+		p.seq = max(p.seq, b.Seq)
+	case signal.ReportedGroup:
+		p.seq = max(p.seq, b.Seq)
+	case signal.ReportedNote:
+		p.seq = max(p.seq, b.Seq)
+	case signal.CgroupSeen:
+		p.living.seen(b.Path)
+	case signal.CgroupGone:
+		p.living.gone(b.Path)
+	}
+}
+
+// roster lists the containers whose cgroups live, for metrics at 0.
+type roster struct {
+	mu         sync.Mutex
+	containers map[string]death.Container
+}
+
+func (r *roster) seen(path string) {
+	at := cgpath.Parse(path)
+	if at.Level != cgpath.Container {
+		return
+	}
+	c := death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
+	if at.PodUID != "" {
+		c.Pod = &death.Pod{UID: at.PodUID, QoSClass: at.QoS}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.containers[path] = c
+}
+
+func (r *roster) gone(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.containers, path)
+}
+
+func (r *roster) list() []death.Container {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]death.Container, 0, len(r.containers))
+	for _, c := range r.containers {
+		out = append(out, c)
+	}
+	return out
+}

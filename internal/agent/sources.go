@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/sink/metrics"
+	"github.com/coroner-dev/coroner/internal/source/cgroup"
+	"github.com/coroner-dev/coroner/internal/source/kmsg"
+	"github.com/coroner-dev/coroner/internal/source/tracepoint"
+)
+
+// source turns the outside into signals until its context ends.
+type source interface {
+	Name() death.Source
+	Run(ctx context.Context, emit func(signal.Signal)) error
+}
+
+// position is how far the kernel's log was read before this run.
+type position struct {
+	bootID string
+	seq    uint64
+}
+
+// newSources makes the sources that the options ask for.
+func newSources(o Options, read position) []source {
+	var out []source
+	if o.Source.Tracepoint {
+		out = append(out, tracepoint.New(tracepoint.Options{Roots: o.Path, Logger: o.Logger, Mode: o.Source.TracepointMode}))
+	}
+	if o.Source.Cgroup {
+		out = append(out, cgroup.New(cgroup.Options{Roots: o.Path, Logger: o.Logger}))
+	}
+	if o.Source.Kmsg {
+		device := o.Source.KmsgDevice
+		if device == "" {
+			device = o.Path.Devkmsg()
+		}
+		bootID, _ := o.Path.BootID() // without it, what was read before is read again and joined
+		out = append(out, kmsg.New(kmsg.Options{
+			Path: device, BootID: bootID, Logger: o.Logger,
+			Since: kmsg.Position{BootID: read.bootID, Seq: read.seq},
+		}))
+	}
+	return out
+}
+
+// backoff is how long a source that failed is left alone: from the first,
+// doubled each time, to the last.
+const (
+	backoffFirst = time.Second
+	backoffLast  = time.Minute
+	// backoffReset is how long a source must have run to start over with
+	// the first.
+	backoffReset = time.Minute
+)
+
+// supervisor keeps sources running and knows how each is doing.
+type supervisor struct {
+	log   *slog.Logger
+	mu    sync.Mutex
+	known map[death.Source]*health
+}
+
+// health is how one source is doing.
+type health struct {
+	events, lost, errs atomic.Uint64
+
+	mu     sync.Mutex
+	state  signal.SourceState
+	since  time.Time
+	on     bool
+	heard  chan struct{} // closed once the source has said how it is
+	closed bool
+}
+
+// allSources is what a status lists, switched on or not.
+func allSources() []death.Source {
+	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup}
+}
+
+func newSupervisor(log *slog.Logger) *supervisor {
+	v := &supervisor{log: log, known: map[death.Source]*health{}}
+	for _, name := range allSources() {
+		v.known[name] = &health{heard: make(chan struct{})}
+	}
+	return v
+}
+
+// run keeps s running until ctx ends: a source that fails is tried again.
+func (v *supervisor) run(ctx context.Context, s source, emit func(signal.Signal)) {
+	h := v.known[s.Name()]
+	log := v.log.With("source", string(s.Name()))
+	counted := func(sig signal.Signal) {
+		v.count(h, log, sig)
+		emit(sig)
+	}
+	wait := backoffFirst
+	for {
+		began := time.Now()
+		err := s.Run(ctx, counted)
+		if ctx.Err() != nil {
+			return
+		}
+		reason := "it ended"
+		if err != nil {
+			reason = err.Error()
+			h.errs.Add(1)
+		}
+		if time.Since(began) > backoffReset {
+			wait = backoffFirst
+		}
+		if h.change(signal.SourceState{Reason: reason}) {
+			log.Warn("source is down", "err", reason, "retry_in", wait.String())
+		}
+		emit(signal.Signal{Time: time.Now(), Observed: time.Now(), Source: s.Name(), Body: signal.SourceState{Reason: reason}})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, backoffLast)
+	}
+}
+
+func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
+	switch b := s.Body.(type) {
+	case signal.SourceState:
+		if h.change(b) {
+			if b.Up {
+				log.Info("source is up", "mode", b.Mode, "reason", b.Reason)
+			} else {
+				log.Warn("source is down", "err", b.Reason)
+			}
+		}
+	case signal.Lost:
+		h.lost.Add(b.Count)
+		log.Warn("lost evidence", "count", b.Count, "err", b.Why)
+	case signal.CgroupSeen, signal.CgroupGone:
+		// The tree coming and going is no event that somebody waits for.
+	default:
+		h.events.Add(1)
+	}
+}
+
+// change notes a new state and tells whether it is news.
+func (h *health) change(s signal.SourceState) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.on = true
+	news := !h.closed || h.state != s
+	if !h.closed || h.state.Up != s.Up {
+		h.since = time.Now()
+	}
+	h.state = s
+	if !h.closed {
+		h.closed = true
+		close(h.heard)
+	}
+	return news
+}
+
+// started waits until each source has said how it is, or ctx ends.
+func (v *supervisor) started(ctx context.Context, ss []source) {
+	for _, s := range ss {
+		select {
+		case <-v.known[s.Name()].heard:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// enable marks the sources that were not switched off.
+func (v *supervisor) enable(ss []source) {
+	for _, s := range ss {
+		h := v.known[s.Name()]
+		h.mu.Lock()
+		h.on = true
+		h.state.Reason = "starting"
+		h.mu.Unlock()
+	}
+}
+
+// status lists the sources for the API.
+func (v *supervisor) status() []api.SourceStatus {
+	out := make([]api.SourceStatus, 0, len(v.known))
+	for name, h := range v.known {
+		h.mu.Lock()
+		st := api.SourceStatus{
+			Name: name, Enabled: h.on, Up: h.state.Up, Mode: h.state.Mode, Reason: h.state.Reason,
+			Since: h.since.UTC(), Events: h.events.Load(), Lost: h.lost.Load(), Errors: h.errs.Load(),
+		}
+		h.mu.Unlock()
+		if !st.Enabled {
+			st.Reason = "switched off by --no-source." + string(name)
+		}
+		out = append(out, st)
+	}
+	order := allSources()
+	sort.Slice(out, func(i, j int) bool { return indexOf(order, out[i].Name) < indexOf(order, out[j].Name) })
+	return out
+}
+
+// stats lists the sources for the metrics.
+func (v *supervisor) stats() []metrics.SourceStat {
+	var out []metrics.SourceStat
+	for _, s := range v.status() {
+		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, Errors: s.Errors})
+	}
+	return out
+}
+
+func indexOf(in []death.Source, s death.Source) int {
+	for i := range in {
+		if in[i] == s {
+			return i
+		}
+	}
+	return len(in)
+}

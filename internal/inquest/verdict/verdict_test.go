@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/causes.md")
+
+const docsPath = "../../../docs/causes.md"
+
+func TestDocs_AreTheTables(t *testing.T) {
+	if *update {
+		if err := os.WriteFile(docsPath, []byte(Docs()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(docsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Docs(), string(have)); diff != "" {
+		t.Errorf("docs/causes.md is not what the tables say; make generate (-want +got):\n%s", diff)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+const (
+	mib       = int64(1 << 20)
+	container = "/kubepods/burstable/pod6b3f0c1e-8d2a-4f57-9c3b-1a2b3c4d5e6f/3f1c9a5e7b2d4c6f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7"
+	pod       = "/kubepods/burstable/pod6b3f0c1e-8d2a-4f57-9c3b-1a2b3c4d5e6f"
+)
+
+// inPod are the facts of a kill in a container of a pod.
+func inPod(change func(*Facts)) Facts {
+	f := Facts{
+		Container: &death.Container{ID: "3f1c9a5e7b2d4c6f", Name: "cart", Runtime: "containerd", Cgroup: container,
+			Pod: &death.Pod{Namespace: "shop", Name: "cart-1", QoSClass: "Burstable"}},
+		PodCgroup: pod, TaskMemcg: container,
+		OOM: true, Basis: BasisKernel, Constraint: ConstraintMemcg,
+		Processes: []death.Process{{PID: 7, Comm: "java", Fate: death.FateVictim, AnonRSSBytes: ptr(38 * mib), Init: ptr(false)}},
+	}
+	change(&f)
+	return f
+}
+
+func limit(path string, level cgpath.Level, n int64) func(*Facts) {
+	return func(f *Facts) { f.OOMMemcg, f.OOMLevel, f.LimitBytes, f.UsageBytes = path, level, &n, &n }
+}
+
+func both(fs ...func(*Facts)) func(*Facts) {
+	return func(f *Facts) {
+		for _, g := range fs {
+			g(f)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	atPod := limit(pod, cgpath.Pod, 40*mib)
+	for _, tc := range []struct {
+		name       string
+		facts      Facts
+		rule       string
+		confidence death.Confidence
+		says       string
+	}{
+		{"own limit", inPod(limit(container, cgpath.Container, 40*mib)), "container-limit", death.Certain,
+			"Container cart (containerd 3f1c9a5e7b2d, Burstable pod shop/cart-1) reached its memory limit of 40 MiB: the kernel killed java (pid 7, 38 MiB resident); the container lives on."},
+		{"own limit, inferred", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.Basis = BasisInferred })),
+			"container-limit", death.Probable, "40 MiB"},
+		{"first process", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.Ended = true; f.Processes[0].Init = ptr(true) })),
+			"container-limit", death.Certain, "killed its first process java (pid 7, 38 MiB resident); the container ended."},
+		{"another container's limit above", inPod(limit("/docker/a7e6d5c4b3a291807f6e5d4c3b2a19080f7e6d5c4b3a291807f6e5d4c3b2a190", cgpath.Container, 40*mib)),
+			"ancestor-limit", death.Certain, "reached its memory limit of 40 MiB"},
+		{"pod, limits equal, filled", inPod(both(atPod, func(f *Facts) { f.ContainerLimit, f.ContainerUsage = ptr(40*mib), ptr(39*mib) })),
+			"pod-limit-is-container-limit", death.Certain, "which the kernel accounts at its pod"},
+		{"pod, limits equal, usage unknown", inPod(both(atPod, func(f *Facts) { f.ContainerLimit = ptr(40 * mib) })),
+			"pod-limit-is-container-limit", death.Certain, "reached its memory limit of 40 MiB"},
+		{"pod, limits equal, not filled", inPod(both(atPod, func(f *Facts) { f.ContainerLimit, f.ContainerUsage = ptr(40*mib), ptr(9*mib) })),
+			"pod-limit", death.Certain, "the container held 9 MiB of its own 40 MiB"},
+		{"pod, container lower", inPod(both(atPod, func(f *Facts) { f.ContainerLimit = ptr(30 * mib) })),
+			"pod-limit", death.Certain, "the container may have 30 MiB"},
+		{"pod, container unlimited", inPod(both(atPod, func(f *Facts) { f.ContainerUnlimited = true })),
+			"pod-limit", death.Certain, "has none of its own"},
+		{"pod, dead held all of it", inPod(atPod), "pod-filled-by-container", death.Probable, "accounts at its pod"},
+		{"pod, nothing else known", inPod(both(atPod, func(f *Facts) { f.Processes[0].AnonRSSBytes = ptr(2 * mib) })),
+			"pod-limit-alone", death.Possible, "reached the pod's memory limit of 40 MiB"},
+		{"all pods", inPod(limit("/kubepods", cgpath.Kubepods, 400*mib)), "kubepods-limit", death.Certain, "All pods together reached the node's limit for pods of 400 MiB"},
+		{"QoS class", inPod(limit("/kubepods/burstable", cgpath.QoS, 400*mib)), "kubepods-limit", death.Certain, "one QoS class"},
+		{"inside", inPod(limit(container+"/app", cgpath.Inside, 10*mib)), "limit-inside-container", death.Certain, "A group inside container cart"},
+		{"node", inPod(func(f *Facts) { f.Constraint = ConstraintNone }), "node", death.Certain, "The machine ran out of memory: the kernel killed java"},
+		{"sysrq", inPod(func(f *Facts) { f.Constraint, f.Manual = ConstraintNone, true }), "sysrq", death.Certain, "by hand (sysrq f)"},
+		{"cpuset", inPod(func(f *Facts) { f.Constraint = ConstraintCpuset }), "cpuset", death.Certain, "NUMA nodes"},
+		{"policy", inPod(func(f *Facts) { f.Constraint = ConstraintMemoryPolicy }), "cpuset", death.Certain, "NUMA nodes"},
+		{"no report", inPod(func(f *Facts) { f.Basis, f.Constraint, f.SaidMemcg = BasisNone, "", true }), "limit-not-named", death.Possible, "the kernel's report is missing"},
+		{"global line alone", inPod(func(f *Facts) { f.Basis, f.Constraint, f.SaidGlobal = BasisNone, "", true }), "node-line-alone", death.Probable, "The machine ran out of memory"},
+		{"counter alone", inPod(func(f *Facts) {
+			f.Basis, f.Constraint, f.CountedOnly = BasisNone, "", true
+			f.Processes = []death.Process{{Fate: death.FateVictim}}
+		}), "limit-not-named", death.Possible, "the kernel killed a process"},
+		{"unit", Facts{OOM: true, Basis: BasisKernel, Unit: "nginx.service", TaskMemcg: "/system.slice/nginx.service",
+			OOMMemcg: "/system.slice/nginx.service", OOMLevel: cgpath.Unit}, "ancestor-limit", death.Certain, "/system.slice/nginx.service reached its memory limit"},
+		{"outside, not named", Facts{OOM: true, TaskMemcg: "/batch"}, "limit-not-named-outside", death.Possible, "Cgroup /batch ran out of memory"},
+		{"nothing known", Facts{OOM: true}, "oom-not-placed", death.Possible, "OOM killer ran"},
+		{"killed", Facts{Container: &death.Container{ID: "3f1c9a5e7b2d4c6f"}, Killer: &death.Killer{PID: 9, Comm: "bash", UID: ptr(int64(1000)), Unit: "session-3.scope"},
+			Processes: []death.Process{{PID: 7, Comm: "app", Fate: death.FateSignalled}}}, "killed", death.Certain,
+			"bash (pid 9, uid 1000, in unit session-3.scope) sent SIGKILL to the first process of container 3f1c9a5e7b2d, app (pid 7); it was not the OOM killer."},
+		{"runtime", Facts{Killer: &death.Killer{PID: 9, Comm: "runc"}, KillerIsRuntime: true}, "killed-by-runtime", death.Possible, "acting for somebody"},
+		{"nothing", Facts{}, "unknown", death.Possible, "nothing that was seen says why"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := Judge(tc.facts)
+			if v.Rule != tc.rule || v.Confidence != tc.confidence {
+				t.Errorf("rule %s %s, want %s %s", v.Rule, v.Confidence, tc.rule, tc.confidence)
+			}
+			if !strings.Contains(v.Summary, tc.says) {
+				t.Errorf("summary %q does not say %q", v.Summary, tc.says)
+			}
+		})
+	}
+}
+
+// TestRules_AreTold: each rule is reached by TestJudge's situations or is
+// known to the docs, has a cause of the table, and an id of its own.
+func TestRules_AreTold(t *testing.T) {
+	known := map[death.Cause]bool{}
+	for _, c := range death.Causes() {
+		known[c.Cause] = true
+	}
+	seen := map[string]bool{}
+	for _, r := range Rules() {
+		if !known[r.Cause] {
+			t.Errorf("rule %s: cause %q is not in death.Causes", r.ID, r.Cause)
+		}
+		if seen[r.ID] || r.Meaning == "" || r.Needs == "" {
+			t.Errorf("rule %q: id repeated, or no meaning or needs", r.ID)
+		}
+		seen[r.ID] = true
+	}
+}
+
+func TestSummary_HostileNamesAreEscaped(t *testing.T) {
+	f := inPod(limit(container, cgpath.Container, 40*mib))
+	f.Processes[0].Comm = "a\x1b[2J\n\xff"
+	f.Container.Name = "web\u202e1"
+	if s := Judge(f).Summary; strings.ContainsAny(s, "\x1b\n\u202e") || !strings.Contains(s, `a\x1b[2J\x0a\xff`) {
+		t.Errorf("summary %q", s)
+	}
+}
