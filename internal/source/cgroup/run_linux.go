@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// ErrGone is returned when the memory hierarchy is unmounted.
+var ErrGone = errors.New("the memory hierarchy is no longer mounted")
+
+// Run finds the tree, tells all of it, then says SourceState up, and follows
+// it until ctx is done. The machine's count is told once at the start, with
+// nothing added.
+func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
+	l := &loop{
+		ctx: ctx, opt: s.opt, emit: emit, now: time.Now(),
+		log:      s.opt.Logger.With("source", string(death.SourceCgroup)),
+		tree:     tree{byWD: map[int32]*node{}},
+		limbo:    map[uint64]*node{},
+		seeks:    map[*node]attempt{},
+		levels:   map[*node]signal.Level{},
+		reasons:  map[string]string{},
+		troubles: map[string]bool{},
+	}
+	err := l.run()
+	l.close()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		l.say(signal.SourceState{Reason: err.Error()})
+	}
+	return err
+}
+
+// loop is the state of one Run; one goroutine owns it.
+type loop struct {
+	ctx  context.Context
+	opt  Options
+	emit func(signal.Signal)
+	log  *slog.Logger
+	now  time.Time
+
+	files   files
+	vmstat  *host.VMStat // nil: the kernel does not count, or it cannot be read
+	inotify *inotify     // nil: the kernel gives none
+	waker   *waker       // v1 only
+	cancel  int          // eventfd that ctx writes to
+
+	tree   tree
+	limbo  map[uint64]*node // renamed, the new name not yet seen
+	seeks  map[*node]attempt
+	levels map[*node]signal.Level
+
+	starting   bool
+	up         bool
+	reasons    map[string]string // why it is lesser, by kind
+	troubles   map[string]bool   // what was logged
+	unwatched  bool
+	localKnown bool // whether memory.events.local is there was looked at
+	overflow   bool
+	scanSoon   bool
+	rootGone   bool
+
+	woke, wakerFired bool
+	sched            schedule
+	total            uint64 // the machine's count
+}
+
+func (l *loop) close() {
+	if l.inotify != nil {
+		l.inotify.close()
+	}
+	if l.waker != nil {
+		l.waker.close()
+	}
+	if l.vmstat != nil {
+		_ = l.vmstat.Close()
+	}
+}
+
+func (l *loop) run() error {
+	if err := l.open(); err != nil {
+		return err
+	}
+	cancel, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	l.cancel = cancel
+	written := make(chan struct{})
+	stop := context.AfterFunc(l.ctx, func() {
+		defer close(written)
+		_, _ = unix.Write(cancel, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	})
+	defer func() {
+		if !stop() {
+			<-written
+		}
+		_ = unix.Close(cancel)
+	}()
+	if err := l.start(); err != nil {
+		return err
+	}
+	for l.ctx.Err() == nil {
+		if err := l.wait(); err != nil {
+			return err
+		}
+		if l.rootGone {
+			return ErrGone
+		}
+		l.work()
+	}
+	return nil
+}
+
+// open takes what the machine offers; only the hierarchy is needed.
+func (l *loop) open() error {
+	hier, err := l.opt.Roots.MemoryHierarchy()
+	if err != nil {
+		return err
+	}
+	l.files.hier = hier
+	if l.vmstat, err = l.opt.Roots.OpenVMStat(); err == nil {
+		if _, err = l.vmstat.OOMKills(); err != nil {
+			_ = l.vmstat.Close()
+			l.vmstat = nil
+		}
+	}
+	if err != nil {
+		l.lesser("vmstat", err.Error())
+	}
+	if l.inotify, err = newInotify(); err != nil {
+		l.inotify, l.unwatched = nil, true
+		l.lesser("inotify", fmt.Sprintf("inotify: %v: the tree is read again and again", err))
+	}
+	if hier.Version == 1 {
+		if l.waker, err = newWaker(); err != nil {
+			l.waker = nil
+			l.log.Debug("no wake-ups by eventfd", "err", err)
+		}
+	}
+	return nil
+}
+
+// start reads the tree and tells it. If kills happen meanwhile, it cannot be
+// known which counters have them, so the counts are taken again.
+func (l *loop) start() error {
+	dir := l.files.hier.Mount
+	wd := l.watch(dir)
+	id, _, err := stat(dir)
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", dir, err)
+	}
+	before, _ := l.readTotal()
+	l.starting = true
+	root := newNode(nil, "/", id)
+	l.tree.link(root)
+	l.setWatch(root, wd)
+	l.enter(root)
+	l.descend(root)
+	for range 3 {
+		now, ok := l.readTotal()
+		if !ok || now == before || l.ctx.Err() != nil {
+			break
+		}
+		before = now
+		root.each(l.baseline)
+	}
+	l.starting = false
+	l.total = before
+	if l.vmstat != nil {
+		l.say(signal.NodeCounters{Total: before})
+	}
+	l.sched.begin(l.now, l.opt)
+	l.up = true
+	l.state()
+	return l.ctx.Err()
+}
+
+func (l *loop) readTotal() (uint64, bool) {
+	if l.vmstat == nil {
+		return 0, false
+	}
+	n, err := l.vmstat.OOMKills()
+	if err != nil {
+		l.trouble("vmstat", err)
+		return l.total, false
+	}
+	return n, true
+}
+
+func (l *loop) say(b signal.Body) {
+	now := time.Now().UTC()
+	l.emit(signal.Signal{Time: now, Observed: now, Source: death.SourceCgroup, Body: b})
+}
+
+// lesser notes, once for each kind, why the source does less than it could.
+func (l *loop) lesser(kind, reason string) {
+	if l.reasons[kind] != "" {
+		return
+	}
+	l.reasons[kind] = reason
+	l.log.Warn("cgroup source does less", "reason", reason)
+	if l.up {
+		l.state()
+	}
+}
+
+// trouble logs the first trouble of each kind; the source goes on without.
+func (l *loop) trouble(path string, err error) {
+	kind := "unreadable"
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		kind = errno.Error()
+	}
+	if !l.troubles[kind] {
+		l.troubles[kind] = true
+		l.log.Warn("cgroup cannot be read", "path", path, "err", err)
+	}
+}
+
+func (l *loop) state() {
+	reason := ""
+	for _, kind := range []string{"vmstat", "inotify", "watches", "full"} {
+		if r := l.reasons[kind]; r != "" {
+			if reason != "" {
+				reason += "; "
+			}
+			reason += r
+		}
+	}
+	l.say(signal.SourceState{Up: true, Mode: fmt.Sprintf("v%d", l.files.hier.Version), Reason: reason})
+}
