@@ -61,22 +61,23 @@ func TestRun_OOMKill(t *testing.T) {
 			t.Errorf("kill = %+v, want code %d, signal 9, result 0", k, signal.CodeKernel)
 		}
 		for what, v := range map[string]signal.Task{"victim": m.Victim, "target": k.Target} {
-			if v.PID != p.pid() || v.Comm != comm || v.UID == nil || *v.UID != 0 {
+			if v.PID != p.pid() || v.Comm != comm || v.UID != nil && *v.UID != 0 {
 				t.Errorf("%s = %+v, want pid %d, comm %q, uid 0", what, v, p.pid(), comm)
 			}
 			checkCgroup(t, w, v.Cgroup, leaf, inode)
 		}
-		if m.Trigger.PID != p.pid() {
+		if m.Trigger.PID != p.pid() && (m.Trigger.PID != 0 || w.state.Mode == ModeBPF) {
 			t.Errorf("trigger = %d, want the victim itself, %d", m.Trigger.PID, p.pid())
 		}
 		if w.state.Mode != ModeBPF {
 			return
 		}
-		if m.Victim.Init == nil || *m.Victim.Init || m.Victim.MM == 0 || m.Victim.MM != k.Target.MM || m.Victim.PIDNS == 0 {
-			t.Errorf("victim = %+v, want no init, one mm in both records, a pid namespace", m.Victim)
+		if m.Victim.Init == nil || *m.Victim.Init || m.Victim.MM == 0 || m.Victim.MM != k.Target.MM || m.Victim.PIDNS == 0 || m.Victim.UID == nil {
+			t.Errorf("victim = %+v, want uid, no init, one mm in both records, a pid namespace", m.Victim)
 		}
 		checkChain(t, m.Chain, leaf, inode)
 		checkFigures(t, m.Figures)
+		checkInvocation(t, w, p.pid(), ki, leaf, inode)
 		if e := w.exit(p.pid()); e.Signal == nil || *e.Signal != 9 || e.Task.Comm != comm || e.Task.Cgroup.Path != leaf.path {
 			t.Errorf("exit = %+v, want signal 9, %q in %s", e, comm, leaf.path)
 		}
@@ -121,6 +122,25 @@ func checkChain(t *testing.T, chain []signal.Level, leaf group, inode uint64) {
 	}
 	if l.UsageBytes == nil || *l.UsageBytes < limit*9/10 || *l.UsageBytes > limit {
 		t.Errorf("level 0: usage = %v, want almost %d", l.UsageBytes, limit)
+	}
+}
+
+// checkInvocation wants the entry of oom_kill_process before the kill, where
+// the source did not say that it cannot trace it.
+func checkInvocation(t *testing.T, w *watch, pid, kill int, leaf group, inode uint64) {
+	t.Helper()
+	if w.state.Reason != "" {
+		t.Logf("no invocation: %s", w.state.Reason)
+		return
+	}
+	s, i := w.await("invocation", func(s signal.Signal) bool {
+		v, ok := s.Body.(signal.OOMInvocation)
+		return ok && v.Chosen.PID == pid
+	})
+	v := s.Body.(signal.OOMInvocation)
+	want := signal.Cgroup{ID: inode, Path: leaf.path}
+	if v.Constraint != "CONSTRAINT_MEMCG" || v.OOMMemcg != want || v.Trigger.PID != pid || i > kill {
+		t.Errorf("invocation %d = %+v, want CONSTRAINT_MEMCG of %+v before the kill, %d", i, v, want, kill)
 	}
 }
 

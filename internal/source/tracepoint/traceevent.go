@@ -109,8 +109,7 @@ func (f traceFormats) kilobytes(data []byte, name string) *int64 {
 
 // merge puts what stands in the event into what procfs said of the task
 // afterwards, or known, what it said a moment before; the event is right where
-// they differ. Where nothing told the process of the thread, its id stands in
-// for it, as in the kernel's own report.
+// they differ.
 func merge(event, looked, known signal.Task) signal.Task {
 	if event.Comm != "" && looked.Comm != "" && event.Comm != looked.Comm {
 		looked = signal.Task{} // another task by now
@@ -121,9 +120,6 @@ func merge(event, looked, known signal.Task) signal.Task {
 		looked.Cgroup = known.Cgroup
 	}
 	looked.TID = event.TID
-	if looked.PID == 0 {
-		looked.PID = event.TID
-	}
 	if event.Comm != "" {
 		looked.Comm = event.Comm
 	}
@@ -131,4 +127,14 @@ func merge(event, looked, known signal.Task) signal.Task {
 		looked.UID = event.UID
 	}
 	return looked
+}
+
+// mergeVictim is merge for the one that dies. Where nothing told the process
+// of the thread, the thread's id stands in for it, as in the kernel's report.
+func mergeVictim(event, looked, known signal.Task) signal.Task {
+	t := merge(event, looked, known)
+	if t.PID == 0 {
+		t.PID = t.TID
+	}
+	return t
 }

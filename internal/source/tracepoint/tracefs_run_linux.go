@@ -103,12 +103,12 @@ func (t *tracefs) take(e entry, clock host.BootClock, emit func(signal.Signal)) 
 	case nil:
 		return
 	case signal.Kill:
-		v.Target = merge(v.Target, t.proc.lookup(v.Target.TID), signal.Task{})
+		v.Target = mergeVictim(v.Target, t.proc.lookup(v.Target.TID), signal.Task{})
 		v.Sender = merge(v.Sender, t.proc.lookup(v.Sender.TID), signal.Task{})
 		t.remember(v.Target, e.ns)
 		body = v
 	case signal.MarkVictim:
-		v.Victim = merge(v.Victim, t.proc.lookup(v.Victim.TID), t.recall(v.Victim.TID, e.ns))
+		v.Victim = mergeVictim(v.Victim, t.proc.lookup(v.Victim.TID), t.recall(v.Victim.TID, e.ns))
 		v.Trigger = merge(v.Trigger, t.proc.lookup(v.Trigger.TID), signal.Task{})
 		body = v
 	}

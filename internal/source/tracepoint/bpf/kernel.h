@@ -164,10 +164,15 @@ struct kernel_siginfo {
 	int si_code;
 };
 
+/* The loader wants the kind of a member to be the kernel's. */
+enum oom_constraint {
+	CONSTRAINT_NONE,
+};
+
 struct oom_control {
 	struct mem_cgroup *memcg;
 	struct task_struct *chosen;
-	int constraint;
+	enum oom_constraint constraint;
 };
 
 /* The value is the running kernel's, too. */
