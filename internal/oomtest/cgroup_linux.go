@@ -150,7 +150,11 @@ func (c *Cgroup) Inode() uint64 {
 	if err != nil {
 		c.tree.t.Fatal(err)
 	}
-	return fi.Sys().(*syscall.Stat_t).Ino
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		c.tree.t.Fatalf("stat %s: no inode", c.Dir)
+	}
+	return st.Ino
 }
 
 // OOMKills is the kernel's count of processes killed in this very cgroup:

@@ -63,19 +63,28 @@ func newestPackage(ctx context.Context, series, cache string) (string, error) {
 	if strings.HasPrefix(series, "linux-image-") {
 		return series, nil
 	}
-	names, aptErr := command(ctx, "", "apt-cache", "pkgnames", "linux-image-"+series+".")
-	candidates := strings.Fields(names)
+	candidates, aptErr := offered(ctx, series)
+	if len(candidates) == 0 && os.Geteuid() == 0 { // a fresh machine has no lists
+		if _, err := command(ctx, "", "apt-get", "-qq", "update"); err == nil {
+			candidates, aptErr = offered(ctx, series)
+		}
+	}
 	kept, _ := filepath.Glob(filepath.Join(cache, "linux-image-"+series+".*"))
 	for _, k := range kept {
 		candidates = append(candidates, filepath.Base(k))
 	}
-	candidates = slices.DeleteFunc(candidates, func(n string) bool {
-		return !strings.HasSuffix(n, "-cloud-amd64") || strings.Contains(n, "-rt-")
-	})
 	if len(candidates) == 0 {
 		return "", errors.Join(aptErr, errors.New("apt knows no such package (hint: apt-get update, on Debian)"))
 	}
 	return slices.MaxFunc(candidates, func(a, b string) int { return slices.Compare(numbers(a), numbers(b)) }), nil
+}
+
+// offered lists the packages of a series that apt can fetch.
+func offered(ctx context.Context, series string) ([]string, error) {
+	names, err := command(ctx, "", "apt-cache", "pkgnames", "linux-image-"+series+".")
+	return slices.DeleteFunc(strings.Fields(names), func(n string) bool {
+		return !strings.HasSuffix(n, "-cloud-amd64") || strings.Contains(n, "-rt-")
+	}), err
 }
 
 func numbers(name string) []int {

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+# "make help" lists the targets.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS   = -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
+
+# Where kernels and linter results are kept.
+export CORONER_CACHE ?= $(CURDIR)/.cache
+# The version comes from LDFLAGS; a copy without .git builds as well.
+export GOFLAGS ?= -buildvcs=false
+
+GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.0
+
+FUZZTIME    ?= 10s
+BENCH       ?= .
+VM_PACKAGES ?= ./internal/oomtest ./test/system
+ARGS        ?=
+
+.PHONY: build demo run test test-unit test-real test-vm fuzz bench lint cross generate generate-bpf clean help
+
+build: ## build bin/coroner, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coroner ./cmd/coroner
+
+demo: build ## show the main job on a real OOM kill (as root, on Linux)
+	bin/coroner demo $(ARGS)
+
+run: build ## watch this machine; pages, API and metrics on :3001
+	bin/coroner agent $(ARGS)
+
+test: ## all tests; as root on Debian installs what they need, else says what it leaves out
+	go run ./test/run -vm-packages '$(VM_PACKAGES)' $(ARGS)
+
+test-unit: ## the tests that run anywhere
+	go run ./test/run -only unit -install=false $(ARGS)
+
+test-real: ## the tests with real OOM kills on this kernel (as root)
+	go run ./test/run -only real $(ARGS)
+
+test-vm: ## the same in virtual machines with other kernels
+	go run ./test/run -only vm -vm-packages '$(VM_PACKAGES)' $(ARGS)
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sed 's/:func / /' | while read -r file target; do \
+		echo "== $$target in $$(dirname $$file)"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
+	done
+
+bench: ## benchmarks; BENCH chooses
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+lint: ## golangci-lint, as .golangci.yml says
+	GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
+
+cross: ## check that everything builds for the other systems
+	GOOS=darwin  GOARCH=arm64 CGO_ENABLED=0 go build ./...
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build ./...
+	GOOS=linux   GOARCH=arm64 CGO_ENABLED=0 go build ./...
+
+generate: ## make docs/causes.md and docs/metrics.md anew from their tables
+	go generate ./internal/inquest/... ./internal/sink/...
+
+generate-bpf: ## compile the programs for the kernel (needs clang and libbpf-dev)
+	go generate ./internal/source/tracepoint
+
+clean: ## remove what was built and kept
+	rm -rf bin $(CURDIR)/.cache
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

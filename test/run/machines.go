@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// guest is a virtual machine in which tests run.
+type guest struct {
+	name  string
+	flags []string
+}
+
+// guests are the kernels that docs/kernels.md names. The last has little
+// memory of two NUMA nodes, to be used up.
+func guests() []guest {
+	return []guest{
+		{"Linux 6.1, cgroup v2", []string{"-kernel=6.1"}},
+		{"Linux 6.12, cgroup v2", []string{"-kernel=6.12"}},
+		{"Linux 6.1, cgroup v1", []string{"-kernel=6.1", "-cgroup=1"}},
+		{"Linux 6.12, cgroup v2, two NUMA nodes", []string{"-kernel=6.12", "-numa"}},
+	}
+}
+
+// tool is a program that some tests need.
+type tool struct {
+	program, debian, why string
+	parts                []string
+}
+
+func tools() []tool {
+	return []tool{
+		{"qemu-system-x86_64", "qemu-system-x86", "other kernels", []string{"vm"}},
+		{"chromium", "chromium", "the pages in a browser", []string{"unit", "real"}},
+		{"cc", "gcc libc6-dev", "the race detector", []string{"unit", "real"}},
+	}
+}
+
+// install gets what is missing, as root on Debian.
+func (r *runner) install(ctx context.Context, only string) {
+	var missing []string
+	for _, t := range tools() {
+		_, err := exec.LookPath(t.program)
+		needed := slices.ContainsFunc(t.parts, func(p string) bool { return strings.Contains(only, p) })
+		if err != nil && needed {
+			missing = append(missing, strings.Fields(t.debian)...)
+		}
+	}
+	_, noApt := exec.LookPath("apt-get")
+	if len(missing) == 0 || os.Geteuid() != 0 || noApt != nil {
+		return
+	}
+	r.tally.title("apt-get install " + strings.Join(missing, " "))
+	for _, args := range [][]string{
+		{"-qq", "update"},
+		append([]string{"-qq", "install", "-y", "--no-install-recommends"}, missing...),
+	} {
+		c := exec.CommandContext(ctx, "apt-get", args...)
+		c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		c.Stderr = os.Stderr
+		if err := c.Run(); err != nil {
+			// What needs them says so itself.
+			fmt.Fprintf(r.tally.out, "apt-get %s: %v\n", args[1], err)
+		}
+	}
+}
+
+// machines runs the packages in each guest.
+func (r *runner) machines(ctx context.Context) error {
+	if why := noMachines(); why != "" {
+		r.tally.leave(wholePart+"virtual machines", why)
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "coroner-test-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	vm := filepath.Join(dir, "vm")
+	if err := build(ctx, "build", "-o", vm, "./test/vm"); err != nil {
+		return err
+	}
+	for _, pkg := range strings.Fields(r.packages) {
+		if _, err := os.Stat(pkg); err != nil {
+			r.tally.leave(wholePart+pkg, "no such folder")
+			continue
+		}
+		bin := filepath.Join(dir, filepath.Base(pkg)+".test")
+		if err := build(ctx, "test", "-c", "-o", bin, pkg); err != nil {
+			return err
+		}
+		for _, g := range guests() {
+			r.tally.title(g.name)
+			args := append(slices.Clone(g.flags), "-timeout="+r.timeout.String())
+			if data := filepath.Join(pkg, "testdata"); exists(data) {
+				args = append(args, "-file="+data+":/test/testdata")
+			}
+			args = append(args, bin, "-test.v=test2json", "-test.timeout="+r.timeout.String())
+			if err := r.inGuest(ctx, g, pkg, vm, args); err != nil {
+				r.tally.broken(short(pkg)+" on "+g.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// inGuest lets go tool test2json read what the guest's test binary prints.
+func (r *runner) inGuest(ctx context.Context, g guest, pkg, vm string, args []string) error {
+	name := "github.com/coroner-dev/coroner/" + strings.TrimPrefix(filepath.ToSlash(filepath.Clean(pkg)), "./")
+	c := exec.CommandContext(ctx, "go", append([]string{"tool", "test2json", "-t", "-p", name, vm}, args...)...)
+	c.Stderr = os.Stderr
+	return r.tally.follow(c, name, "on "+g.name)
+}
+
+func noMachines() string {
+	switch {
+	case runtime.GOARCH != "amd64":
+		return "only written for amd64"
+	case !program("qemu-system-x86_64"):
+		return "no qemu-system-x86_64 (hint: apt-get install --no-install-recommends qemu-system-x86)"
+	case !program("apt-get") || !program("dpkg"):
+		return "the kernels come from Debian, with apt-get and dpkg"
+	}
+	return ""
+}
+
+func program(name string) bool {
+	_, err := exec.LookPath(name)
+	return err == nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// build runs go for a static Linux binary.
+func build(ctx context.Context, args ...string) error {
+	c := exec.CommandContext(ctx, "go", args...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	c.Stderr = os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("go %s %s: %w", args[0], args[len(args)-1], err)
+	}
+	return nil
+}
