@@ -3,13 +3,10 @@
 package tracepoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -45,6 +42,8 @@ type bpf struct {
 	seen     tally
 }
 
+var errNoTypes = errors.New("kernel's description of its types")
+
 // tally is how much of each loss was told already.
 type tally struct {
 	lost   [kinds]uint64 // by kind
@@ -57,7 +56,11 @@ func openBPF(opts Options) (watcher, error) {
 	}
 	b := &bpf{opts: opts, proc: newProcfs(opts.Roots)}
 	if err := b.open(); err != nil {
-		return nil, errors.Join(explain(opts.Roots, err), b.close())
+		opts.Logger.Debug("load programs", "err", err)
+		if cerr := b.close(); cerr != nil {
+			opts.Logger.Debug("unload programs", "err", cerr)
+		}
+		return nil, explain(opts.Roots, err)
 	}
 	return b, nil
 }
@@ -70,7 +73,7 @@ func (b *bpf) open() error {
 	}
 	types, err := kernelTypes(b.opts.Roots)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoTypes, err)
 	}
 	all, err := loadProbe()
 	if err != nil {
@@ -176,24 +179,6 @@ func (b *bpf) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// explain adds what is lacking and how to get it.
-func explain(r host.Roots, err error) error {
-	lockdown, rerr := os.ReadFile(r.SysPath("kernel", "security", "lockdown"))
-	switch {
-	case errors.Is(err, context.Canceled):
-		return err
-	case rerr == nil && strings.Contains(string(lockdown), "[confidentiality]"):
-		return fmt.Errorf("kernel is locked down (confidentiality), programs may not read its memory: %w", err)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("needs CAP_BPF and CAP_PERFMON, or root: %w", err)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, btf.ErrNotSupported):
-		return fmt.Errorf("needs BTF, a kernel built with CONFIG_DEBUG_INFO_BTF: %w", err)
-	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("needs Linux 5.10: %w", err)
-	}
-	return err
 }
 
 // rootCause returns the innermost error's words: loaders wrap at length.

@@ -36,7 +36,7 @@ func mountTracefs(r host.Roots) (dir string, hidden *os.File, err error) {
 	}
 	hidden, err = detachedTracefs()
 	if err != nil {
-		return "", nil, fmt.Errorf("tracefs is not mounted; mount -t tracefs nodev %s: %w", t.Path, err)
+		return "", nil, fmt.Errorf("tracefs is not mounted (mount -t tracefs nodev %s), nor can this process mount it: %w", t.Path, err)
 	}
 	return r.ProcPath("self", "fd", strconv.Itoa(int(hidden.Fd()))), hidden, nil
 }

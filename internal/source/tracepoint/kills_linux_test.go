@@ -267,6 +267,7 @@ func (a *actor) end() syscall.Signal {
 type watch struct {
 	t     testing.TB
 	state signal.SourceState
+	stop  func() // ends the source and waits for it
 
 	mu   sync.Mutex
 	got  []signal.Signal
@@ -282,12 +283,13 @@ func newWatch(t testing.TB, mode string) *watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- New(Options{Mode: mode}).Run(ctx, w.emit) }()
-	t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run() = %v, want nil after the end of its context", err)
 		}
 	})
+	t.Cleanup(w.stop)
 	w.await("state", func(s signal.Signal) bool {
 		st, ok := s.Body.(signal.SourceState)
 		w.state = st

@@ -46,7 +46,7 @@ func openTracefs(opts Options, why error) (watcher, error) {
 	}
 	if err := t.open(); err != nil {
 		if errors.Is(err, os.ErrPermission) {
-			err = fmt.Errorf("needs root's rights on tracefs (or no lockdown): %w", err)
+			err = fmt.Errorf("needs root's rights on the tracing files: %w", err)
 		}
 		return nil, errors.Join(err, t.close())
 	}

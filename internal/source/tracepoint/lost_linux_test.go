@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracepoint
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestRun_CountsWhatItLoses lets nobody read while more SIGKILLs are sent
+// than either buffer holds: what was told and what was lost make the whole.
+func TestRun_CountsWhatItLoses(t *testing.T) {
+	const sent = 20000
+	for _, mode := range []string{ModeBPF, ModeTracefs} {
+		t.Run(mode, func(t *testing.T) {
+			needRoot(t)
+			g := newTree(t).child("lost", 0)
+			t.Cleanup(g.remove)
+			// A process that is dead and not reaped takes any number of signals.
+			p := start(t, g, "exit3", "corpse", nil)
+
+			gate, up := make(chan struct{}), make(chan struct{})
+			told, lost := 0, uint64(0)
+			seen := make(chan struct{}, 1)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() {
+				done <- New(Options{Mode: mode}).Run(ctx, func(s signal.Signal) {
+					switch b := s.Body.(type) {
+					case signal.SourceState:
+						close(up)
+						<-gate
+					case signal.Kill:
+						if b.Target.TID == p.pid() {
+							told++
+						}
+					case signal.Lost:
+						lost += b.Count
+					}
+					if told+int(lost) >= sent {
+						select {
+						case seen <- struct{}{}:
+						default:
+						}
+					}
+				})
+			}()
+			<-up
+			p.word()
+			for range sent {
+				if err := syscall.Kill(p.pid(), syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.end()
+			close(gate)
+			select {
+			case <-seen:
+			case <-time.After(20 * time.Second):
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			// Others on this machine may kill, too, and be lost.
+			if told+int(lost) < sent || told+int(lost) > sent+100 || lost == 0 {
+				t.Errorf("told %d, lost %d, want %d together, some of them lost", told, lost, sent)
+			}
+			t.Logf("told %d, lost %d", told, lost)
+		})
+	}
+}
+
+func TestTracefs_CleansUp(t *testing.T) {
+	needRoot(t)
+	root, hidden, err := mountTracefs(host.Roots{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hidden != nil {
+		defer hidden.Close()
+	}
+	instances := filepath.Join(root, "instances")
+	before := names(t, instances)
+	// One was left behind by a process that is no more, one is not ours, one
+	// is of a process that lives.
+	dead := start(t, newTree(t), "exit3", "ghost", nil)
+	dead.word()
+	dead.end()
+	mine := map[string]bool{
+		instancePrefix + strconv.Itoa(dead.pid()):  false,
+		"test-coroner-" + strconv.Itoa(dead.pid()): true,
+		instancePrefix + "1":                       true,
+	}
+	for name := range mine {
+		if err := os.Mkdir(filepath.Join(instances, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Rmdir(filepath.Join(instances, name)) }()
+	}
+	w := newWatch(t, ModeTracefs)
+	now := names(t, instances)
+	for name, want := range mine {
+		if slices.Contains(now, name) != want {
+			t.Errorf("instance %s is there: %v, want %v", name, !want, want)
+		}
+	}
+	if own := instancePrefix + strconv.Itoa(os.Getpid()); !slices.Contains(now, own) {
+		t.Errorf("instances = %v, want %s among them", now, own)
+	}
+	w.stop()
+	for _, name := range names(t, instances) {
+		if strings.HasPrefix(name, instancePrefix+strconv.Itoa(os.Getpid())) && !slices.Contains(before, name) {
+			t.Errorf("instance %s was left behind", name)
+		}
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+func TestLackingOf(t *testing.T) {
+	for set, want := range map[string]string{
+		"0000000000000000": "CAP_BPF and CAP_PERFMON",
+		"0000008000000000": "CAP_PERFMON",
+		"0000004000000000": "CAP_BPF",
+		"000000c000000000": "",
+		"0000000000200000": "",
+		"000001fffeffffff": "",
+		"none":             "",
+	} {
+		if got := lackingOf(set); got != want {
+			t.Errorf("lackingOf(%s) = %q, want %q", set, got, want)
+		}
+	}
+}
