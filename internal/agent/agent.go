@@ -75,7 +75,11 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 		closeAll(listeners)
 		return nil, errors.Join(err, a.store.Close())
 	}
-	a.serve = newServer(a, listeners)
+	if a.serve, err = a.newServer(listeners); err != nil {
+		closeAll(listeners)
+		return nil, errors.Join(err, a.store.Close())
+	}
+	a.keeper.publish = a.serve.broker.Publish
 	return a, nil
 }
 

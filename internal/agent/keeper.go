@@ -37,7 +37,7 @@ const (
 type keeper struct {
 	store   *history.Store
 	metrics *metrics.Metrics
-	publish func([]history.Entry)
+	publish func()
 	node    func() (kills, unattributed uint64)
 	log     *slog.Logger
 	bootID  string
@@ -92,7 +92,7 @@ func (k *keeper) write(p progress) {
 		k.waiting.Add(-int64(over))
 		k.backlog = append(k.backlog[:0:0], k.backlog[over:]...)
 	}
-	entries, err := k.store.Put(context.Background(), k.backlog, k.state(p.seq))
+	_, err := k.store.Put(context.Background(), k.backlog, k.state(p.seq))
 	if err != nil {
 		k.errs.Add(1)
 		why := err.Error()
@@ -112,7 +112,7 @@ func (k *keeper) write(p progress) {
 			k.metrics.Detected(d.Evidence[0].Source, now.Sub(d.Time).Seconds())
 		}
 	}
-	k.publish(entries)
+	k.publish()
 }
 
 func (k *keeper) state(seq uint64) map[string]string {

@@ -277,7 +277,7 @@ func TestInquest_Causes(t *testing.T) {
 		{
 			"kill line of a cgroup alone", "kmsg",
 			[]signal.Body{signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 5, Comm: "x"}, Memcg: true}},
-			death.OOMAncestorLimit, death.Possible, "limit-not-named-outside",
+			death.Unknown, death.Possible, "oom-not-placed",
 		},
 		{
 			"counter alone", "cgroup",

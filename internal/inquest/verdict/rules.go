@@ -137,14 +137,14 @@ var rules = []Rule{
 	{
 		ID: "limit-not-named-outside", Cause: death.OOMAncestorLimit, Confidence: death.Possible,
 		Meaning: "The victim lived in a group with a memory limit on the way up; which one was reached is not known.",
-		Needs:   "a kill outside containers, in a known cgroup or by a kill line that begins with \"Memory cgroup out of memory\"; no report",
-		fits:    func(f *Facts) bool { return f.OOM && (f.SaidMemcg || f.TaskMemcg != "") },
+		Needs:   "a kill outside containers, in a known cgroup; no report",
+		fits:    func(f *Facts) bool { return f.OOM && f.TaskMemcg != "" },
 		advice:  adviseAncestor,
 	},
 	{
 		ID: "oom-not-placed", Cause: death.Unknown, Confidence: death.Possible,
-		Meaning: "The kernel's OOM killer took a process; neither its cgroup nor whose limit it was is known.",
-		Needs:   "a kill that only one weak source saw",
+		Meaning: "The kernel's OOM killer took a process; neither its cgroup nor whose limit it was is known (the kernel's report is missing).",
+		Needs:   "a kill line without its report, and no other source",
 		fits:    func(f *Facts) bool { return f.OOM },
 		advice:  adviseUnplaced,
 	},

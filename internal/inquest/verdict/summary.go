@@ -56,6 +56,9 @@ func gaveWay(c death.Cause, rule string, f *Facts) string {
 		}
 		return "the machine ran out of memory"
 	}
+	if f.SaidMemcg {
+		return "some cgroup reached its memory limit (the kernel's report, which names it, is missing)"
+	}
 	return "the kernel's OOM killer ran"
 }
 
@@ -73,11 +76,13 @@ func ofLimit(f *Facts) string {
 	if f.LimitBytes == nil {
 		return ""
 	}
-	s := " of " + death.FormatBytes(*f.LimitBytes)
-	if f.UsageBytes != nil && *f.UsageBytes < *f.LimitBytes {
-		s += " (usage " + death.FormatBytes(*f.UsageBytes) + ")"
+	s := death.FormatBytes(*f.LimitBytes)
+	if f.UsageBytes != nil {
+		if used := death.FormatBytes(*f.UsageBytes); used != s {
+			s += " (usage " + used + ")"
+		}
 	}
-	return s
+	return " of " + s
 }
 
 func ownLimit(f *Facts) string {

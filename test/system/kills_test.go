@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package system
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/oomtest"
+)
+
+// shapes are trees as the kubelet makes them with either driver.
+type shape struct {
+	pod       func(qos, uid string) string
+	container func(pod, id string) string
+}
+
+func shapes() map[string]shape {
+	return map[string]shape{
+		"systemd":  {oomtest.SystemdPod, oomtest.SystemdContainer},
+		"cgroupfs": {oomtest.CgroupfsPod, oomtest.CgroupfsContainer},
+	}
+}
+
+// TestAgent_ContainerLimit is S1 without an engine: a container's first
+// process grows over the container's limit.
+func TestAgent_ContainerLimit(t *testing.T) {
+	r := start(t, everything)
+	for name, sh := range shapes() {
+		t.Run(name, func(t *testing.T) {
+			tree := oomtest.New(t)
+			id, uid := oomtest.ContainerID(name), oomtest.PodUID(name)
+			box := tree.Cgroup(sh.container(sh.pod("burstable", uid), id), oomtest.Limit(32*mib))
+			p, end := box.Run(oomtest.Load{Comm: []byte("leaky"), NewPIDNS: true})
+			if end.Signal != syscall.SIGKILL || box.OOMKills() != 1 {
+				t.Fatalf("the load ended by %v, the kernel counted %d; want a kill", end.Signal, box.OOMKills())
+			}
+			d := r.one(box.Path, func(d *death.Death) error {
+				if d.Container == nil || d.OOM == nil || d.OOM.LimitBytes == nil || d.Container.Pod == nil || len(d.Processes) != 1 || d.Processes[0].Init == nil {
+					return fmt.Errorf("container, pod, limit or process missing")
+				}
+				return all(
+					is("cause", d.Cause, death.OOMContainerLimit), is("confidence", d.Confidence, death.Certain),
+					is("subject", d.Subject, death.SubjectContainer),
+					is("container", d.Container.ID, id), is("pod", d.Container.Pod.UID, uid), is("qos", d.Container.Pod.QoSClass, "Burstable"),
+					is("cgroup", d.Container.Cgroup, box.Path), is("oom_memcg", d.OOM.OOMMemcg, box.Path),
+					is("limit", *d.OOM.LimitBytes, 32*mib),
+					is("pid", d.Processes[0].PID, p.PID), is("comm", d.Processes[0].Comm, "leaky"), is("init", *d.Processes[0].Init, true),
+				)
+			})
+			if d.Repeat != nil {
+				t.Errorf("a first death is told as a repeat: %+v", d.Repeat)
+			}
+		})
+	}
+}
+
+// TestAgent_InvisibleKill is S2: a child is OOM-killed, again and again, and
+// the first process lives on.
+func TestAgent_InvisibleKill(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	id := oomtest.ContainerID("forwarder")
+	box := tree.Cgroup("docker/"+id, oomtest.Limit(32*mib))
+	first := box.Start(oomtest.Load{Comm: []byte("forwarder"), NewPIDNS: true, Bytes: oomtest.Idle})
+	first.Go()
+	const kills = 14
+	pids := map[int]bool{}
+	for range kills {
+		w, _ := box.Run(oomtest.Load{Comm: []byte("worker")})
+		pids[w.PID] = true
+	}
+	ds := r.exactly(box.Path, kills, func(ds []death.Death) error {
+		for i := range ds {
+			d := &ds[i]
+			if len(d.Processes) != 1 || d.Container == nil || !pids[d.Processes[0].PID] || d.Processes[0].Init == nil {
+				return fmt.Errorf("death %d: not one worker of the container", i)
+			}
+			if err := all(is("subject", d.Subject, death.SubjectProcess), is("cause", d.Cause, death.OOMContainerLimit),
+				is("container", d.Container.ID, id), is("runtime", d.Container.Runtime, "docker")); err != nil {
+				return err
+			}
+		}
+		last := ds[kills-1].Repeat
+		if last == nil {
+			return fmt.Errorf("the last is no repeat")
+		}
+		return is("repeat count", last.Count, kills)
+	})
+	if !ds[kills-1].Repeat.First.Equal(ds[0].Time) {
+		t.Errorf("repeat begins at %s, want %s", ds[kills-1].Repeat.First, ds[0].Time)
+	}
+	if got := r.sum("coroner_oom_kills_total", `container="`+id[:12]+`"`); got != kills {
+		t.Errorf("coroner_oom_kills_total of the container = %v, want %d", got, kills)
+	}
+	if got := r.sum("coroner_container_terminations_total", `container="`+id[:12]+`"`); got != 0 {
+		t.Errorf("coroner_container_terminations_total = %v, want 0: it lives", got)
+	}
+}
+
+// TestAgent_PodLimit is S15 with two containers, and with one whose limit is
+// the pod's.
+func TestAgent_PodLimit(t *testing.T) {
+	r := start(t, everything)
+	for name, sh := range shapes() {
+		t.Run(name+"/two containers", func(t *testing.T) {
+			tree := oomtest.New(t)
+			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.Limit(48*mib))
+			left := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.ContainerID("left")), oomtest.Limit(40*mib))
+			right := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.ContainerID("right")), oomtest.Limit(40*mib))
+			still := left.Start(oomtest.Load{Comm: []byte("still"), Bytes: 24 * mib, OOMScoreAdj: ptr(-500)})
+			still.Go()
+			r.poll(func() error {
+				if still.All[0].Ended(0) {
+					t.Fatal("the quiet container's process died")
+				}
+				return nil
+			})
+			p, _ := right.Run(oomtest.Load{Comm: []byte("greedy"), Rate: 200 * mib})
+			r.one(right.Path, func(d *death.Death) error {
+				if d.OOM == nil || d.OOM.LimitBytes == nil || len(d.Processes) == 0 {
+					return fmt.Errorf("limit or process missing")
+				}
+				return all(is("cause", d.Cause, death.OOMPodLimit), is("confidence", d.Confidence, death.Certain),
+					is("oom_memcg", d.OOM.OOMMemcg, pod.Path), is("limit", *d.OOM.LimitBytes, 48*mib), is("pid", d.Processes[0].PID, p.PID))
+			})
+		})
+		t.Run(name+"/one container", func(t *testing.T) {
+			tree := oomtest.New(t)
+			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(40*mib))
+			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(40*mib))
+			// The pause process, a neighbour in the pod's cgroup, tips the pod over first.
+			pause := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("pause"))).
+				Start(oomtest.Load{Comm: []byte("pause"), Bytes: 2 * mib, OOMScoreAdj: ptr(-900)})
+			pause.Go()
+			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky")})
+			r.one(box.Path, func(d *death.Death) error {
+				if d.OOM == nil || len(d.Processes) == 0 {
+					return fmt.Errorf("process missing")
+				}
+				return all(is("cause", d.Cause, death.OOMContainerLimit), is("confidence", d.Confidence, death.Certain),
+					is("oom_memcg", d.OOM.OOMMemcg, pod.Path), is("pid", d.Processes[0].PID, p.PID))
+			})
+		})
+	}
+}
+
+// TestAgent_HigherLimits: kubepods, a QoS group, a slice, a unit.
+func TestAgent_HigherLimits(t *testing.T) {
+	r := start(t, everything)
+	uid, id := oomtest.PodUID("high"), oomtest.ContainerID("high")
+	for _, tc := range []struct {
+		name, limited, victim string
+		cause                 death.Cause
+		unit                  string
+	}{
+		{"kubepods", "kubepods.slice", oomtest.SystemdContainer(oomtest.SystemdPod("burstable", uid), id), death.OOMNodeAllocatable, ""},
+		{"QoS group", "kubepods/besteffort", oomtest.CgroupfsContainer(oomtest.CgroupfsPod("besteffort", uid), id), death.OOMNodeAllocatable, ""},
+		{"slice", "batch.slice", "batch.slice/batch-night.slice/job.service", death.OOMAncestorLimit, "job.service"},
+		{"unit", "system.slice/nginx.service", "system.slice/nginx.service", death.OOMAncestorLimit, "nginx.service"},
+		{"Docker cgroup parent", "team-a", "team-a/" + id, death.OOMAncestorLimit, ""},
+		{"inside a container", "docker/" + id + "/app", "docker/" + id + "/app", death.OOMAncestorLimit, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tree := oomtest.New(t)
+			limited := tree.Cgroup(tc.limited, oomtest.Limit(32*mib))
+			box := limited
+			if tc.victim != tc.limited {
+				box = tree.Cgroup(tc.victim)
+			}
+			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky")})
+			r.one(box.Path, func(d *death.Death) error {
+				if d.OOM == nil || len(d.Processes) == 0 {
+					return fmt.Errorf("process missing")
+				}
+				return all(is("cause", d.Cause, tc.cause), is("confidence", d.Confidence, death.Certain),
+					is("oom_memcg", d.OOM.OOMMemcg, limited.Path), is("unit", d.Unit, tc.unit), is("pid", d.Processes[0].PID, p.PID))
+			})
+		})
+	}
+}
+
+// TestAgent_FirstProcessFollows is S3: a child is OOM-killed, and the first
+// process leaves with a code of its own.
+func TestAgent_FirstProcessFollows(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("s3"), oomtest.Limit(48*mib))
+	p, end := box.Run(oomtest.Load{
+		Comm: []byte("app"), NewPIDNS: true, Bytes: oomtest.Idle, ExitCode: ptr(3),
+		Children: []oomtest.Load{{Comm: []byte("worker")}},
+	})
+	if end.Code != 3 {
+		t.Fatalf("the first process ended with %+v, want exit code 3", end)
+	}
+	r.one(box.Path, func(d *death.Death) error {
+		if d.Exit == nil || d.Exit.Code == nil {
+			return fmt.Errorf("exit code missing")
+		}
+		return all(is("subject", d.Subject, death.SubjectContainer), is("cause", d.Cause, death.OOMContainerLimit),
+			is("exit code", *d.Exit.Code, 3), is("killed", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.All[1].PID})))
+	})
+}
+
+// TestAgent_SharedMemoryAndSharers: shmem figures, and processes that share
+// the victim's memory and die unseen.
+func TestAgent_SharedMemoryAndSharers(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	t.Run("shmem", func(t *testing.T) {
+		box := tree.Cgroup("docker/"+oomtest.ContainerID("shmem"), oomtest.Limit(32*mib))
+		p, _ := box.Run(oomtest.Load{Comm: []byte("shm"), Shared: true})
+		r.one(box.Path, func(d *death.Death) error {
+			if len(d.Processes) == 0 || d.Processes[0].ShmemRSSBytes == nil {
+				return fmt.Errorf("shmem figure missing")
+			}
+			if n := *d.Processes[0].ShmemRSSBytes; n < 16*mib || n > 33*mib {
+				return fmt.Errorf("shmem_rss_bytes = %d, want most of 32 MiB", n)
+			}
+			return all(is("pid", d.Processes[0].PID, p.PID), is("cause", d.Cause, death.OOMContainerLimit))
+		})
+	})
+	t.Run("sharers", func(t *testing.T) {
+		box := tree.Cgroup("docker/"+oomtest.ContainerID("sharers"), oomtest.Limit(48*mib))
+		p, _ := box.Run(oomtest.Load{Comm: []byte("app"), Sharers: 2})
+		truth := []int{}
+		for i := range p.All {
+			truth = append(truth, p.All[i].PID)
+			if !p.All[i].Ended(patience) {
+				t.Fatalf("process %d of %v lives", p.All[i].PID, p.All)
+			}
+		}
+		slices.Sort(truth)
+		// Which of those that share the memory the kernel names is its choice.
+		r.one(box.Path, func(d *death.Death) error {
+			victims, sharers := pidsOf(d, death.FateVictim), pidsOf(d, death.FateSharer)
+			dead := slices.Concat(victims, sharers)
+			slices.Sort(dead)
+			return all(is("victims", len(victims), 1), is("dead", fmt.Sprint(dead), fmt.Sprint(truth)))
+		})
+	})
+}
+
+// TestAgent_KilledBySomebody is S10 without an engine.
+func TestAgent_KilledBySomebody(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("s10"), oomtest.Limit(64*mib))
+	p := box.Start(oomtest.Load{Comm: []byte("app"), NewPIDNS: true, Bytes: oomtest.Idle, Children: []oomtest.Load{{Comm: []byte("child"), Bytes: oomtest.Idle}}})
+	p.Go()
+	p.Kill(syscall.SIGKILL)
+	p.Wait()
+	r.one(box.Path, func(d *death.Death) error {
+		if d.Killer == nil || d.Container == nil {
+			return fmt.Errorf("killer or container missing")
+		}
+		return all(is("cause", d.Cause, death.Killed), is("confidence", d.Confidence, death.Certain), is("subject", d.Subject, death.SubjectContainer),
+			is("killer", d.Killer.PID, syscall.Getpid()), is("signal", d.Killer.Signal, 9), is("OOM kills", d.OOMKills(), 0))
+	})
+}
+
+// TestAgent_KillsOfOthersAreNoDeaths: a SIGKILL to a process that is no
+// container's first.
+func TestAgent_KillsOfOthersAreNoDeaths(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("others"), oomtest.Limit(64*mib))
+	p := box.Start(oomtest.Load{Comm: []byte("worker"), Bytes: oomtest.Idle})
+	p.Go()
+	p.Kill(syscall.SIGKILL)
+	p.Wait()
+	// A kill that is a death, after it: when that is told, the first was judged.
+	mark := tree.Cgroup("docker/"+oomtest.ContainerID("mark"), oomtest.Limit(32*mib))
+	mark.Run(oomtest.Load{Comm: []byte("mark")})
+	r.one(mark.Path, func(*death.Death) error { return nil })
+	if ds := r.below(box.Path); len(ds) != 0 {
+		t.Errorf("deaths:\n%s", sketch(ds))
+	}
+}
+
+// TestAgent_Counts holds sequential and parallel kills, and cgroups removed at
+// once, against the kernel's own counters.
+func TestAgent_Counts(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		setup func(*agent.Options)
+		// blind: the victims of removed cgroups may not be placed.
+		blind bool
+	}{
+		{"all sources", everything, false},
+		{"bpf and counters", func(o *agent.Options) { o.Source.Kmsg = false; o.Source.TracepointMode = "bpf" }, false},
+		{"tracefs and counters", func(o *agent.Options) { o.Source.Kmsg = false; o.Source.TracepointMode = "tracefs" }, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := start(t, tc.setup)
+			before := nodeKills(t)
+			tree := oomtest.New(t)
+			t.Run("100 sequential", func(t *testing.T) {
+				box := tree.Cgroup("docker/"+oomtest.ContainerID("seq"), oomtest.Limit(24*mib))
+				for range 100 {
+					box.Run(oomtest.Load{Comm: []byte("seq")})
+				}
+				r.exactly(box.Path, 100, distinct)
+			})
+			t.Run("50 parallel", func(t *testing.T) {
+				boxes := make([]*oomtest.Cgroup, 50)
+				loads := make([]*oomtest.Process, 50)
+				for i := range boxes {
+					boxes[i] = tree.Cgroup(fmt.Sprintf("docker/%s", oomtest.ContainerID(fmt.Sprint("par", i))), oomtest.Limit(24*mib))
+					loads[i] = boxes[i].Start(oomtest.Load{Comm: []byte("par")})
+				}
+				for _, l := range loads {
+					l.Go()
+				}
+				for i, l := range loads {
+					l.Wait()
+					if n := boxes[i].OOMKills(); n != 1 {
+						t.Fatalf("the kernel counted %d in %s, want 1", n, boxes[i].Path)
+					}
+				}
+				for i := range boxes {
+					r.one(boxes[i].Path, func(d *death.Death) error {
+						return is("pids", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{loads[i].PID}))
+					})
+				}
+			})
+			t.Run("removed at once", func(t *testing.T) {
+				if tc.blind {
+					return // the next subtest's audit still counts these out
+				}
+				for i := range 20 {
+					box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint("gone", i)), oomtest.Limit(16*mib))
+					p, _ := box.Run(oomtest.Load{Comm: []byte("gone")})
+					box.Remove()
+					r.one(box.Path, func(d *death.Death) error {
+						return is("pids", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID}))
+					})
+				}
+			})
+			r.balanced(before)
+		})
+	}
+}
+
+func distinct(ds []death.Death) error {
+	seen := map[int]bool{}
+	for i := range ds {
+		for _, pid := range pidsOf(&ds[i], death.FateVictim) {
+			if seen[pid] {
+				return fmt.Errorf("pid %d twice", pid)
+			}
+			seen[pid] = true
+		}
+	}
+	return is("pids", len(seen), len(ds))
+}
+
+// TestAgent_EachSourceAlone: every source tells of a kill by itself, and does
+// not say more than it can know.
+func TestAgent_EachSourceAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		setup      func(*agent.Options)
+		pid        bool
+		init       bool
+		confidence []death.Confidence
+	}{
+		{"bpf", alone(death.SourceTracepoint, "bpf"), true, true, []death.Confidence{death.Probable, death.Certain}},
+		{"tracefs", alone(death.SourceTracepoint, "tracefs"), true, false, []death.Confidence{death.Possible, death.Probable}},
+		{"kmsg", alone(death.SourceKmsg, ""), true, false, []death.Confidence{death.Certain}},
+		{"cgroup", alone(death.SourceCgroup, ""), false, false, []death.Confidence{death.Possible}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.name == "kmsg" {
+				quiet(t)
+			}
+			r := start(t, tc.setup)
+			tree := oomtest.New(t)
+			box := tree.Cgroup("docker/"+oomtest.ContainerID("alone"+tc.name), oomtest.Limit(32*mib))
+			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky"), NewPIDNS: true})
+			r.one(box.Path, func(d *death.Death) error {
+				if len(d.Processes) != 1 {
+					return fmt.Errorf("%d processes, want 1", len(d.Processes))
+				}
+				v := d.Processes[0]
+				pid := 0
+				if tc.pid {
+					pid = p.PID
+				}
+				if !slices.Contains(tc.confidence, d.Confidence) {
+					return fmt.Errorf("confidence %s, want one of %v", d.Confidence, tc.confidence)
+				}
+				if tc.init && (v.Init == nil || !*v.Init) {
+					return fmt.Errorf("the first process is not known as such")
+				}
+				return all(is("cause", d.Cause, death.OOMContainerLimit), is("pid", v.PID, pid))
+			})
+		})
+	}
+}
+
+// quiet waits until the kernel gives the context of its reports again.
+func quiet(t *testing.T) {
+	t.Helper()
+	timer := time.NewTimer(contextGap)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+// TestAgent_RestartDoublesNothing: a clean restart keeps every death, reads
+// the kernel's log again, and counts nothing twice.
+func TestAgent_RestartDoublesNothing(t *testing.T) {
+	history := t.TempDir() + "/deaths.db"
+	keep := func(o *agent.Options) { o.History.Path = history }
+	r := start(t, keep)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("restart"), oomtest.Limit(32*mib))
+	for range 3 {
+		box.Run(oomtest.Load{Comm: []byte("again")})
+	}
+	before := r.exactly(box.Path, 3, distinct)
+	began := r.began
+	r.stop()
+	// One more while nobody watches: the log still has it.
+	missed, _ := box.Run(oomtest.Load{Comm: []byte("missed")})
+	r = start(t, keep)
+	r.began = began
+	after := r.exactly(box.Path, 4, distinct)
+	for i := range before {
+		if after[i].ID != before[i].ID {
+			t.Errorf("death %d changed its id from %s to %s", i, before[i].ID, after[i].ID)
+		}
+	}
+	last := after[3]
+	if !last.Recovered || fmt.Sprint(pidsOf(&last, death.FateVictim)) != fmt.Sprint([]int{missed.PID}) {
+		t.Errorf("the kill while the agent was down: recovered %v\n%s", last.Recovered, sketch(after[3:]))
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package system
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/oomtest"
+)
+
+// TestAgent_GroupKill is S16: memory.oom.group takes the whole container at
+// once, and the kernel may name and count its first victim twice.
+func TestAgent_GroupKill(t *testing.T) {
+	oomtest.Require(t, oomtest.V2)
+	r := start(t, everything)
+	before := nodeKills(t)
+	tree := oomtest.New(t)
+	id := oomtest.ContainerID("group")
+	pod := oomtest.SystemdPod("burstable", oomtest.PodUID("group"))
+	for _, tc := range []struct {
+		name     string
+		podLimit int64
+		boxLimit int64
+	}{
+		{"at the container's limit", 0, 48 * mib},
+		{"at the pod's limit", 48 * mib, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.podLimit > 0 {
+				tree.Cgroup(pod, oomtest.Limit(tc.podLimit))
+			}
+			settings := []oomtest.Setting{oomtest.Group()}
+			if tc.boxLimit > 0 {
+				settings = append(settings, oomtest.Limit(tc.boxLimit))
+			}
+			box := tree.Cgroup(oomtest.SystemdContainer(pod, id), settings...)
+			idle := oomtest.Load{Comm: []byte("member"), Bytes: oomtest.Idle}
+			p := box.Start(oomtest.Load{Comm: []byte("first"), NewPIDNS: true, Bytes: oomtest.Idle,
+				Children: []oomtest.Load{idle, idle, {Comm: []byte("greedy")}}})
+			p.Go()
+			p.Wait()
+			truth := []int{}
+			for i := range p.All {
+				if !p.All[i].Ended(patience) {
+					t.Fatalf("process %+v lives", p.All[i])
+				}
+				truth = append(truth, p.All[i].PID)
+			}
+			slices.Sort(truth)
+			r.one(box.Path, func(d *death.Death) error {
+				dead := []int{}
+				for _, q := range d.Processes {
+					dead = append(dead, q.PID)
+				}
+				slices.Sort(dead)
+				if d.OOM == nil {
+					return fmt.Errorf("no OOM record")
+				}
+				return all(is("subject", d.Subject, death.SubjectContainer), is("dead", fmt.Sprint(dead), fmt.Sprint(truth)),
+					is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1), is("containers", d.OOM.Containers, 1))
+			})
+			box.Remove()
+		})
+	}
+	r.balanced(before)
+}
+
+// TestAgent_NodeOOM is the machine itself running out: the kernel takes the
+// fattest, and the agent lives to tell.
+func TestAgent_NodeOOM(t *testing.T) {
+	oomtest.Require(t, oomtest.InVM)
+	r := start(t, everything)
+	before := nodeKills(t)
+	tree := oomtest.New(t)
+	id := oomtest.ContainerID("node")
+	box := tree.Cgroup(oomtest.CgroupfsContainer(oomtest.CgroupfsPod("besteffort", oomtest.PodUID("node")), id))
+	p, _ := box.Run(oomtest.Load{Comm: []byte("glutton"), OOMScoreAdj: ptr(1000)})
+	r.one(box.Path, func(d *death.Death) error {
+		if d.OOM == nil || d.Container == nil {
+			return fmt.Errorf("no OOM record or container")
+		}
+		return all(is("cause", d.Cause, death.OOMNode), is("confidence", d.Confidence, death.Certain),
+			is("constraint", d.OOM.Constraint, "CONSTRAINT_NONE"), is("oom_memcg", d.OOM.OOMMemcg, ""),
+			is("container", d.Container.ID, id), is("victims", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID})))
+	})
+	r.balanced(before)
+}
+
+// TestAgent_Cpuset: one NUMA node runs out while another has memory.
+func TestAgent_Cpuset(t *testing.T) {
+	oomtest.Require(t, oomtest.InVM, oomtest.TwoNodes, oomtest.V2)
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("numa"), oomtest.Mems("1"))
+	p, _ := box.Run(oomtest.Load{Comm: []byte("bound"), OOMScoreAdj: ptr(1000)})
+	r.one(box.Path, func(d *death.Death) error {
+		if d.OOM == nil {
+			return fmt.Errorf("no OOM record")
+		}
+		return all(is("cause", d.Cause, death.OOMCpuset), is("confidence", d.Confidence, death.Certain),
+			is("constraint", d.OOM.Constraint, "CONSTRAINT_CPUSET"), is("victims", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID})))
+	})
+}
