@@ -174,6 +174,7 @@ const (
 	NoteAlreadyExiting = "already_exiting" // "OOM victim N (c) is already exiting"
 	NoteSuppressed     = "suppressed"      // "oom_kill_process: N callbacks suppressed"
 	NoteReaped         = "reaped"          // "oom_reaper: reaped process N (c)"
+	NoteSharer         = "sharer"          // "Kill process N (c) sharing same memory" (before 4.6)
 )
 
 // CgroupSeen says that a cgroup is there, or that its limit or first process

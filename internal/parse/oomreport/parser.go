@@ -51,10 +51,12 @@ func (p *Parser) Feed(dst []Event, rec kernlog.Record) []Event {
 }
 
 // Gap says that records were lost here: what follows is not joined to what
-// came before by nearness alone.
+// came before by nearness alone, and a victim whose kill line may be among the
+// lost is given out.
 func (p *Parser) Gap(dst []Event) []Event {
 	dst = p.finish(dst)
 	for _, r := range p.reports {
+		dst = p.giveOut(dst, r, nil)
 		r.gap, r.inStats = true, false
 	}
 	return dst
