@@ -211,13 +211,26 @@ func (q *Inquest) reportedGroup(s signal.Signal, b signal.ReportedGroup) {
 	q.touch(c)
 }
 
-// reportedNote takes a line that is no kill.
+// reportedNote takes a line that is no kill of its own.
 func (q *Inquest) reportedNote(s signal.Signal, b signal.ReportedNote) {
-	if b.Kind != signal.NoteAlreadyExiting {
-		return
+	known := q.dead.find(b.PID)
+	if known != nil && !q.near(known, s) {
+		known = nil
 	}
-	if p := q.dead.find(b.PID); p != nil && p.owner != nil && q.near(p, s) {
-		return // the second look at a group's first victim
+	switch b.Kind {
+	case signal.NoteAlreadyExiting:
+		if known == nil { // else it is the second look at a group's first victim
+			q.stats.AlreadyDying++
+		}
+	case signal.NoteSharer:
+		c := q.reports[b.Report]
+		if c == nil || known != nil {
+			return
+		}
+		p := &process{at: s.Time, reported: true, killSeen: true}
+		p.PID, p.Fate = b.PID, death.FateSharer
+		q.add(c, p)
+		c.note(s, "%s", death.Printable(b.Text))
+		q.touch(c)
 	}
-	q.stats.AlreadyDying++
 }

@@ -103,9 +103,12 @@ func TestCorpus_Causes(t *testing.T) {
 				case k.KilledBy != "oom":
 				case len(k.Shares) == 0:
 					wantPIDs[k.PID] = true
-				case pids[k.PID]:
-					wantPIDs[k.PID] = true // the log names one of those that share memory
-					shared = true
+				default: // the log names one of those that share memory
+					for _, pid := range append(k.Shares, k.PID) {
+						if pids[pid] {
+							wantPIDs[pid], shared = true, true
+						}
+					}
 				}
 			}
 			if strings.Contains(name, "shared-mm") && !shared {
