@@ -12,8 +12,8 @@
 //
 // Cost: at rest one read of vmstat each 100 ms. Only when that moves, or the
 // kernel wakes the source, are counters read: on v2 down those branches whose
-// sum moved, on v1 all of them. Files are opened when needed and not kept
-// open. A cgroup takes about 400 bytes; at most Options.MaxCgroups are held.
+// sum moved, on v1 all of them. A cgroup takes about 300 bytes, and at most
+// Options.MaxCgroups are held; on v1 up to 2048 files are kept open.
 package cgroup
 
 import (

@@ -99,7 +99,13 @@ func (l *loop) countBranch(n *node) uint64 {
 
 // moved reads a file of counters and returns what was added since.
 func (l *loop) moved(n *node, file string, last *counters) counters {
-	c, err := l.files.counters(n.path, file)
+	var c counters
+	var err error
+	if n.file >= 0 {
+		c, err = l.files.kept(n.file)
+	} else {
+		c, err = l.files.counters(n.path, file)
+	}
 	if err != nil {
 		if !gone(err) {
 			l.trouble(n.path, err)

@@ -16,8 +16,9 @@ import (
 // files reads the files of cgroups into one buffer. It is for one goroutine,
 // and what it returns is good until the next read.
 type files struct {
-	hier host.Hierarchy
-	buf  [16 << 10]byte
+	hier  host.Hierarchy
+	nkept int
+	buf   [16 << 10]byte
 }
 
 // names of the files of a version.
@@ -77,6 +78,41 @@ func (f *files) counters(rel, name string) (counters, error) {
 		return counters{}, fmt.Errorf("parse %s of %.200q: %w", name, rel, err)
 	}
 	return c, nil
+}
+
+// maxKept bounds the files that are kept open. Only v1 keeps them, for there
+// all counters are read at once: a read takes 0.4 us, with open and close 3.5.
+const maxKept = 2048
+
+// keep opens a file to be read by kept; -1 where that is not to be had.
+func (f *files) keep(rel, name string) int32 {
+	if f.nkept == maxKept {
+		return -1
+	}
+	fd, err := retry(func() (int, error) {
+		return unix.Open(f.dir(rel)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return -1
+	}
+	f.nkept++
+	return int32(fd)
+}
+
+func (f *files) release(fd int32) {
+	if fd >= 0 {
+		_ = unix.Close(int(fd))
+		f.nkept--
+	}
+}
+
+// kept reads counters from an open file.
+func (f *files) kept(fd int32) (counters, error) {
+	n, err := retry(func() (int, error) { return unix.Pread(int(fd), f.buf[:], 0) })
+	if err != nil {
+		return counters{}, err
+	}
+	return parseCounters(f.buf[:n])
 }
 
 // limit returns nil where there is none; the v2 root has no such file.

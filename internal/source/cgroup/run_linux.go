@@ -79,6 +79,12 @@ type loop struct {
 }
 
 func (l *loop) close() {
+	if l.tree.root != nil {
+		l.tree.root.each(func(n *node) { l.files.release(n.file) })
+	}
+	for _, n := range l.limbo {
+		n.each(func(n *node) { l.files.release(n.file) })
+	}
 	if l.inotify != nil {
 		l.inotify.close()
 	}
@@ -183,7 +189,7 @@ func (l *loop) start() error {
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: before})
 	}
-	l.sched.begin(l.now, l.opt)
+	l.sched.begin(time.Now(), l.opt.PollInterval, l.scanInterval())
 	l.up = true
 	l.state()
 	return l.ctx.Err()

@@ -123,6 +123,9 @@ func (l *loop) enter(n *node) {
 		}
 		n.slot = int32(slot)
 	}
+	if l.files.hier.Version == 1 {
+		n.file = l.files.keep(n.path, fileOOMControl)
+	}
 	if l.files.hier.Version == 2 && n.parent == l.tree.root && l.inotify != nil {
 		// The directory's watch tells of memory.events only while the kernel
 		// holds the file's inode; its own watch makes it hold it. Events of
@@ -172,6 +175,7 @@ func (l *loop) remove(n *node) {
 		if l.waker != nil {
 			l.waker.release(int(n.slot))
 		}
+		l.files.release(n.file)
 		delete(l.seeks, n)
 		l.tree.count--
 		l.say(signal.CgroupGone{Cgroup: l.cgroup(n)})

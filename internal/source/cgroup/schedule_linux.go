@@ -13,22 +13,43 @@ import (
 )
 
 const (
-	// minCountGap is the least time between two counts, and minDrainGap that
-	// between two looks at what the kernel has to tell: a storm of wake-ups
-	// costs no more than this.
-	minCountGap = 10 * time.Millisecond
+	// minDrainGap is the least time between two takings of what the kernel
+	// has to tell, minCountGap that between two counts.
 	minDrainGap = 2 * time.Millisecond
+	minCountGap = time.Millisecond
+	// dutyShare bounds a count or a scan to one part in so many of the time.
+	dutyShare = 10
 	// quietGap is the least time between two counts that the machine's own
 	// count did not ask for.
 	quietGap = time.Second
-	// dutyShare bounds a count or a scan to one part in so many of the time.
-	dutyShare = 10
+
+	// After a wake-up the machine's count is read each lookGap for denseFor,
+	// then each budgetGap for lookFor: the kernel wakes before it kills, and a
+	// v1 cgroup that is removed takes its counter along.
+	lookGap  = time.Millisecond
+	denseFor = 12 * time.Millisecond
+	lookFor  = 50 * time.Millisecond
+
+	// Wake-ups cause one read each budgetGap, no more; what was not used is
+	// saved up to budgetMost, for the first kills of a series.
+	budgetGap  = 10 * time.Millisecond
+	budgetMost = 200
 )
 
-// looks is when the machine's count is read after a wake-up: the kernel wakes
-// before it kills.
-func looks() [5]time.Duration {
-	return [...]time.Duration{0, 2 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond}
+// budget bounds what a storm of wake-ups costs.
+type budget struct {
+	saved time.Duration // in units of budgetGap
+	last  time.Time
+}
+
+func (b *budget) take(now time.Time) bool {
+	b.saved = min(b.saved+now.Sub(b.last), budgetMost*budgetGap)
+	b.last = now
+	if b.saved < budgetGap {
+		return false
+	}
+	b.saved -= budgetGap
+	return true
 }
 
 // schedule says what is due.
@@ -36,22 +57,23 @@ type schedule struct {
 	poll  time.Time // the machine's count
 	scan  time.Time // the tree
 	drain time.Time // not before
-	// series is when the present series of looks began, look the next one.
-	series  time.Time
-	look    int
-	looking bool
+
+	wake   time.Time // the last wake-up
+	look   time.Time // the next look at the machine's count for it; zero: none
+	budget budget
 
 	countWanted bool
-	countAt     time.Time // not before
+	countAt     time.Time
+	countFrom   time.Time // not before
 	lastCount   time.Time
 	// owed is how many kills of the machine's count no cgroup explained yet.
 	owed  uint64
 	tries int
 }
 
-func (s *schedule) begin(now time.Time, opt Options) {
-	s.poll, s.scan = now.Add(opt.PollInterval), now.Add(opt.RescanInterval)
-	s.lastCount = now
+func (s *schedule) begin(now time.Time, poll, scan time.Duration) {
+	s.poll, s.scan, s.lastCount = now.Add(poll), now.Add(scan), now
+	s.budget = budget{saved: budgetMost * budgetGap, last: now}
 }
 
 // next is when something is due.
@@ -60,15 +82,51 @@ func (s *schedule) next() time.Time {
 	if s.scan.Before(next) {
 		next = s.scan
 	}
-	if s.looking {
-		if at := s.series.Add(looks()[s.look]); at.Before(next) {
-			next = at
-		}
+	if !s.look.IsZero() && s.look.Before(next) {
+		next = s.look
 	}
 	if s.countWanted && s.countAt.Before(next) {
 		next = s.countAt
 	}
 	return next
+}
+
+func (s *schedule) woken(now time.Time) {
+	s.wake, s.look = now, now
+}
+
+// lookDue tells whether a look for a wake-up is due, and sets the next.
+func (s *schedule) lookDue(now time.Time) bool {
+	if s.look.IsZero() || now.Before(s.look) {
+		return false
+	}
+	since := now.Sub(s.wake)
+	switch {
+	case !s.budget.take(now):
+		s.look = now.Add(budgetGap)
+		return false
+	case since < denseFor:
+		s.look = now.Add(lookGap)
+	case since < lookFor:
+		s.look = now.Add(budgetGap)
+	default:
+		s.look = time.Time{}
+		// A limit can be reached without a kill: v2 counts that too.
+		s.countWanted = s.countWanted || now.Sub(s.lastCount) >= quietGap
+	}
+	return true
+}
+
+// countDue tells whether the counters are to be read now.
+func (s *schedule) countDue(now time.Time) bool {
+	if !s.countWanted || now.Before(s.countAt) {
+		return false
+	}
+	if !s.budget.take(now) {
+		s.countAt = now.Add(budgetGap)
+		return false
+	}
+	return true
 }
 
 // wait sleeps until something is due or the kernel or ctx has something to
@@ -108,27 +166,18 @@ func (l *loop) work() {
 	s := &l.sched
 	if l.woke {
 		l.woke = false
-		if !s.looking {
-			s.looking, s.look, s.series = true, 0, l.now
-		}
+		s.woken(l.now)
 	}
-	due := !l.now.Before(s.poll)
-	if due {
+	look := s.lookDue(l.now)
+	if !l.now.Before(s.poll) {
 		s.poll = l.now.Add(l.opt.PollInterval)
 		l.seekDue()
+		look = true
 	}
-	if s.looking && !l.now.Before(s.series.Add(looks()[s.look])) {
-		due = true
-		if s.look++; s.look == len(looks()) {
-			s.looking = false
-			// A limit can be reached without a kill: v2 counts that too.
-			s.countWanted = s.countWanted || l.now.Sub(s.lastCount) >= quietGap
-		}
-	}
-	if due {
+	if look {
 		l.look()
 	}
-	if s.countWanted && !l.now.Before(s.countAt) {
+	if s.countDue(l.now) {
 		l.countNow()
 	}
 	if l.scanSoon || !l.now.Before(s.scan) {
@@ -141,7 +190,7 @@ func (l *loop) look() {
 	if l.vmstat == nil {
 		// Nothing says whether a count is worth it.
 		idle := l.now.Sub(l.sched.lastCount) >= l.opt.RescanInterval
-		l.sched.countWanted = l.sched.countWanted || l.sched.looking || idle
+		l.sched.countWanted = l.sched.countWanted || !l.sched.look.IsZero() || idle
 		return
 	}
 	total, ok := l.readTotal()
@@ -156,7 +205,7 @@ func (l *loop) look() {
 	l.say(signal.NodeCounters{OOMKill: added, Total: total})
 	l.sched.owed += added
 	l.sched.tries = 0
-	l.sched.countWanted = true
+	l.sched.countWanted, l.sched.countAt = true, l.sched.countFrom
 }
 
 // countNow reads the counters. The kernel counts for the machine before it
@@ -167,14 +216,15 @@ func (l *loop) countNow() {
 	found := l.count()
 	end := time.Now()
 	s.lastCount = end
-	s.countAt = end.Add(max(minCountGap, dutyShare*end.Sub(l.now)))
+	s.countFrom = end.Add(max(minCountGap, dutyShare*end.Sub(l.now)))
+	s.countAt = s.countFrom
 	s.owed -= min(s.owed, found)
 	switch {
 	case s.owed == 0:
 	case s.tries < 2:
 		s.tries++
 		s.countWanted = true
-		s.countAt = s.countAt.Add(time.Duration(s.tries) * minCountGap)
+		s.countAt = s.countFrom.Add(time.Duration(s.tries) * budgetGap)
 	default:
 		// Not in any cgroup that is left, or in the root.
 		s.owed = 0
@@ -187,11 +237,13 @@ func (l *loop) scanNow() {
 	l.scanSoon = false
 	l.scan(l.tree.root)
 	end := time.Now()
-	wait := l.opt.AuditInterval
+	l.sched.scan = end.Add(max(l.scanInterval(), dutyShare*end.Sub(l.now)))
+	l.sched.countWanted = l.sched.countWanted || !l.unwatched
+}
+
+func (l *loop) scanInterval() time.Duration {
 	if l.unwatched {
-		wait = l.opt.RescanInterval
-	} else {
-		l.sched.countWanted = true
+		return l.opt.RescanInterval
 	}
-	l.sched.scan = end.Add(max(wait, dutyShare*end.Sub(l.now)))
+	return l.opt.AuditInterval
 }

@@ -20,6 +20,7 @@ type node struct {
 	children map[string]*node
 	wd       int32 // inotify watch; 0: none
 	slot     int32 // eventfd on v1; -1: none
+	file     int32 // memory.oom_control kept open on v1; -1: none
 
 	below counters // memory.events where it counts the subtree
 	own   counters // memory.events.local or memory.oom_control
@@ -48,7 +49,7 @@ type tree struct {
 }
 
 func newNode(parent *node, path string, id uint64) *node {
-	n := &node{path: path, id: id, parent: parent, slot: -1}
+	n := &node{path: path, id: id, parent: parent, slot: -1, file: -1}
 	switch cgpath.Parse(path).Level {
 	case cgpath.Container, cgpath.Inside, cgpath.Guest:
 		n.wantsInit = true
