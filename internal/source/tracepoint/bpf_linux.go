@@ -47,7 +47,7 @@ var errNoTypes = errors.New("kernel's description of its types")
 // tally is how much of each loss was told already.
 type tally struct {
 	lost   [kinds]uint64 // by kind
-	missed uint64        // runs of the program for OOM victims
+	missed [2]uint64     // runs of the programs for OOM victims and signals
 }
 
 func openBPF(opts Options) (watcher, error) {

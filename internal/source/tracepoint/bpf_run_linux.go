@@ -110,15 +110,17 @@ func (b *bpf) tellLost(emit func(signal.Signal)) error {
 			emit(stamp(time.Now(), signal.Lost{Count: d, Why: "ring was full for " + kindNames[kind]}))
 		}
 	}
-	// The kernel does not run a program inside itself. Of the others a skipped
-	// run is no lost signal for sure: they see much that they do not tell.
-	stats, err := b.main.Programs[b.markName].Stats()
-	if err != nil {
-		return fmt.Errorf("read losses of program %s: %w", b.markName, err)
-	}
-	if d := stats.RecursionMisses - b.seen.missed; d > 0 {
-		b.seen.missed = stats.RecursionMisses
-		emit(stamp(time.Now(), signal.Lost{Count: d, Why: "kernel skipped the program for OOM victims"}))
+	// The kernel does not run a program inside itself. What it skipped of the
+	// signals need not have been a SIGKILL: the count is the most it can be.
+	for i, name := range [...]string{b.markName, probeProgSignalGenerate} {
+		stats, err := b.main.Programs[name].Stats()
+		if err != nil {
+			return fmt.Errorf("read losses of program %s: %w", name, err)
+		}
+		if d := stats.RecursionMisses - b.seen.missed[i]; d > 0 {
+			b.seen.missed[i] = stats.RecursionMisses
+			emit(stamp(time.Now(), signal.Lost{Count: d, Why: "kernel skipped the program " + name}))
+		}
 	}
 	return nil
 }
