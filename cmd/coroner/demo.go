@@ -108,7 +108,7 @@ func sourceNames(ss []api.SourceStatus) string {
 	var up []string
 	for _, s := range ss {
 		switch {
-		case s.Up && s.Mode != "":
+		case s.Up && s.Mode != "" && s.Mode != string(s.Name):
 			up = append(up, fmt.Sprintf("%s (%s)", s.Name, s.Mode))
 		case s.Up:
 			up = append(up, string(s.Name))

@@ -23,7 +23,7 @@ func adviseLimit(f *Facts) []string {
 	}
 	if p := largest(f.Processes); p != nil {
 		out = append(out, fmt.Sprintf("Else look at what grew in %s, which held %s; if its runtime has a heap setting, put that well below the limit.",
-			death.Printable(p.Comm), death.FormatBytes(residentOf(*p))))
+			death.Printable(p.Comm), death.FormatBytes(heldBy(*p))))
 	} else {
 		out = append(out, "Else look at what grew in it; if its runtime has a heap setting, put that well below the limit.")
 	}
@@ -122,7 +122,7 @@ func biggest(f *Facts) string {
 func largest(ps []death.Process) *death.Process {
 	var top *death.Process
 	for i := range ps {
-		if n := residentOf(ps[i]); n > 0 && (top == nil || n > residentOf(*top)) {
+		if n := heldBy(ps[i]); n > 0 && (top == nil || n > heldBy(*top)) {
 			top = &ps[i]
 		}
 	}

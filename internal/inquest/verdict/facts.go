@@ -97,7 +97,7 @@ func (f *Facts) fillsPod() bool {
 	}
 	used := f.ContainerUsage
 	if used == nil {
-		if n := f.resident(); n > 0 {
+		if n := f.held(); n > 0 {
 			used = &n
 		}
 	}
@@ -136,21 +136,23 @@ func (f *Facts) belowOwnLimit() bool {
 	return pod != nil && *f.ContainerLimit != *pod
 }
 
-// resident adds up what the dead processes held.
-func (f *Facts) resident() int64 {
+// held adds up what the dead processes kept in memory.
+func (f *Facts) held() int64 {
 	var sum int64
 	for _, p := range f.Processes {
 		if p.Fate == death.FateSharer {
 			continue // the same memory as the victim's
 		}
-		sum += residentOf(p)
+		sum += heldBy(p)
 	}
 	return sum
 }
 
-func residentOf(p death.Process) int64 {
+// heldBy is what p alone kept in memory: mapped files (the program itself,
+// libraries) are others' too, and often charged elsewhere.
+func heldBy(p death.Process) int64 {
 	var sum int64
-	for _, n := range []*int64{p.AnonRSSBytes, p.FileRSSBytes, p.ShmemRSSBytes} {
+	for _, n := range []*int64{p.AnonRSSBytes, p.ShmemRSSBytes} {
 		if n != nil {
 			sum += *n
 		}

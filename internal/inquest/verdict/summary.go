@@ -211,8 +211,8 @@ func processName(p death.Process) string {
 	if p.PID != 0 {
 		notes = append(notes, fmt.Sprintf("pid %d", p.PID))
 	}
-	if n := residentOf(p); n > 0 {
-		notes = append(notes, death.FormatBytes(n)+" resident")
+	if n := heldBy(p); n > 0 {
+		notes = append(notes, "holding "+death.FormatBytes(n))
 	}
 	if len(notes) > 0 {
 		s += " (" + strings.Join(notes, ", ") + ")"

@@ -76,11 +76,11 @@ func TestJudge(t *testing.T) {
 		says       string
 	}{
 		{"own limit", inPod(limit(container, cgpath.Container, 40*mib)), "container-limit", death.Certain,
-			"Container cart (containerd 3f1c9a5e7b2d, Burstable pod shop/cart-1) reached its memory limit of 40 MiB: the kernel killed java (pid 7, 38 MiB resident); the container lives on."},
+			"Container cart (containerd 3f1c9a5e7b2d, Burstable pod shop/cart-1) reached its memory limit of 40 MiB: the kernel killed java (pid 7, holding 38 MiB); the container lives on."},
 		{"own limit, inferred", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.Basis = BasisInferred })),
 			"container-limit", death.Probable, "40 MiB"},
 		{"first process", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.Ended = true; f.Processes[0].Init = ptr(true) })),
-			"container-limit", death.Certain, "killed its first process java (pid 7, 38 MiB resident); the container ended."},
+			"container-limit", death.Certain, "killed its first process java (pid 7, holding 38 MiB); the container ended."},
 		{"another container's limit above", inPod(limit("/docker/a7e6d5c4b3a291807f6e5d4c3b2a19080f7e6d5c4b3a291807f6e5d4c3b2a190", cgpath.Container, 40*mib)),
 			"ancestor-limit", death.Certain, "reached its memory limit of 40 MiB"},
 		{"pod, limits equal, filled", inPod(both(atPod, func(f *Facts) { f.ContainerLimit, f.ContainerUsage = ptr(40*mib), ptr(39*mib) })),
