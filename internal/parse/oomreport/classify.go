@@ -33,17 +33,28 @@ func (k lineKind) begins() bool { return k != lineOther }
 // whose is what the first words of a kill line say.
 type whose struct{ memcg, global bool }
 
-const invoked = " invoked oom-killer: "
+const (
+	invoked     = " invoked oom-killer: "
+	invokedMask = invoked + "gfp_mask="
+)
 
 // classify looks at the first bytes of a line. It is all the work that a line
 // outside reports costs. The text comes back without the words before its
 // kind: for kill lines that is the message of oom_kill_process.
 func classify(text []byte) (lineKind, whose, []byte) {
-	if len(text) < 10 {
+	if len(text) < len("Task in ") {
 		return lineOther, whose{}, text
 	}
 	text = numbered(text)
 	k, w, rest := lineOther, whose{}, text
+	// All the words below may be the name of the process that asks.
+	asks := bytes.Index(text[:min(len(text), maxComm+len(invokedMask))], []byte(invokedMask))
+	if asks >= 0 && asks <= taskComm {
+		return lineInvoked, w, text
+	}
+	if len(text) == 0 {
+		return k, w, text
+	}
 	switch text[0] {
 	case 'M', 'O', 'K':
 		k, w, rest = classifyMessage(text)
@@ -74,8 +85,7 @@ func classify(text []byte) (lineKind, whose, []byte) {
 			k = lineHeader
 		}
 	}
-	// Any of these words may also be the name of the process that asks.
-	if k == lineOther && bytes.Contains(text[:min(len(text), maxComm+len(invoked))], []byte(invoked)) {
+	if k == lineOther && asks > 0 {
 		k = lineInvoked
 	}
 	return k, w, rest

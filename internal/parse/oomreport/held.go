@@ -17,6 +17,9 @@ type held struct {
 	caller []byte
 	waited int
 	full   bool
+	// unsure is true when a kill line was broken within its name: whether a
+	// space was there is not known.
+	unsure bool
 }
 
 // held tells whether the kernel may split lines of this kind: those with
@@ -38,7 +41,7 @@ const (
 
 // start keeps a copy of the line's first record.
 func (h *held) start(rec *kernlog.Record, kind lineKind) {
-	h.kind, h.waited, h.full = kind, 0, false
+	h.kind, h.waited, h.full, h.unsure = kind, 0, false, false
 	h.line.text = append(h.line.text[:0], numbered(rec.Text)[:min(len(numbered(rec.Text)), maxHeld)]...)
 	h.line.starts = h.line.starts[:0]
 	h.caller = append(h.caller[:0], rec.Caller[:min(len(rec.Caller), 32)]...)
@@ -109,20 +112,21 @@ func (h *held) add(t []byte, d *Dropped) {
 
 // rewrap tries to go on with a kill line that was wrapped: at a space, which
 // mail programs swallow, or in the middle of a word. It is done only where
-// one of both, and not the other, gives more of a kill line than there was.
+// it gives more of a kill line than there was.
 func (h *held) rewrap(t []byte) bool {
 	n := len(h.line.text)
 	if n+len(t) >= maxHeld || len(h.line.starts) >= maxPieces {
 		return false
 	}
-	was := weight(h.line.text)
+	was, _ := weight(h.line.text)
 	h.line.text = append(h.line.text, t...)
-	tight := weight(h.line.text)
+	tight, tightComm := weight(h.line.text)
 	h.line.text = append(append(h.line.text[:n], ' '), t...)
-	loose := weight(h.line.text)
+	loose, looseComm := weight(h.line.text)
 	switch {
-	case loose > was && loose > tight:
-	case tight > was && tight > loose:
+	case loose > was && loose >= tight:
+		h.unsure = h.unsure || loose == tight && looseComm != tightComm
+	case tight > was:
 		h.line.text = append(h.line.text[:n], t...)
 	default:
 		h.line.text = h.line.text[:n]
@@ -132,12 +136,12 @@ func (h *held) rewrap(t []byte) bool {
 	return true
 }
 
-// weight counts what a kill line tells.
-func weight(b []byte) int {
+// weight counts what a kill line tells, and gives its name.
+func weight(b []byte) (int, string) {
 	_, w, rest := classify(b)
 	kl, ok := parseKilled(w, rest)
 	if !ok {
-		return 0
+		return 0, ""
 	}
 	n := 1
 	for _, f := range []bool{kl.totalVM != nil, kl.anon != nil, kl.file != nil, kl.shmem != nil, kl.pgtables != nil, kl.uid != nil, kl.adj != nil, kl.whole} {
@@ -145,5 +149,5 @@ func weight(b []byte) int {
 			n++
 		}
 	}
-	return n
+	return n, string(kl.comm)
 }

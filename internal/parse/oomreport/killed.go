@@ -74,9 +74,14 @@ func commEnd(b []byte) int {
 	return -1
 }
 
-// ends tells whether b may follow a name in a kill line.
+// ends tells whether b may follow a name in a kill line, which may be cut.
 func ends(b []byte) bool {
-	return len(bytes.TrimRight(b, " .")) == 0 || has(b, " total-vm:") || has(b, " vsz:") || has(b, ", UID ")
+	for _, s := range []string{" total-vm:", " vsz:", ", UID "} {
+		if has(b, s) || len(b) < len(s) && s[:len(b)] == string(b) {
+			return true
+		}
+	}
+	return len(bytes.TrimRight(b, " .")) == 0
 }
 
 // figures reads " total-vm:NkB, anon-rss:NkB, ..." and stops at what it does

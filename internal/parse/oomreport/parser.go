@@ -110,12 +110,12 @@ func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, 
 	}
 	if kind == lineKilled {
 		kl, ok := parseKilled(w, rest)
-		if !ok {
-			p.Malformed++
-			return dst
-		}
 		if !kl.whole && !rec.HasSeq {
 			p.held.start(rec, kind)
+			return dst
+		}
+		if !ok {
+			p.Malformed++
 			return dst
 		}
 		return p.killed(dst, rec, &kl)
@@ -253,6 +253,9 @@ func (p *Parser) finish(dst []Event) []Event {
 	case lineKilled:
 		_, w, rest := classify(rec.Text)
 		if kl, ok := parseKilled(w, rest); ok {
+			if h.unsure {
+				kl.comm = nil
+			}
 			return p.killed(dst, &rec, &kl)
 		}
 		p.Malformed++

@@ -89,7 +89,7 @@ func unglue(b []byte) (body, rest []byte) {
 	// The message may hold ",uid=" in a name.
 	if j := bytes.LastIndex(b, []byte("ut of memory")); j > 0 {
 		for _, w := range []string{"Memory cgroup o", "O"} {
-			if k := j + 1 - len(w); k > 0 && has(b[k:], w+"ut of memory") {
+			if k := j - len(w); k > 0 && has(b[k:], w+"ut of memory") {
 				if i := bytes.LastIndex(b[:k], []byte(",uid=")); i >= 0 {
 					if _, ok := all(b[i+5 : k]); ok {
 						return b[:k], b[k:]
@@ -133,7 +133,7 @@ func (s *summary) names(l *line, mid []byte, off int, comm, hint string) {
 	slash := bytes.IndexByte(mid[from:], '/') + from
 	task := s.taskAt(mid, comm)
 	if slash < from || len(task) > 0 && slash > task[len(task)-1] {
-		s.pathless(mid, task)
+		s.pathless(l, mid, task)
 		return
 	}
 	head := mid[:slash]
@@ -149,13 +149,11 @@ func (s *summary) names(l *line, mid []byte, off int, comm, hint string) {
 
 // pathless reads a summary without any path: memory cgroups are off, or the
 // kernel could not print the path, which it says in words.
-func (s *summary) pathless(mid []byte, task []int) {
+func (s *summary) pathless(l *line, mid []byte, task []int) {
 	head := mid
 	if n := len(task); n > 0 {
 		head = mid[:task[n-1]]
-		if n == 1 {
-			s.comm = string(mid[task[0]+len(taskName):])
-		}
+		s.takeComm(l, mid, task)
 	}
 	if i := bytes.Index(head, []byte(",oom_memcg=")); i >= 0 {
 		s.pathCut, head = true, head[:i]
@@ -198,6 +196,22 @@ func (s *summary) taskAt(b []byte, comm string) []int {
 	}
 }
 
+// takeComm takes the victim's name from the end of b, if there is one reading
+// of it. The kernel does not break it; what a terminal broke may lack a space.
+func (s *summary) takeComm(l *line, b []byte, task []int) {
+	if len(task) != 1 {
+		return
+	}
+	name := b[task[0]+len(taskName):]
+	end := bytes.LastIndex(l.text, []byte(",pid="))
+	for _, at := range l.starts {
+		if at > end-len(name) && at < end {
+			return
+		}
+	}
+	s.comm = string(name)
+}
+
 // paths reads "/A,task_memcg=/B,task=c", or "/B,task=c" after global_oom, at
 // place off of the line. It goes through all readings that the names allow,
 // and keeps what they agree in.
@@ -213,9 +227,7 @@ func (s *summary) paths(l *line, b []byte, off int, comm, hint string) {
 		return
 	}
 	task := s.taskAt(b, comm)
-	if len(task) == 1 {
-		s.comm = string(b[task[0]+len(taskName):])
-	}
+	s.takeComm(l, b, task)
 	for n, end := range task {
 		var oom, tsk []byte
 		at := 0
