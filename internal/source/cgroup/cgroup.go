@@ -39,6 +39,9 @@ type Options struct {
 	RescanInterval time.Duration
 	// MaxCgroups bounds the memory that the tree takes; 0: 200,000.
 	MaxCgroups int
+
+	// noInotify makes a test's machine one without a free inotify instance.
+	noInotify bool
 }
 
 func (o Options) withDefaults() Options {

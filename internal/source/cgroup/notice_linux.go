@@ -8,15 +8,8 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// drain takes what inotify and the eventfds have to tell.
+// drain takes what inotify has to tell.
 func (l *loop) drain() error {
-	if l.waker != nil && l.wakerFired {
-		l.waker.drain()
-		l.woke = true
-	}
-	if l.inotify == nil {
-		return nil
-	}
 	for more := true; more && l.ctx.Err() == nil; {
 		var err error
 		if more, err = l.inotify.drain(l.notice); err != nil {
@@ -49,6 +42,7 @@ func (l *loop) notice(n notice) {
 		return
 	}
 	isDir := n.mask&unix.IN_ISDIR != 0
+	l.treeMoved = l.treeMoved || isDir
 	switch {
 	case n.mask&(unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
 		l.unwatchedNode(at)

@@ -188,7 +188,7 @@ func TestReal_SequentialKills(t *testing.T) {
 	a.limit("/c", testLimit)
 	r := record(t, Options{})
 	r.untilUp()
-	for n := uint64(1); n <= 6; n++ {
+	for n := uint64(1); n <= 6; n++ { // 1, and then 5 more
 		a.start("/c", "leak", nil).killed()
 		r.until(fmt.Sprintf("kill %d", n), func(said []signal.Body) bool { return kills(said, a.path("/c")) == n })
 	}
@@ -240,9 +240,11 @@ func TestReal_ParallelKills(t *testing.T) {
 	}
 	all.Wait()
 	r.until("8 kills", func(said []signal.Body) bool { return kills(said, a.path("/c")) >= 8 })
-	r.until("the series of looks to end", func([]signal.Body) bool { return true })
-	if got := kills(r.all(), a.path("/c")); got != 8 {
-		t.Errorf("got %d kills, want 8", got)
+	// One more, so that whatever was still to come has come.
+	a.start("/c", "leak", nil).killed()
+	r.until("9 kills", func(said []signal.Body) bool { return kills(said, a.path("/c")) >= 9 })
+	if got := kills(r.all(), a.path("/c")); got != 9 {
+		t.Errorf("got %d kills, want 9", got)
 	}
 }
 
@@ -356,9 +358,6 @@ func TestReal_RemovedAtOnce(t *testing.T) {
 	if counted > n {
 		t.Errorf("counted %d, want at most %d", counted, n)
 	}
-	if entries := r.all(); len(entries) == 0 {
-		t.Error("nothing said")
-	}
 }
 
 func TestReal_InitPID(t *testing.T) {
@@ -391,8 +390,7 @@ func TestReal_KillsFromBeforeAreNoDelta(t *testing.T) {
 }
 
 func TestReal_CancelsAtOnce(t *testing.T) {
-	a := newArena(t)
-	_ = a
+	newArena(t)
 	r := record(t, Options{PollInterval: time.Hour})
 	r.untilUp()
 	if d := r.stop(); d > 100*time.Millisecond {
@@ -400,26 +398,10 @@ func TestReal_CancelsAtOnce(t *testing.T) {
 	}
 }
 
-// Where the kernel gives no watches, the tree is read again and again.
+// Where the kernel gives no inotify instance, the tree is read again and again.
 func TestReal_WithoutInotify(t *testing.T) {
 	a := newArena(t)
-	var all []int
-	defer func() {
-		for _, fd := range all {
-			_ = unix.Close(fd)
-		}
-	}()
-	for {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-		if errors.Is(err, unix.EMFILE) {
-			break
-		}
-		if err != nil || len(all) == 4096 {
-			t.Skipf("cannot use up the inotify instances: %v", err)
-		}
-		all = append(all, fd)
-	}
-	r := record(t, Options{RescanInterval: 20 * time.Millisecond})
+	r := record(t, Options{RescanInterval: 20 * time.Millisecond, noInotify: true})
 	r.untilUp()
 	for _, b := range r.all() {
 		if s, ok := b.(signal.SourceState); ok && !strings.Contains(s.Reason, "inotify") {

@@ -73,9 +73,10 @@ type loop struct {
 	scanSoon   bool
 	rootGone   bool
 
-	woke, wakerFired bool
-	sched            schedule
-	total            uint64 // the machine's count
+	woke      bool // something may have been killed
+	treeMoved bool // cgroups came or went
+	sched     schedule
+	total     uint64 // the machine's count
 }
 
 func (l *loop) close() {
@@ -147,8 +148,13 @@ func (l *loop) open() error {
 	if err != nil {
 		l.lesser("vmstat", err.Error())
 	}
-	if l.inotify, err = newInotify(); err != nil {
-		l.inotify, l.unwatched = nil, true
+	if l.opt.noInotify {
+		err = unix.EMFILE
+	} else {
+		l.inotify, err = newInotify()
+	}
+	if err != nil {
+		l.unwatched = true
 		l.lesser("inotify", fmt.Sprintf("inotify: %v: the tree is read again and again", err))
 	}
 	if hier.Version == 1 {
@@ -189,7 +195,7 @@ func (l *loop) start() error {
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: before})
 	}
-	l.sched.begin(time.Now(), l.opt.PollInterval, l.scanInterval())
+	l.sched.begin(time.Now(), l.files.hier.Version, l.opt.PollInterval, l.scanInterval())
 	l.up = true
 	l.state()
 	return l.ctx.Err()

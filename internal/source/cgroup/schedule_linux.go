@@ -14,18 +14,21 @@ import (
 
 const (
 	// minDrainGap is the least time between two takings of what the kernel
-	// has to tell, minCountGap that between two counts.
-	minDrainGap = 2 * time.Millisecond
-	minCountGap = time.Millisecond
+	// has to tell, quietDrainGap after one that told of no cgroup that came or
+	// went; minCountGap is that between two counts.
+	minDrainGap   = 2 * time.Millisecond
+	quietDrainGap = 10 * time.Millisecond
+	minCountGap   = time.Millisecond
 	// dutyShare bounds a count or a scan to one part in so many of the time.
 	dutyShare = 10
 	// quietGap is the least time between two counts that the machine's own
 	// count did not ask for.
 	quietGap = time.Second
 
-	// After a wake-up the machine's count is read each lookGap for denseFor,
-	// then each budgetGap for lookFor: the kernel wakes before it kills, and a
-	// v1 cgroup that is removed takes its counter along.
+	// After a wake-up the machine's count is read. On v1 that is not enough:
+	// the kernel wakes before it kills, and a cgroup that is removed takes its
+	// counter along. So it is read each lookGap for denseFor, then each
+	// budgetGap for lookFor. On v2 the kernel wakes again after the kill.
 	lookGap  = time.Millisecond
 	denseFor = 12 * time.Millisecond
 	lookFor  = 50 * time.Millisecond
@@ -54,24 +57,27 @@ func (b *budget) take(now time.Time) bool {
 
 // schedule says what is due.
 type schedule struct {
-	poll  time.Time // the machine's count
-	scan  time.Time // the tree
-	drain time.Time // not before
+	poll time.Time // the machine's count
+	scan time.Time // the tree
+	// Not before these inotify and the eventfds are asked.
+	drain, drainWaker time.Time
 
-	wake   time.Time // the last wake-up
-	look   time.Time // the next look at the machine's count for it; zero: none
-	budget budget
+	version int
+	wake    time.Time // the last wake-up
+	look    time.Time // the next look at the machine's count for it; zero: none
+	budget  budget
 
 	countWanted bool
 	countAt     time.Time
-	countFrom   time.Time // not before
+	countFrom   time.Time // the duty allows no count before
 	lastCount   time.Time
 	// owed is how many kills of the machine's count no cgroup explained yet.
 	owed  uint64
 	tries int
 }
 
-func (s *schedule) begin(now time.Time, poll, scan time.Duration) {
+func (s *schedule) begin(now time.Time, version int, poll, scan time.Duration) {
+	s.version = version
 	s.poll, s.scan, s.lastCount = now.Add(poll), now.Add(scan), now
 	s.budget = budget{saved: budgetMost * budgetGap, last: now}
 }
@@ -92,7 +98,10 @@ func (s *schedule) next() time.Time {
 }
 
 func (s *schedule) woken(now time.Time) {
-	s.wake, s.look = now, now
+	s.wake = now
+	if s.look.IsZero() || s.version == 1 {
+		s.look = now
+	}
 }
 
 // lookDue tells whether a look for a wake-up is due, and sets the next.
@@ -105,16 +114,27 @@ func (s *schedule) lookDue(now time.Time) bool {
 	case !s.budget.take(now):
 		s.look = now.Add(budgetGap)
 		return false
-	case since < denseFor:
+	case since < denseFor && s.version == 1:
 		s.look = now.Add(lookGap)
-	case since < lookFor:
+	case since < lookFor && s.version == 1, since < budgetGap:
 		s.look = now.Add(budgetGap)
 	default:
 		s.look = time.Time{}
 		// A limit can be reached without a kill: v2 counts that too.
-		s.countWanted = s.countWanted || now.Sub(s.lastCount) >= quietGap
+		s.wantCount(s.lastCount.Add(quietGap))
 	}
 	return true
+}
+
+// wantCount asks for a count at that time, or earlier where one is wanted
+// already.
+func (s *schedule) wantCount(at time.Time) {
+	if at.Before(s.countFrom) {
+		at = s.countFrom
+	}
+	if !s.countWanted || at.Before(s.countAt) {
+		s.countWanted, s.countAt = true, at
+	}
 }
 
 // countDue tells whether the counters are to be read now.
@@ -135,17 +155,18 @@ func (l *loop) wait() error {
 	l.now = time.Now()
 	fds := [3]unix.PollFd{{Fd: int32(l.cancel), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
 	until := l.sched.next()
-	if l.now.Before(l.sched.drain) {
-		if l.sched.drain.Before(until) {
-			until = l.sched.drain
+	ask := func(fd *unix.PollFd, its int, from time.Time) {
+		if !l.now.Before(from) {
+			fd.Fd = int32(its)
+		} else if from.Before(until) {
+			until = from
 		}
-	} else {
-		if l.inotify != nil {
-			fds[1].Fd = int32(l.inotify.fd)
-		}
-		if l.waker != nil {
-			fds[2].Fd = int32(l.waker.epfd)
-		}
+	}
+	if l.inotify != nil {
+		ask(&fds[1], l.inotify.fd, l.sched.drain)
+	}
+	if l.waker != nil {
+		ask(&fds[2], l.waker.epfd, l.sched.drainWaker)
 	}
 	timeout := unix.NsecToTimespec(max(0, until.Sub(l.now)).Nanoseconds())
 	n, err := unix.Ppoll(fds[:], &timeout, nil)
@@ -156,9 +177,21 @@ func (l *loop) wait() error {
 	if n <= 0 || fds[0].Revents != 0 {
 		return nil
 	}
-	l.sched.drain = l.now.Add(minDrainGap)
-	l.wakerFired = fds[2].Revents != 0
-	return l.drain()
+	if fds[2].Revents != 0 {
+		l.sched.drainWaker = l.now.Add(minDrainGap)
+		l.waker.drain()
+		l.woke = true
+	}
+	if fds[1].Revents == 0 {
+		return nil
+	}
+	l.treeMoved = false
+	err = l.drain()
+	l.sched.drain = l.now.Add(quietDrainGap)
+	if l.treeMoved {
+		l.sched.drain = l.now.Add(minDrainGap)
+	}
+	return err
 }
 
 // work does what is due.
@@ -189,8 +222,11 @@ func (l *loop) work() {
 func (l *loop) look() {
 	if l.vmstat == nil {
 		// Nothing says whether a count is worth it.
-		idle := l.now.Sub(l.sched.lastCount) >= l.opt.RescanInterval
-		l.sched.countWanted = l.sched.countWanted || !l.sched.look.IsZero() || idle
+		at := l.sched.lastCount.Add(l.opt.RescanInterval)
+		if !l.sched.look.IsZero() {
+			at = l.now
+		}
+		l.sched.wantCount(at)
 		return
 	}
 	total, ok := l.readTotal()
@@ -205,7 +241,7 @@ func (l *loop) look() {
 	l.say(signal.NodeCounters{OOMKill: added, Total: total})
 	l.sched.owed += added
 	l.sched.tries = 0
-	l.sched.countWanted, l.sched.countAt = true, l.sched.countFrom
+	l.sched.wantCount(l.now)
 }
 
 // countNow reads the counters. The kernel counts for the machine before it
@@ -217,14 +253,12 @@ func (l *loop) countNow() {
 	end := time.Now()
 	s.lastCount = end
 	s.countFrom = end.Add(max(minCountGap, dutyShare*end.Sub(l.now)))
-	s.countAt = s.countFrom
 	s.owed -= min(s.owed, found)
 	switch {
 	case s.owed == 0:
 	case s.tries < 2:
 		s.tries++
-		s.countWanted = true
-		s.countAt = s.countFrom.Add(time.Duration(s.tries) * budgetGap)
+		s.wantCount(s.countFrom.Add(time.Duration(s.tries) * budgetGap))
 	default:
 		// Not in any cgroup that is left, or in the root.
 		s.owed = 0
@@ -238,7 +272,9 @@ func (l *loop) scanNow() {
 	l.scan(l.tree.root)
 	end := time.Now()
 	l.sched.scan = end.Add(max(l.scanInterval(), dutyShare*end.Sub(l.now)))
-	l.sched.countWanted = l.sched.countWanted || !l.unwatched
+	if !l.unwatched {
+		l.sched.wantCount(end)
+	}
 }
 
 func (l *loop) scanInterval() time.Duration {
