@@ -61,6 +61,9 @@ type QueryError struct {
 // Error is the field and the reason.
 func (e *QueryError) Error() string { return e.Field + ": " + e.Reason }
 
+// BadQuery tells a reader that does not know this package that the query is to blame.
+func (e *QueryError) BadQuery() bool { return true }
+
 // Page is a part of a listing, newest first.
 type Page struct {
 	Deaths []death.Death

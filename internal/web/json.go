@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// listJSON serves GET /api/v1/deaths.
+func (h *handler) listJSON(w http.ResponseWriter, r *http.Request) {
+	q, err := h.query(r)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	page, err := h.Store.List(r.Context(), q)
+	if err != nil {
+		code, text := h.failed(r, err)
+		writeError(w, code, text)
+		return
+	}
+	answer := api.DeathsPage{Deaths: page.Deaths, Next: page.Next}
+	if answer.Deaths == nil {
+		answer.Deaths = []death.Death{}
+	}
+	h.writeJSON(w, r, answer)
+}
+
+// deathJSON serves GET /api/v1/deaths/{id}.
+func (h *handler) deathJSON(w http.ResponseWriter, r *http.Request) {
+	d, err := h.Store.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		code, text := h.failed(r, err)
+		writeError(w, code, text)
+		return
+	}
+	h.writeJSON(w, r, d)
+}
+
+// statusJSON serves GET /api/v1/status.
+func (h *handler) statusJSON(w http.ResponseWriter, r *http.Request) {
+	s := h.Status(r.Context())
+	if s.Sources == nil {
+		s.Sources = []api.SourceStatus{}
+	}
+	h.writeJSON(w, r, s)
+}
+
+// query reads the filters of a request.
+func (h *handler) query(r *http.Request) (api.Query, error) {
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return api.Query{}, fmt.Errorf("the address's parameters: %w", err)
+	}
+	return api.ParseQuery(v, h.Now())
+}
+
+// failed turns an error of the store into a status and a text for whoever asked.
+func (h *handler) failed(r *http.Request, err error) (int, string) {
+	var bad interface{ BadQuery() bool }
+	var none interface{ NotFound() bool }
+	switch {
+	case errors.As(err, &none) && none.NotFound():
+		return http.StatusNotFound, fmt.Sprintf("no death has the id %q; it may be past the retention", r.PathValue("id"))
+	case errors.As(err, &bad) && bad.BadQuery():
+		return http.StatusBadRequest, err.Error()
+	case r.Context().Err() != nil:
+		return http.StatusServiceUnavailable, "the request was given up"
+	}
+	h.log.Error("history not read", "path", r.URL.Path, "err", err)
+	return http.StatusInternalServerError, "the history cannot be read; the agent's log says why"
+}
+
+func (h *handler) writeJSON(w http.ResponseWriter, r *http.Request, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		h.log.Error("answer not encoded", "path", r.URL.Path, "err", err)
+		writeError(w, http.StatusInternalServerError, "the answer cannot be encoded; the agent's log says why")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	// An error here is the client's going away.
+	_, _ = io.Copy(w, io.MultiReader(bytes.NewReader(body), strings.NewReader("\n")))
+}
+
+// writeError answers with the API's form of an error.
+func writeError(w http.ResponseWriter, code int, text string) {
+	body, err := json.Marshal(api.Error{Error: text})
+	if err != nil {
+		body = []byte(`{"error":"unknown"}`) // cannot be: a string always encodes
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// notFound answers for paths that are not there: as JSON below /api/, as a
+// page elsewhere.
+func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
+	text := fmt.Sprintf("there is nothing at %s", visible(r.URL.Path))
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		writeError(w, http.StatusNotFound, text)
+		return
+	}
+	h.errorPage(w, r, http.StatusNotFound, text)
+}
+
+// healthy serves /-/healthy: the program runs and answers.
+func (h *handler) healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "healthy\n")
+}
+
+// ready serves /-/ready: whether any source is up, and a line for each.
+func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
+	ok, sources := h.Ready()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	verdict := "ready\n"
+	if !ok {
+		verdict = "not ready: no source is up\n"
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = io.WriteString(w, verdict)
+	for _, s := range sources {
+		fmt.Fprintln(w, sourceLine(s))
+	}
+}
+
+// sourceLine says in one line how a source is.
+func sourceLine(s api.SourceStatus) string {
+	line := string(s.Name) + ": "
+	switch {
+	case !s.Enabled:
+		return line + "off (by its flag)"
+	case s.Up:
+		line += "up"
+	default:
+		line += "down"
+	}
+	if s.Mode != "" {
+		line += " (" + visible(s.Mode) + ")"
+	}
+	if s.Reason != "" {
+		line += ": " + visible(s.Reason)
+	}
+	return line
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package web serves what is known: pages for people, the JSON API of package
+// api, its event stream, the metrics and the health checks. Everything is
+// rendered on the server from embedded templates; the pages work without
+// scripts and take nothing from elsewhere.
+//
+// Names of processes, cgroups and the like come from whoever runs them and
+// are hostile: templates escape them, and characters that one cannot see are
+// shown as escapes.
+//
+// The http.Server around the handler is the caller's. It needs
+// ReadHeaderTimeout 5 s, ReadTimeout 30 s, WriteTimeout 60 s (streams set
+// their own deadlines), IdleTimeout 2 min, MaxHeaderBytes 32 KiB, and
+// RegisterOnShutdown(Broker.Close), without which streams hold up Shutdown.
+package web
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// maxURL bounds a request's address, which holds the filters.
+const maxURL = 16 << 10
+
+// Store is what the pages read: the history. An error about an unknown id has
+// a method NotFound() bool that returns true; one about the query has
+// BadQuery() bool, and a text for whoever asked.
+type Store interface {
+	// List returns the newest deaths that q selects.
+	List(ctx context.Context, q api.Query) (Page, error)
+	// Get returns one death.
+	Get(ctx context.Context, id string) (death.Death, error)
+	// Since returns what q selects of the deaths that are new or amended
+	// after a sequence number, in order, and where to go on from.
+	Since(ctx context.Context, q api.Query, after int64) (entries []Entry, upTo int64, err error)
+}
+
+// Page is a part of a listing.
+type Page struct {
+	Deaths []death.Death
+	// Next is the cursor of the page that follows; empty on the last one.
+	Next string
+	// Seq is the sequence number up to which the page knows everything.
+	Seq int64
+}
+
+// Entry is a death with its sequence number, which rises with each new and
+// each amended death.
+type Entry struct {
+	Seq   int64
+	Death death.Death
+}
+
+// Options set up the handler. Store, Status, Ready and Broker must be there.
+type Options struct {
+	Store Store
+	// Status says how the program is doing.
+	Status func(context.Context) api.Status
+	// Ready says whether at least one source is up, and how each of them is.
+	Ready func() (bool, []api.SourceStatus)
+	// Broker tells of new deaths.
+	Broker *Broker
+	// Metrics serves TelemetryPath; nil leaves it out.
+	Metrics http.Handler
+	// TelemetryPath is "/metrics" when empty.
+	TelemetryPath string
+	// RoutePrefix is the path below which everything lives.
+	RoutePrefix string
+	// ExternalURL is how the outside reaches this; its path is what links
+	// begin with. Nil: RoutePrefix is.
+	ExternalURL *url.URL
+	Version     string
+	// Logger takes what goes wrong; nil discards.
+	Logger *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// handler is what the routes share.
+type handler struct {
+	Options
+	base    string // what links begin with; no slash at the end
+	log     *slog.Logger
+	pages   *pages
+	streams chan struct{} // one token for each open stream
+}
+
+// route is one path and what serves it.
+type route struct {
+	path    string
+	methods []string
+	serve   http.HandlerFunc
+}
+
+// New returns the handler for everything. It panics when the embedded
+// templates are broken, which a test rules out.
+func New(o Options) http.Handler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.TelemetryPath == "" {
+		o.TelemetryPath = "/metrics"
+	}
+	h := &handler{Options: o, log: o.Logger, streams: make(chan struct{}, maxStreams)}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	prefix := cleanPrefix(o.RoutePrefix)
+	h.base = prefix
+	if o.ExternalURL != nil {
+		h.base = cleanPrefix(o.ExternalURL.Path)
+	}
+	h.pages = newPages(h.base, o.Now)
+
+	mux := http.NewServeMux()
+	for _, r := range h.routes() {
+		mux.Handle(r.path, only(r.methods, r.serve))
+	}
+	if prefix == "" {
+		return h.guard(mux)
+	}
+	outer := http.NewServeMux()
+	outer.Handle(prefix+"/", http.StripPrefix(prefix, mux))
+	outer.Handle("/{$}", http.RedirectHandler(h.base+"/", http.StatusFound))
+	outer.HandleFunc("/", h.notFound)
+	return h.guard(outer)
+}
+
+// routes is everything that is served.
+func (h *handler) routes() []route {
+	get := []string{http.MethodGet, http.MethodHead}
+	routes := []route{
+		{"/{$}", get, h.listPage},
+		{"/deaths/{id}", get, h.deathPage},
+		{"/assets/{file}", get, h.pages.serveAsset},
+		{api.PathDeaths, get, h.listJSON},
+		{api.PathDeaths + "/{id}", get, h.deathJSON},
+		{api.PathStream, []string{http.MethodGet}, h.stream},
+		{api.PathStatus, get, h.statusJSON},
+		{"/-/healthy", get, h.healthy},
+		{"/-/ready", get, h.ready},
+		{"/", get, h.notFound},
+	}
+	if h.Metrics != nil {
+		routes = append(routes, route{h.TelemetryPath, get, h.Metrics.ServeHTTP})
+	}
+	return routes
+}
+
+// cleanPrefix makes "" or "/a/b" of a path.
+func cleanPrefix(p string) string {
+	if p = strings.Trim(p, "/"); p == "" {
+		return ""
+	}
+	return "/" + p
+}
+
+// only refuses other methods.
+func only(methods []string, next http.HandlerFunc) http.HandlerFunc {
+	allow := strings.Join(methods, ", ")
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, m := range methods {
+			if r.Method == m {
+				next(w, r)
+				return
+			}
+		}
+		w.Header().Set("Allow", allow)
+		writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("method %s: want %s", r.Method, allow))
+	}
+}
+
+// policy lets a page have its own style, script and image, talk to its own
+// server, and nothing else.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// guard sets what every answer carries and bounds what a request may be.
+func (h *handler) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		head := w.Header()
+		head.Set("Content-Security-Policy", policy)
+		head.Set("X-Content-Type-Options", "nosniff")
+		head.Set("Referrer-Policy", "no-referrer")
+		head.Set("X-Frame-Options", "DENY")
+		head.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if len(r.RequestURI) > maxURL {
+			writeError(w, http.StatusRequestURITooLong, fmt.Sprintf("the address has %d bytes: want at most %d", len(r.RequestURI), maxURL))
+			return
+		}
+		if r.Body != nil {
+			r.Body = http.MaxBytesReader(w, r.Body, 0) // nothing here takes a body
+		}
+		next.ServeHTTP(w, r)
+	})
+}
