@@ -71,6 +71,7 @@ type caseFile struct {
 	groupCgroup string // whose flag it is
 	invocation  *invocation
 	countedOnly bool
+	weighed     bool // stands for a counter's rise, though its cgroup was not told
 
 	killer        *death.Killer
 	killerRuntime bool

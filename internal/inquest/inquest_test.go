@@ -416,6 +416,33 @@ func TestInquest_HiddenAndCollateral(t *testing.T) {
 	}
 }
 
+// TestInquest_MemoryComesBack: the next victim may have the number of the
+// last one's memory, and is no sharer of it.
+func TestInquest_MemoryComesBack(t *testing.T) {
+	sc := &scene{}
+	sigs := sources(sc, "tracepoint")
+	for i := range 3 {
+		v := task(100+i, "leak", leftPath, false)
+		v.MM = 77
+		trigger := v
+		if i == 2 {
+			trigger = task(101, "leak", leftPath, false)
+		}
+		for _, b := range oomKill(v, trigger, level(leftPath, 40*mib, 40*mib)) {
+			sigs = append(sigs, sc.sig("tracepoint", b))
+		}
+	}
+	ds := play(t, New(Options{}), sigs...)
+	if len(ds) != 3 {
+		t.Fatalf("deaths = %d, want 3\n%s", len(ds), sketch(ds))
+	}
+	for _, d := range ds {
+		if len(d.Processes) != 1 || d.OOMKills() != 1 {
+			t.Errorf("got:\n%s", sketch([]death.Death{d}))
+		}
+	}
+}
+
 func TestInquest_AlreadyDyingIsNoDeath(t *testing.T) {
 	sc := &scene{}
 	v := task(100, "app", leftPath, true)
@@ -620,5 +647,47 @@ func TestInquest_MemoryIsBounded(t *testing.T) {
 	q.Tick(q.now)
 	if got := q.Stats(); got.OpenCases > 100 || got.EarlySettled == 0 {
 		t.Errorf("open cases = %d, settled early = %d", got.OpenCases, got.EarlySettled)
+	}
+}
+
+// TestInquest_PlacedByCount: a victim whose cgroup no source could tell is
+// placed by the one counter that rose, and is not counted twice.
+func TestInquest_PlacedByCount(t *testing.T) {
+	lost := task(100, "leak", "", false)
+	for _, tc := range []struct {
+		name   string
+		risen  []string
+		placed string
+	}{
+		{"one cgroup", []string{leftPath}, leftPath},
+		{"two cgroups, one victim each", []string{leftPath, rightPth}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			sigs := sources(sc, "tracepoint", "cgroup")
+			for i, path := range tc.risen {
+				v := lost
+				v.PID, v.TID, v.MM = 100+i, 100+i, uint64(i+1)
+				for _, b := range oomKill(v, v) {
+					sigs = append(sigs, sc.sig("tracepoint", b))
+				}
+				sigs = append(sigs, sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: path}, OOMKill: 1}))
+			}
+			sigs = append(sigs, sc.sig("cgroup", signal.NodeCounters{OOMKill: uint64(len(tc.risen))}))
+			ds := play(t, q, sigs...)
+			if len(ds) != len(tc.risen) {
+				t.Fatalf("deaths = %d, want %d\n%s", len(ds), len(tc.risen), sketch(ds))
+			}
+			for _, d := range ds {
+				if d.OOM.TaskMemcg != tc.placed {
+					t.Errorf("placed in %q, want %q", d.OOM.TaskMemcg, tc.placed)
+				}
+			}
+			q.Tick(q.now.Add(time.Minute))
+			if n := q.Stats().Unattributed; n != 0 {
+				t.Errorf("unattributed = %d, want 0", n)
+			}
+		})
 	}
 }

@@ -204,36 +204,87 @@ func (q *Inquest) audit() {
 		paths = append(paths, p)
 	}
 	sort.Strings(paths) // the same signals give the same deaths in the same order
+	var short []string
 	for _, p := range paths {
 		a := q.ledger.accounts[p]
 		if q.now.Sub(a.changed) < q.opts.Patience {
 			continue
 		}
-		q.auditCgroup(p, a)
-		if a.explained > a.counted {
+		switch {
+		case a.missing() > 0:
+			short = append(short, p)
+		case a.explained > a.counted:
 			a.counted, a.explained, a.doubles = 0, 0, 0 // counted before we looked, or not readable
 		}
 		if a.gone && q.now.Sub(a.changed) > q.opts.TombstoneTTL {
 			delete(q.ledger.accounts, p)
 		}
 	}
+	q.placeByCount(short)
+	for _, p := range short {
+		q.auditCgroup(p, q.ledger.accounts[p])
+	}
+	q.auditNode()
+}
+
+func (q *Inquest) auditNode() {
 	n := &q.ledger.node
 	if !q.ledger.nodeKnown || q.now.Sub(n.changed) < q.opts.Patience+time.Second {
 		return
 	}
-	if n.counted > n.explained+n.doubles {
-		q.stats.Unattributed += n.counted - n.explained - n.doubles
-	}
+	q.stats.Unattributed += n.missing()
 	n.counted, n.explained, n.doubles = 0, 0, 0
+}
+
+// missing is what was counted and not explained.
+func (a *account) missing() uint64 {
+	if a.counted <= a.explained+a.doubles {
+		return 0
+	}
+	return a.counted - a.explained - a.doubles
+}
+
+// placeByCount finds the cgroups of victims whose own source could not tell
+// it (tracefs, a log without its report): a cgroup's counter rose for a kill
+// that nobody placed. With one such cgroup it is settled; with more, each
+// victim is told where it may have lived, and none is counted twice.
+func (q *Inquest) placeByCount(short []string) {
+	var lost []*caseFile
+	for _, c := range q.cases {
+		if c.oomKilled && c.taskMemcg == "" && !c.recovered && !c.weighed {
+			lost = append(lost, c)
+		}
+	}
+	for _, p := range short {
+		a := q.ledger.accounts[p]
+		for range a.missing() {
+			if len(lost) == 0 {
+				return
+			}
+			c := lost[0]
+			lost = lost[1:]
+			a.explained++
+			c.weighed = true
+			if len(short) == 1 {
+				q.place(c, signal.Cgroup{ID: a.sample.ID, Path: p})
+				if len(c.chain) == 0 {
+					c.chain = a.sample.Chain
+				}
+				c.note(a.signal, "placed by count: the oom_kill counter of %s rose for a kill that no source placed", death.Printable(p))
+			} else {
+				c.note(a.signal, "it may have lived in any of %d cgroups whose oom_kill counters rose then", len(short))
+			}
+			q.touch(c)
+		}
+	}
 }
 
 // auditCgroup makes deaths of what a cgroup counted and nobody saw.
 func (q *Inquest) auditCgroup(path string, a *account) {
-	if a.counted <= a.explained+a.doubles {
+	made := min(a.missing(), maxBorn)
+	if made == 0 {
 		return
 	}
-	missing := a.counted - a.explained - a.doubles
-	made := min(missing, maxBorn)
 	a.explained += made
 	q.ledger.node.explained += made
 	q.ledger.node.changed = q.now

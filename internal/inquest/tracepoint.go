@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -74,7 +75,14 @@ func (k *kernelKills) expire(now time.Time) {
 func (q *Inquest) markVictim(s signal.Signal, b signal.MarkVictim) {
 	ids := [2]int{b.Victim.PID, b.Victim.TID}
 	if p := q.dead.find(ids[:]...); p != nil && !p.marked && q.near(p, s) {
-		q.tellMarked(p, s, b)
+		if p.Fate.ByOOMKiller() {
+			q.tellMarked(p, s, b)
+			return
+		}
+		if p.owner != nil {
+			q.takeBack(p) // it was no bystander: the OOM killer chose it
+		}
+		q.marked(s, b)
 		return
 	}
 	pid := b.Victim.PID
@@ -90,6 +98,14 @@ func (q *Inquest) markVictim(s signal.Signal, b signal.MarkVictim) {
 	}
 	delete(q.kernel.sent, pid)
 	q.marked(s, b)
+}
+
+// takeBack removes from a case a process that was put there by mistake.
+func (q *Inquest) takeBack(p *process) {
+	c := p.owner
+	c.procs = slices.DeleteFunc(c.procs, func(o *process) bool { return o == p })
+	p.owner = nil
+	q.touch(c)
 }
 
 // marked makes a death of a victim that was truly killed.
@@ -392,8 +408,8 @@ func (q *Inquest) byTheWay(b signal.Kill) (*caseFile, death.Fate, string) {
 	}
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if q.now.Sub(c.touched) > oneBreath {
-			continue
+		if q.now.Sub(c.touched) > oneBreath || (c.triggerTID != 0 && c.triggerTID != or(b.Sender.TID, b.Sender.PID)) {
+			continue // the same task kills the victim and all that share its memory
 		}
 		for _, p := range c.procs {
 			if c.oomKilled && p.mm == b.Target.MM && p.PID != b.Target.PID {

@@ -32,9 +32,11 @@ func shapes() map[string]shape {
 // TestAgent_ContainerLimit is S1 without an engine: a container's first
 // process grows over the container's limit.
 func TestAgent_ContainerLimit(t *testing.T) {
+	quiet(t)
 	r := start(t, everything)
 	for name, sh := range shapes() {
 		t.Run(name, func(t *testing.T) {
+			r := r.on(t)
 			tree := oomtest.New(t)
 			id, uid := oomtest.ContainerID(name), oomtest.PodUID(name)
 			box := tree.Cgroup(sh.container(sh.pod("burstable", uid), id), oomtest.Limit(32*mib))
@@ -108,14 +110,16 @@ func TestAgent_InvisibleKill(t *testing.T) {
 // TestAgent_PodLimit is S15 with two containers, and with one whose limit is
 // the pod's.
 func TestAgent_PodLimit(t *testing.T) {
+	quiet(t)
 	r := start(t, everything)
 	for name, sh := range shapes() {
 		t.Run(name+"/two containers", func(t *testing.T) {
+			r := r.on(t)
 			tree := oomtest.New(t)
 			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.Limit(48*mib))
 			left := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.ContainerID("left")), oomtest.Limit(40*mib))
 			right := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"2")), oomtest.ContainerID("right")), oomtest.Limit(40*mib))
-			still := left.Start(oomtest.Load{Comm: []byte("still"), Bytes: 24 * mib, OOMScoreAdj: ptr(-500)})
+			still := left.Start(oomtest.Load{Comm: []byte("still"), Bytes: 24 * mib})
 			still.Go()
 			r.poll(func() error {
 				if still.All[0].Ended(0) {
@@ -123,7 +127,7 @@ func TestAgent_PodLimit(t *testing.T) {
 				}
 				return nil
 			})
-			p, _ := right.Run(oomtest.Load{Comm: []byte("greedy"), Rate: 200 * mib})
+			p, _ := right.Run(oomtest.Load{Comm: []byte("greedy"), Rate: 200 * mib, OOMScoreAdj: ptr(900)})
 			r.one(right.Path, func(d *death.Death) error {
 				if d.OOM == nil || d.OOM.LimitBytes == nil || len(d.Processes) == 0 {
 					return fmt.Errorf("limit or process missing")
@@ -133,14 +137,15 @@ func TestAgent_PodLimit(t *testing.T) {
 			})
 		})
 		t.Run(name+"/one container", func(t *testing.T) {
+			r := r.on(t)
 			tree := oomtest.New(t)
 			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(40*mib))
 			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(40*mib))
 			// The pause process, a neighbour in the pod's cgroup, tips the pod over first.
 			pause := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("pause"))).
-				Start(oomtest.Load{Comm: []byte("pause"), Bytes: 2 * mib, OOMScoreAdj: ptr(-900)})
+				Start(oomtest.Load{Comm: []byte("pause"), Bytes: 2 * mib})
 			pause.Go()
-			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky")})
+			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky"), OOMScoreAdj: ptr(900)})
 			r.one(box.Path, func(d *death.Death) error {
 				if d.OOM == nil || len(d.Processes) == 0 {
 					return fmt.Errorf("process missing")
@@ -154,6 +159,7 @@ func TestAgent_PodLimit(t *testing.T) {
 
 // TestAgent_HigherLimits: kubepods, a QoS group, a slice, a unit.
 func TestAgent_HigherLimits(t *testing.T) {
+	quiet(t)
 	r := start(t, everything)
 	uid, id := oomtest.PodUID("high"), oomtest.ContainerID("high")
 	for _, tc := range []struct {
@@ -169,6 +175,7 @@ func TestAgent_HigherLimits(t *testing.T) {
 		{"inside a container", "docker/" + id + "/app", "docker/" + id + "/app", death.OOMAncestorLimit, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			r := r.on(t)
 			tree := oomtest.New(t)
 			limited := tree.Cgroup(tc.limited, oomtest.Limit(32*mib))
 			box := limited
@@ -215,6 +222,7 @@ func TestAgent_SharedMemoryAndSharers(t *testing.T) {
 	r := start(t, everything)
 	tree := oomtest.New(t)
 	t.Run("shmem", func(t *testing.T) {
+		r := r.on(t)
 		box := tree.Cgroup("docker/"+oomtest.ContainerID("shmem"), oomtest.Limit(32*mib))
 		p, _ := box.Run(oomtest.Load{Comm: []byte("shm"), Shared: true})
 		r.one(box.Path, func(d *death.Death) error {
@@ -228,6 +236,7 @@ func TestAgent_SharedMemoryAndSharers(t *testing.T) {
 		})
 	})
 	t.Run("sharers", func(t *testing.T) {
+		r := r.on(t)
 		box := tree.Cgroup("docker/"+oomtest.ContainerID("sharers"), oomtest.Limit(48*mib))
 		p, _ := box.Run(oomtest.Load{Comm: []byte("app"), Sharers: 2})
 		truth := []int{}
@@ -303,6 +312,7 @@ func TestAgent_Counts(t *testing.T) {
 			before := nodeKills(t)
 			tree := oomtest.New(t)
 			t.Run("100 sequential", func(t *testing.T) {
+				r := r.on(t)
 				box := tree.Cgroup("docker/"+oomtest.ContainerID("seq"), oomtest.Limit(24*mib))
 				for range 100 {
 					box.Run(oomtest.Load{Comm: []byte("seq")})
@@ -310,6 +320,7 @@ func TestAgent_Counts(t *testing.T) {
 				r.exactly(box.Path, 100, distinct)
 			})
 			t.Run("50 parallel", func(t *testing.T) {
+				r := r.on(t)
 				boxes := make([]*oomtest.Cgroup, 50)
 				loads := make([]*oomtest.Process, 50)
 				for i := range boxes {
@@ -332,6 +343,7 @@ func TestAgent_Counts(t *testing.T) {
 				}
 			})
 			t.Run("removed at once", func(t *testing.T) {
+				r := r.on(t)
 				if tc.blind {
 					return // the next subtest's audit still counts these out
 				}

@@ -31,6 +31,7 @@ func TestAgent_GroupKill(t *testing.T) {
 		{"at the pod's limit", 48 * mib, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			r := r.on(t)
 			if tc.podLimit > 0 {
 				tree.Cgroup(pod, oomtest.Limit(tc.podLimit))
 			}

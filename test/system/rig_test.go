@@ -86,6 +86,13 @@ func start(t *testing.T, change func(*agent.Options)) *rig {
 	return r
 }
 
+// on is the same rig for a subtest.
+func (r *rig) on(t *testing.T) *rig {
+	sub := *r
+	sub.t = t
+	return &sub
+}
+
 // everything leaves the options as they are.
 func everything(*agent.Options) {}
 
