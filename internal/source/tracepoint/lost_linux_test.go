@@ -96,7 +96,9 @@ func TestTracefs_CleansUp(t *testing.T) {
 	before := names(t, instances)
 	// One was left behind by a process that is no more, one is not ours, one
 	// is of a process that lives.
-	dead := start(t, newTree(t), "exit3", "ghost", nil)
+	g := newTree(t).child("ghost", 0)
+	t.Cleanup(g.remove)
+	dead := start(t, g, "exit3", "ghost", nil)
 	dead.word()
 	dead.end()
 	mine := map[string]bool{

@@ -66,6 +66,26 @@ func (p procfs) read(dir, name string) []byte {
 	return b
 }
 
+// threads returns the ids of a process's threads, most of them at most.
+func (p procfs) threads(pid, most int) []int {
+	f, err := os.Open(p.roots.ProcPath(strconv.Itoa(pid), "task"))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(most)
+	if err != nil {
+		return nil
+	}
+	var tids []int
+	for _, n := range names {
+		if tid, err := strconv.Atoi(n); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids
+}
+
 // parseTaskCgroup finds the memory cgroup in /proc/PID/cgroup, lines of
 // HIERARCHY:CONTROLLERS:PATH (cgroups(7)). A path above the reader's own
 // cgroup namespace is no path below the root, and so not known.

@@ -3,11 +3,11 @@
 package tracepoint
 
 import (
+	"embed"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"math"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,16 +17,22 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
+// The incidents are part of the binary: it also runs alone, in a machine with
+// another kernel.
+//
+//go:embed testdata/*.txtar
+var incidents embed.FS
+
 // archive returns the files of one of testdata's incidents; hexadecimal
 // lines, one a record, are read by hexLines.
 func archive(t testing.TB, name string) map[string]string {
 	t.Helper()
-	a, err := txtar.ParseFile(filepath.Join("testdata", name))
+	b, err := incidents.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := make(map[string]string)
-	for _, f := range a.Files {
+	for _, f := range txtar.Parse(b).Files {
 		files[f.Name] = string(f.Data)
 	}
 	return files

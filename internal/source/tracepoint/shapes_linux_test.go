@@ -29,9 +29,20 @@ func TestRun_GroupKill(t *testing.T) {
 				t.Errorf("chain = %+v, want oom_group on %s alone", m.Chain, leaf.path)
 			}
 		}
-		marks, _ := w.marks()
-		if marks[greedy.pid()] != 1 || marks[modest.pid()] != 1 {
-			t.Errorf("marks = %d, %d, want each process once", marks[greedy.pid()], marks[modest.pid()])
+		// A process is marked again only by another of its threads.
+		threads := make(map[int]int)
+		for _, s := range w.all() {
+			m, ok := s.Body.(signal.MarkVictim)
+			if !ok {
+				continue
+			}
+			threads[m.Victim.TID]++
+			if pid := m.Victim.PID; m.Victim.Cgroup.Path == leaf.path && pid != greedy.pid() && pid != modest.pid() {
+				t.Errorf("mark of %d, want %d and %d", pid, greedy.pid(), modest.pid())
+			}
+			if threads[m.Victim.TID] > 1 {
+				t.Errorf("thread %d was marked %d times, want once", m.Victim.TID, threads[m.Victim.TID])
+			}
 		}
 	})
 }

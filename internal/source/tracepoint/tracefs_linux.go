@@ -45,7 +45,10 @@ func openTracefs(opts Options, why error) (watcher, error) {
 		t.reason += "; programs cannot be loaded: " + why.Error()
 	}
 	if err := t.open(); err != nil {
-		if errors.Is(err, os.ErrPermission) {
+		switch {
+		case confidential(opts.Roots):
+			err = fmt.Errorf("kernel is locked down (lockdown=confidentiality), nothing can be traced: %w", err)
+		case errors.Is(err, os.ErrPermission):
 			err = fmt.Errorf("needs root's rights on the tracing files: %w", err)
 		}
 		return nil, errors.Join(err, t.close())

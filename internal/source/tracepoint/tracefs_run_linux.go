@@ -16,8 +16,12 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// maxKnown bounds the targets of SIGKILL that are remembered for their mark.
-const maxKnown = 1024
+// maxKnown bounds the threads that are remembered for their mark, maxThreads
+// those of one process.
+const (
+	maxKnown   = 4096
+	maxThreads = 256
+)
 
 func (t *tracefs) run(ctx context.Context, emit func(signal.Signal)) error {
 	defer t.interrupt(ctx)()
@@ -103,7 +107,7 @@ func (t *tracefs) take(e entry, clock host.BootClock, emit func(signal.Signal)) 
 	case nil:
 		return
 	case signal.Kill:
-		v.Target = mergeVictim(v.Target, t.proc.lookup(v.Target.TID), signal.Task{})
+		v.Target = mergeVictim(v.Target, t.proc.lookup(v.Target.TID), t.recall(v.Target.TID, e.ns))
 		v.Sender = merge(v.Sender, t.proc.lookup(v.Sender.TID), signal.Task{})
 		t.remember(v.Target, e.ns)
 		body = v
@@ -121,9 +125,14 @@ type known struct {
 	ns   uint64
 }
 
+// remember keeps a target by its thread, and by the others of its process: in
+// a group kill a victim that is half gone is marked again by another thread.
 func (t *tracefs) remember(task signal.Task, ns uint64) {
-	if len(t.known) >= maxKnown {
+	if len(t.known)+maxThreads >= maxKnown {
 		clear(t.known)
+	}
+	for _, tid := range t.proc.threads(task.PID, maxThreads) {
+		t.known[tid] = known{task, ns}
 	}
 	t.known[task.TID] = known{task, ns}
 }
@@ -132,7 +141,6 @@ func (t *tracefs) remember(task signal.Task, ns uint64) {
 // be other tasks with the same id.
 func (t *tracefs) recall(tid int, ns uint64) signal.Task {
 	k, ok := t.known[tid]
-	delete(t.known, tid)
 	if !ok || ns-k.ns > uint64(time.Second) {
 		return signal.Task{}
 	}
