@@ -47,18 +47,18 @@ func (r *Record) setPriority(prio uint64) {
 	r.Facility, r.Level = int(prio>>3), int(prio&7)
 }
 
-// number reads decimal digits from the front of b.
+// number reads decimal digits from the front of b: up to 19, which a uint64
+// holds whatever they are.
 func number(b []byte) (n uint64, rest []byte, ok bool) {
 	i := 0
-	for i < len(b) && b[i]-'0' < 10 {
-		d := uint64(b[i] - '0')
-		if n > (1<<64-1-d)/10 {
-			return 0, b, false
-		}
-		n = n*10 + d
+	for i < len(b) && isDigit(b[i]) {
+		n = n*10 + uint64(b[i]-'0')
 		i++
 	}
-	return n, b[i:], i > 0
+	if i == 0 || i > 19 {
+		return 0, b, false
+	}
+	return n, b[i:], true
 }
 
 func isDigit(c byte) bool { return c-'0' < 10 }

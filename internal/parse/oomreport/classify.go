@@ -48,7 +48,7 @@ func classify(text []byte) (lineKind, whose, []byte) {
 	text = numbered(text)
 	k, w, rest := lineOther, whose{}, text
 	// All the words below may be the name of the process that asks.
-	asks := bytes.Index(text[:min(len(text), maxComm+len(invokedMask))], []byte(invokedMask))
+	asks := invokedAt(text)
 	if asks >= 0 && asks <= taskComm {
 		return lineInvoked, w, text
 	}
@@ -89,6 +89,25 @@ func classify(text []byte) (lineKind, whose, []byte) {
 		k = lineInvoked
 	}
 	return k, w, rest
+}
+
+// invokedAt finds where a name ends and " invoked oom-killer: gfp_mask="
+// begins; -1: nowhere. It goes by the hyphen, which few lines have.
+func invokedAt(text []byte) int {
+	const hyphen = len(" invoked oom")
+	window := text[:min(len(text), maxComm+hyphen+1)]
+	for from := hyphen; from < len(window); {
+		i := bytes.IndexByte(window[from:], '-')
+		if i < 0 {
+			return -1
+		}
+		from += i
+		if has(text[from-hyphen:], invokedMask) {
+			return from - hyphen
+		}
+		from++
+	}
+	return -1
 }
 
 // classifyMessage looks at lines that begin with the OOM killer's message.
@@ -136,25 +155,26 @@ func has(b []byte, prefix string) bool {
 	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
 }
 
-// number reads a decimal number, with a sign perhaps.
+// number reads a decimal number, with a sign perhaps: up to 18 digits, which
+// an int64 holds whatever they are.
 func number(b []byte) (n int64, rest []byte, ok bool) {
+	i := 0
 	neg := len(b) > 1 && b[0] == '-'
 	if neg {
-		b = b[1:]
+		i = 1
 	}
-	i := 0
+	first := i
 	for i < len(b) && b[i]-'0' < 10 {
-		d := int64(b[i] - '0')
-		if n > (1<<63-1-d)/10 {
-			return 0, b, false
-		}
-		n = n*10 + d
+		n = n*10 + int64(b[i]-'0')
 		i++
+	}
+	if i == first || i-first > 18 {
+		return 0, b, false
 	}
 	if neg {
 		n = -n
 	}
-	return n, b[i:], i > 0
+	return n, b[i:], true
 }
 
 // pid reads a process id: positive and within an int32.

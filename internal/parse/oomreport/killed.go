@@ -59,29 +59,35 @@ func parseKilled(w whose, b []byte) (killLine, bool) {
 	return kl, true
 }
 
-// commEnd finds the bracket that ends a name at the front of b.
+// commEnd finds the bracket that ends a name at the front of b: the last one,
+// unless something was pasted behind the line, or the line was cut.
 func commEnd(b []byte) int {
 	end := bytes.LastIndexByte(b, ')')
-	if end >= 0 && ends(b[end+1:]) {
+	if end < 0 || follows(b[end+1:], false) {
 		return end
 	}
-	// Something was pasted behind the line.
-	for _, s := range []string{") total-vm:", "), UID ", ") vsz:"} {
-		if i := bytes.LastIndex(b, []byte(s)); i >= 0 {
+	for _, s := range followers() {
+		if i := bytes.LastIndex(b, []byte(")"+s)); i >= 0 {
 			return i
 		}
+	}
+	if follows(b[end+1:], true) {
+		return end
 	}
 	return -1
 }
 
-// ends tells whether b may follow a name in a kill line, which may be cut.
-func ends(b []byte) bool {
-	for _, s := range []string{" total-vm:", " vsz:", ", UID "} {
-		if has(b, s) || len(b) < len(s) && s[:len(b)] == string(b) {
+// followers are what the kernel prints behind a name in a kill line.
+func followers() [3]string { return [3]string{" total-vm:", " vsz:", ", UID "} }
+
+// follows tells whether b goes on as behind a name, or is cut while it does.
+func follows(b []byte, cut bool) bool {
+	for _, s := range followers() {
+		if has(b, s) || cut && len(b) < len(s) && s[:len(b)] == string(b) {
 			return true
 		}
 	}
-	return len(bytes.TrimRight(b, " .")) == 0
+	return cut && len(bytes.TrimRight(b, " .")) == 0
 }
 
 // figures reads " total-vm:NkB, anon-rss:NkB, ..." and stops at what it does
