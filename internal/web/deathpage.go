@@ -4,8 +4,10 @@ package web
 
 import (
 	"cmp"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +52,13 @@ const maxTasks = 200
 
 // deathPage serves GET /deaths/{id}.
 func (h *handler) deathPage(w http.ResponseWriter, r *http.Request) {
+	// The place in the stream first: an amendment right after is then news.
+	_, newest, err := h.Store.Since(r.Context(), api.Query{Limit: 1}, math.MaxInt64)
+	if err != nil {
+		code, text := h.failed(r, err)
+		h.errorPage(w, r, code, text)
+		return
+	}
 	d, err := h.Store.Get(r.Context(), r.PathValue("id"))
 	if err != nil {
 		code, text := h.failed(r, err)
@@ -57,7 +66,7 @@ func (h *handler) deathPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := deathView{frame: h.frame(r, who(&d)), D: &d, Cause: d.Cause.Info(), Delay: d.ObservedAt.Sub(d.Time), OOMKills: d.OOMKills()}
-	v.Live, v.Watch = h.base+api.PathStream, d.ID
+	v.Live, v.Watch = h.base+api.PathStream+"?"+lastIDParameter+"="+strconv.FormatInt(newest, 10), d.ID
 	v.Evidence = slices.Clone(d.Evidence)
 	slices.SortStableFunc(v.Evidence, func(a, b death.Evidence) int { return a.Time.Compare(b.Time) })
 	v.Columns = columnsOf(d.Processes)

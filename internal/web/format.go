@@ -63,6 +63,16 @@ func hidden(r rune) bool {
 		unicode.IsSpace(r) && r != ' '
 }
 
+// fieldValue is s for a field of a form, without what a field cannot hold.
+func fieldValue(s string) string {
+	return strings.Map(func(r rune) rune {
+		if hidden(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
 // size shows bytes in the unit that suits them.
 func size(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}

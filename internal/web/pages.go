@@ -29,6 +29,7 @@ func newPages(base string, now func() time.Time) *pages {
 		"deathURL": func(id string) string { return base + "/deaths/" + url.PathEscape(id) },
 		"jsonURL":  func(id string) string { return base + api.PathDeaths + "/" + url.PathEscape(id) },
 		"show":     func(v any) string { return visible(fmt.Sprint(v)) },
+		"field":    fieldValue,
 		"size":     size,
 		"grouped":  grouped[int64],
 		"number":   func(n int) string { return grouped(n) },
