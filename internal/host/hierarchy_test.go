@@ -155,3 +155,25 @@ func TestHierarchy_String(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParsers(f *testing.F) {
+	for _, s := range []string{
+		"pgfault 12\noom_kill 7\n", "Name:\tx\nNSpid:\t4711\t1\n", "CapEff:\t000001fffeffffff\n", "pid:[4026531836]", "oom_kill ", "pid:[]", "NSpid:",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := parseVMStatOOMKill([]byte(text)); err != nil && n != 0 {
+			t.Error("vmstat: both a number and an error")
+		}
+		if ids, err := parseNSpid(text); err != nil && ids != nil {
+			t.Error("NSpid: both ids and an error")
+		}
+		if n, err := parseNSLink(text); err != nil && n != 0 {
+			t.Error("link: both a number and an error")
+		}
+		if c, err := parseCapEff(text); err != nil && c != 0 {
+			t.Error("CapEff: both a set and an error")
+		}
+	})
+}

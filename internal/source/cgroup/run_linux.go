@@ -77,6 +77,7 @@ type loop struct {
 	treeMoved bool // cgroups came or went
 	sched     schedule
 	total     uint64 // the machine's count
+	emitting  time.Duration
 }
 
 func (l *loop) close() {
@@ -214,8 +215,10 @@ func (l *loop) readTotal() (uint64, bool) {
 }
 
 func (l *loop) say(b signal.Body) {
-	now := time.Now().UTC()
+	start := time.Now()
+	now := start.UTC()
 	l.emit(signal.Signal{Time: now, Observed: now, Source: death.SourceCgroup, Body: b})
+	l.emitting += time.Since(start)
 }
 
 // lesser notes, once for each kind, why the source does less than it could.

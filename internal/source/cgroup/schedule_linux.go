@@ -17,7 +17,7 @@ const (
 	// has to tell, quietDrainGap after one that told of no cgroup that came or
 	// went; minCountGap is that between two counts.
 	minDrainGap   = 2 * time.Millisecond
-	quietDrainGap = 10 * time.Millisecond
+	quietDrainGap = 20 * time.Millisecond
 	minCountGap   = time.Millisecond
 	// dutyShare bounds a count or a scan to one part in so many of the time.
 	dutyShare = 10
@@ -120,8 +120,9 @@ func (s *schedule) lookDue(now time.Time) bool {
 		s.look = now.Add(budgetGap)
 	default:
 		s.look = time.Time{}
-		// A limit can be reached without a kill: v2 counts that too.
-		s.wantCount(s.lastCount.Add(quietGap))
+		if s.version == 2 { // it counts limits reached without a kill too
+			s.wantCount(s.lastCount.Add(quietGap))
+		}
 	}
 	return true
 }
@@ -249,10 +250,10 @@ func (l *loop) look() {
 func (l *loop) countNow() {
 	s := &l.sched
 	s.countWanted = false
-	found := l.count()
-	end := time.Now()
-	s.lastCount = end
-	s.countFrom = end.Add(max(minCountGap, dutyShare*end.Sub(l.now)))
+	var found uint64
+	took := l.timed(func() { found = l.count() })
+	s.lastCount = time.Now()
+	s.countFrom = s.lastCount.Add(max(minCountGap, dutyShare*took))
 	s.owed -= min(s.owed, found)
 	switch {
 	case s.owed == 0:
@@ -269,12 +270,19 @@ func (l *loop) countNow() {
 // changes, else to be sure.
 func (l *loop) scanNow() {
 	l.scanSoon = false
-	l.scan(l.tree.root)
+	took := l.timed(func() { l.scan(l.tree.root) })
 	end := time.Now()
-	l.sched.scan = end.Add(max(l.scanInterval(), dutyShare*end.Sub(l.now)))
+	l.sched.scan = end.Add(max(l.scanInterval(), dutyShare*took))
 	if !l.unwatched {
 		l.sched.wantCount(end)
 	}
+}
+
+// timed returns how long do took, without what emit waited: that is no work.
+func (l *loop) timed(do func()) time.Duration {
+	start, emitting := time.Now(), l.emitting
+	do()
+	return time.Since(start) - (l.emitting - emitting)
 }
 
 func (l *loop) scanInterval() time.Duration {
