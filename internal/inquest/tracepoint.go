@@ -90,6 +90,9 @@ func (q *Inquest) markVictim(s signal.Signal, b signal.MarkVictim) {
 		pid = b.Victim.TID
 	}
 	if _, killed := q.kernel.sent[pid]; !killed {
+		if p := q.dead.find(pid); p != nil && p.marked && q.near(p, s) {
+			return // another thread of it
+		}
 		if len(q.kernel.marked) < maxPending {
 			q.kernel.marked[pid] = pendingMark{s, b, q.now}
 		}

@@ -80,7 +80,8 @@ type Figures struct {
 }
 
 // MarkVictim is the tracepoint oom:mark_victim: the kernel chose this task,
-// or found that it is dying already. It comes once per process.
+// or found that it is dying already. It comes once per thread that is marked,
+// which is one for most processes.
 type MarkVictim struct {
 	Victim Task `json:"victim"`
 	// Trigger is the current task: who asked for memory.

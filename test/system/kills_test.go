@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
@@ -139,11 +140,11 @@ func TestAgent_PodLimit(t *testing.T) {
 		t.Run(name+"/one container", func(t *testing.T) {
 			r := r.on(t)
 			tree := oomtest.New(t)
-			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(40*mib))
-			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(40*mib))
+			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(96*mib))
+			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(96*mib))
 			// The pause process, a neighbour in the pod's cgroup, tips the pod over first.
 			pause := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("pause"))).
-				Start(oomtest.Load{Comm: []byte("pause"), Bytes: 2 * mib})
+				Start(oomtest.Load{Comm: []byte("pause"), Bytes: oomtest.Idle})
 			pause.Go()
 			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky"), OOMScoreAdj: ptr(900)})
 			r.one(box.Path, func(d *death.Death) error {
@@ -229,7 +230,8 @@ func TestAgent_SharedMemoryAndSharers(t *testing.T) {
 			if len(d.Processes) == 0 || d.Processes[0].ShmemRSSBytes == nil {
 				return fmt.Errorf("shmem figure missing")
 			}
-			if n := *d.Processes[0].ShmemRSSBytes; n < 16*mib || n > 33*mib {
+			// In the virtual machine the program itself lies on a tmpfs and counts too.
+			if n := *d.Processes[0].ShmemRSSBytes; n < 16*mib || n > 64*mib {
 				return fmt.Errorf("shmem_rss_bytes = %d, want most of 32 MiB", n)
 			}
 			return all(is("pid", d.Processes[0].PID, p.PID), is("cause", d.Cause, death.OOMContainerLimit))
@@ -297,6 +299,10 @@ func TestAgent_KillsOfOthersAreNoDeaths(t *testing.T) {
 // TestAgent_Counts holds sequential and parallel kills, and cgroups removed at
 // once, against the kernel's own counters.
 func TestAgent_Counts(t *testing.T) {
+	sequential, parallel, removed := 100, 50, 20
+	if testing.Short() { // an emulated machine takes half a second for each
+		sequential, parallel, removed = 20, 10, 5
+	}
 	for _, tc := range []struct {
 		name  string
 		setup func(*agent.Options)
@@ -311,18 +317,18 @@ func TestAgent_Counts(t *testing.T) {
 			r := start(t, tc.setup)
 			before := nodeKills(t)
 			tree := oomtest.New(t)
-			t.Run("100 sequential", func(t *testing.T) {
+			t.Run("sequential", func(t *testing.T) {
 				r := r.on(t)
 				box := tree.Cgroup("docker/"+oomtest.ContainerID("seq"), oomtest.Limit(24*mib))
-				for range 100 {
+				for range sequential {
 					box.Run(oomtest.Load{Comm: []byte("seq")})
 				}
-				r.exactly(box.Path, 100, distinct)
+				r.exactly(box.Path, sequential, distinct)
 			})
-			t.Run("50 parallel", func(t *testing.T) {
+			t.Run("parallel", func(t *testing.T) {
 				r := r.on(t)
-				boxes := make([]*oomtest.Cgroup, 50)
-				loads := make([]*oomtest.Process, 50)
+				boxes := make([]*oomtest.Cgroup, parallel)
+				loads := make([]*oomtest.Process, parallel)
 				for i := range boxes {
 					boxes[i] = tree.Cgroup(fmt.Sprintf("docker/%s", oomtest.ContainerID(fmt.Sprint("par", i))), oomtest.Limit(24*mib))
 					loads[i] = boxes[i].Start(oomtest.Load{Comm: []byte("par")})
@@ -336,18 +342,14 @@ func TestAgent_Counts(t *testing.T) {
 						t.Fatalf("the kernel counted %d in %s, want 1", n, boxes[i].Path)
 					}
 				}
-				for i := range boxes {
-					r.one(boxes[i].Path, func(d *death.Death) error {
-						return is("pids", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{loads[i].PID}))
-					})
-				}
+				r.poll(func() error { return placed(r, boxes, loads, tc.blind) })
 			})
 			t.Run("removed at once", func(t *testing.T) {
 				r := r.on(t)
 				if tc.blind {
 					return // the next subtest's audit still counts these out
 				}
-				for i := range 20 {
+				for i := range removed {
 					box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint("gone", i)), oomtest.Limit(16*mib))
 					p, _ := box.Run(oomtest.Load{Comm: []byte("gone")})
 					box.Remove()
@@ -359,6 +361,29 @@ func TestAgent_Counts(t *testing.T) {
 			r.balanced(before)
 		})
 	}
+}
+
+// placed wants each load to be the victim of exactly one death, and that in
+// its own cgroup; where the source is blind, also in none.
+func placed(r *rig, boxes []*oomtest.Cgroup, loads []*oomtest.Process, blind bool) error {
+	at := map[int][]string{}
+	for d, err := range r.client.All(r.t.Context(), api.Query{Since: r.began}) {
+		if err != nil {
+			return err
+		}
+		for _, pid := range pidsOf(&d, death.FateVictim) {
+			at[pid] = append(at[pid], cgroupOf(&d))
+		}
+	}
+	for i, l := range loads {
+		switch got := at[l.PID]; {
+		case len(got) != 1:
+			return fmt.Errorf("pid %d is the victim of %d deaths, want 1", l.PID, len(got))
+		case got[0] != boxes[i].Path && (!blind || got[0] != ""):
+			return fmt.Errorf("pid %d died in %q, want %q", l.PID, got[0], boxes[i].Path)
+		}
+	}
+	return nil
 }
 
 func distinct(ds []death.Death) error {
