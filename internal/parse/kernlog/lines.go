@@ -54,26 +54,29 @@ func (l *Lines) Feed(line []byte) (Record, bool) {
 	}
 	rec := unknown(body)
 	kind := l.frame(&rec)
-	if kind == frameNone && l.raw && len(body) < len(line) {
+	indented := len(body) < len(line)
+	if kind == frameNone && l.raw && indented {
 		return Record{}, false
 	}
 	l.raw = rec.HasSeq
-	if rec.Facility > 0 {
-		kind = frameForeign
-	}
-	// journalctl indents the further lines of one program's message.
-	if l.logged && l.other && (kind == frameNone || kind == frameKernel && len(body) < len(line)) {
-		kind = frameForeign
-	}
-	if kind == frameForeign {
+	if rec.Facility > 0 || l.others(kind, indented) {
 		l.logged, l.other = true, true
 		l.Foreign++
 		return rec, false
 	}
-	l.logged = l.logged || kind == frameLogged
-	l.other = false
+	// journalctl -o short-monotonic looks like dmesg; a tag with a process in
+	// it is somebody's, and so are the lines without framing behind it.
+	l.other = kind == frameKernel && tagged(rec.Text)
+	l.logged = l.logged || l.other || kind == frameLogged
 	rec.Bare = kind == frameNone
 	return rec, true
+}
+
+// others tells whether a line is another program's: it says so, or it is one
+// of the further lines of that program's message, which journalctl indents.
+func (l *Lines) others(kind frame, indented bool) bool {
+	return kind == frameForeign ||
+		l.logged && l.other && (kind == frameNone || kind == frameKernel && indented)
 }
 
 // unquote takes the marks of a quoting mail and indentation off. The 0x1e is
@@ -157,35 +160,24 @@ func (l *Lines) angle(rec *Record) frame {
 	return frameKernel
 }
 
-// levelled takes what dmesg -x puts first ("kern  :err   : "), and the
-// template "warning|kernel[-]|[secs] text" of some vendors' syslog.
+// levelled takes what dmesg -x puts first ("kern  :err   : "), or a vendor's
+// template.
 func (l *Lines) levelled(rec *Record) frame {
 	b := rec.Text
 	i := bytes.IndexAny(b[:min(len(b), 12)], ":|")
 	if i <= 0 {
 		return frameNone
 	}
-	word := string(bytes.TrimRight(b[:i], " ")) // no allocation: compared only
 	if b[i] == '|' {
-		tag, rest, ok := bytes.Cut(b[i+1:], []byte{'|'})
-		lvl := index(levels[:], word)
-		if !ok || lvl < 0 && word != "warning" || !isKernelTag(tag) || len(rest) == 0 {
-			return frameNone
-		}
-		rec.Text, rec.Level = rest, lvl
-		if word == "warning" {
-			rec.Level = 4
-		}
-		l.stamped(rec)
-		return frameLogged
+		return l.template(rec, b[:i], b[i+1:])
 	}
-	fac := index(facilities[:], word)
 	j := bytes.IndexByte(b[i+1:], ':')
-	if fac < 0 || j <= 0 || j > 8 {
+	if j <= 0 || j > 8 {
 		return frameNone
 	}
-	lvl := index(levels[:], string(bytes.TrimRight(b[i+1:i+1+j], " ")))
-	if lvl < 0 {
+	fac := index(facilities[:], bytes.TrimRight(b[:i], " "))
+	lvl := index(levels[:], bytes.TrimRight(b[i+1:i+1+j], " "))
+	if fac < 0 || lvl < 0 {
 		return frameNone
 	}
 	rec.Facility, rec.Level, rec.Text = fac, lvl, oneSpace(b[i+2+j:])
@@ -198,15 +190,31 @@ func (l *Lines) levelled(rec *Record) frame {
 	return frameKernel
 }
 
+// template takes "warning|kernel[-]|[secs] text", as some vendors' syslog
+// writes it.
+func (l *Lines) template(rec *Record, word, rest []byte) frame {
+	lvl := index(levels[:], word)
+	if string(word) == "warning" {
+		lvl = 4
+	}
+	tag, rest, ok := bytes.Cut(rest, []byte{'|'})
+	if !ok || lvl < 0 || !isKernelTag(tag) || len(rest) == 0 {
+		return frameNone
+	}
+	rec.Text, rec.Level = rest, lvl
+	l.stamped(rec)
+	return frameLogged
+}
+
 // The names of util-linux's dmesg, in the order of their numbers.
 var (
 	facilities = [...]string{"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"}
 	levels     = [...]string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
 )
 
-func index(names []string, word string) int {
+func index(names []string, word []byte) int {
 	for i, n := range names {
-		if n == word {
+		if n == string(word) {
 			return i
 		}
 	}

@@ -210,6 +210,15 @@ func TestLines_NextLinesOfOthers(t *testing.T) {
 	}
 }
 
+func TestLines_NextLinesInShortMonotonic(t *testing.T) {
+	var l Lines
+	for _, line := range []string{"[   12.345678] h app[1]: first", "                        " + text, "   [   12.345678] " + text} {
+		if rec, ok := l.Feed([]byte(line)); ok && string(rec.Text) == text {
+			t.Errorf("%q: taken as the kernel's", line)
+		}
+	}
+}
+
 func TestLines_PropertiesOfRawRecords(t *testing.T) {
 	var l Lines
 	for _, line := range []string{"6,1,2,-;a", " SUBSYSTEM=pci"} {

@@ -11,15 +11,12 @@ import (
 // T, a comma for the point (which it reports), no fraction, no zone, or a
 // zone as Z, +00:00, +0000 or +00.
 func (l *Lines) iso(b []byte) (t time.Time, rest []byte, comma, ok bool) {
-	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' {
+	y, mon, day, ok := isoDate(b)
+	if !ok {
 		return t, b, false, false
 	}
-	y1, ok1 := two(b)
-	y2, ok2 := two(b[2:])
-	mon, ok3 := two(b[5:])
-	day, ok4 := two(b[8:])
-	h, m, s, ok5 := clock(b[11:])
-	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || mon < 1 || mon > 12 || day < 1 || day > 31 {
+	h, m, s, ok := clock(b[11:])
+	if !ok {
 		return t, b, false, false
 	}
 	rest = b[19:]
@@ -33,8 +30,21 @@ func (l *Lines) iso(b []byte) (t time.Time, rest []byte, comma, ok bool) {
 	if !zoned {
 		loc = l.location()
 	}
-	t = time.Date(y1*100+y2, time.Month(mon), day, h, m, s, int(frac), loc).Add(-offset).UTC()
+	t = time.Date(y, mon, day, h, m, s, int(frac), loc).Add(-offset).UTC()
 	return t, rest, comma, true
+}
+
+// isoDate reads "2024-01-07T"; a whole stamp has 19 bytes.
+func isoDate(b []byte) (y int, mon time.Month, day int, ok bool) {
+	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' {
+		return 0, 0, 0, false
+	}
+	y1, ok1 := two(b)
+	y2, ok2 := two(b[2:])
+	m, ok3 := two(b[5:])
+	day, ok4 := two(b[8:])
+	ok = ok1 && ok2 && ok3 && ok4 && m >= 1 && m <= 12 && day >= 1 && day <= 31
+	return y1*100 + y2, time.Month(m), day, ok
 }
 
 // zone reads Z, +00:00, +0000 or +00; ok is false when there is none.
@@ -78,7 +88,13 @@ func (l *Lines) dated(b []byte) (t time.Time, rest []byte, ok bool) {
 	if t, rest, _, ok := l.iso(after); ok && after[10] == ' ' {
 		return t, zoneName(rest), true
 	}
-	day, after, ok := number(after)
+	return l.monthDay(month(word), after)
+}
+
+// monthDay reads "8 14:05:27[.123456]" behind a month; 0: one of an unknown
+// language.
+func (l *Lines) monthDay(mon time.Month, b []byte) (t time.Time, rest []byte, ok bool) {
+	day, after, ok := number(b)
 	if !ok || day < 1 || day > 31 || len(after) < 10 || after[0] != ' ' {
 		return t, b, false
 	}
@@ -91,7 +107,7 @@ func (l *Lines) dated(b []byte) (t time.Time, rest []byte, ok bool) {
 	if len(rest) > 1 && rest[0] == '.' && isDigit(rest[1]) {
 		frac, rest = fraction(rest[1:])
 	}
-	if mon := month(word); mon != 0 && !l.Now.IsZero() {
+	if mon != 0 && !l.Now.IsZero() {
 		t = l.lastYear(mon, int(day), h, m, s, frac)
 	}
 	return t, rest, true

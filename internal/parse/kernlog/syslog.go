@@ -87,6 +87,13 @@ func hostTag(b []byte) (tag, text []byte, ok bool) {
 	return rest[:i], oneSpace(rest[i+1:]), true
 }
 
+// tagged tells whether text begins with a tag that names a process, "app[1]: ".
+func tagged(text []byte) bool {
+	tag, _, ok := hostTag(text)
+	n := len(tag)
+	return ok && n > 3 && tag[n-1] == ']' && isDigit(tag[n-2])
+}
+
 // isKernelTag tells whether a syslog tag is the kernel's. It has no process:
 // "kernel[123]" is somebody who calls himself so.
 func isKernelTag(tag []byte) bool {

@@ -46,49 +46,68 @@ func classify(text []byte) (lineKind, whose, []byte) {
 		return lineOther, whose{}, text
 	}
 	text = numbered(text)
-	k, w, rest := lineOther, whose{}, text
 	// All the words below may be the name of the process that asks.
 	asks := invokedAt(text)
 	if asks >= 0 && asks <= taskComm {
-		return lineInvoked, w, text
+		return lineInvoked, whose{}, text
 	}
+	if len(text) > 0 && (text[0] == 'M' || text[0] == 'O' || text[0] == 'K') {
+		if k, w, rest := classifyMessage(text); k != lineOther {
+			return k, w, rest
+		}
+	} else if k, rest := classifyWord(text); k != lineOther {
+		return k, whose{}, rest
+	}
+	if asks > 0 {
+		return lineInvoked, whose{}, text
+	}
+	return lineOther, whose{}, text
+}
+
+// classifyWord looks at the lines that begin with their own word.
+func classifyWord(text []byte) (lineKind, []byte) {
 	if len(text) == 0 {
-		return k, w, text
+		return lineOther, text
 	}
 	switch text[0] {
-	case 'M', 'O', 'K':
-		k, w, rest = classifyMessage(text)
 	case 'T':
-		switch {
-		case has(text, "Task in /"), has(text, "Task in ") && len(text) == 8:
-			k = lineTaskIn
-		case has(text, "Tasks in "):
-			k = lineTasksIn
-		case has(text, "Tasks state"):
-			k = lineTable
-		}
+		return classifyTasks(text), text
 	case 'o':
+		const reaped = "oom_reaper: reaped process "
 		switch {
 		case has(text, "oom-kill:"):
-			k = lineSummary
+			return lineSummary, text
 		case has(text, "oom_kill_process: "):
-			k = lineSuppressed
-		case has(text, "oom_reaper: reaped process "):
-			k, rest = lineReaped, text[len("oom_reaper: reaped process "):]
+			return lineSuppressed, text
+		case has(text, reaped):
+			return lineReaped, text[len(reaped):]
 		}
 	case 'm', 's', 'k':
-		if has(text, "memory: usage ") || has(text, "memory+swap: usage ") || has(text, "swap: usage ") || has(text, "kmem: usage ") {
-			k = lineUsage
+		for _, w := range [...]string{"memory: usage ", "memory+swap: usage ", "swap: usage ", "kmem: usage "} {
+			if has(text, w) {
+				return lineUsage, text
+			}
 		}
 	case '[':
-		if in := bytes.TrimLeft(text[1:], " "); has(in, "pid ") && bytes.HasSuffix(text[:min(len(text), 200)], []byte(" name")) {
-			k = lineHeader
+		if has(bytes.TrimLeft(text[1:], " "), "pid ") && bytes.HasSuffix(bytes.TrimRight(text, " "), []byte(" name")) {
+			return lineHeader, text
 		}
 	}
-	if k == lineOther && asks > 0 {
-		k = lineInvoked
+	return lineOther, text
+}
+
+// classifyTasks tells the lines about tasks apart. The kernel may break the
+// first of them behind "Task in ", before a long path.
+func classifyTasks(text []byte) lineKind {
+	switch {
+	case has(text, "Task in /"), string(text) == "Task in ":
+		return lineTaskIn
+	case has(text, "Tasks in "):
+		return lineTasksIn
+	case has(text, "Tasks state"):
+		return lineTable
 	}
-	return k, w, rest
+	return lineOther
 }
 
 // invokedAt finds where a name ends and " invoked oom-killer: gfp_mask="

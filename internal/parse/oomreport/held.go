@@ -78,21 +78,27 @@ func (h *held) unmarked(rec *kernlog.Record) bool {
 	if len(t) == 0 || has(t, "...") || has(t, "(...") {
 		return false
 	}
-	switch h.kind {
-	case lineKilled:
+	if h.kind == lineKilled {
 		return rec.Bare && h.rewrap(t)
+	}
+	return h.open() && (rec.Bare || t[0] == '/' || t[0] == ',' || t[0] == ':' || has(t, " are going to be killed"))
+}
+
+// open tells whether the line cannot have been at its end.
+func (h *held) open() bool {
+	text := h.line.text
+	switch h.kind {
 	case lineSummary:
 		var s summary
-		body, glued := unglue(h.line.text)
+		body, glued := unglue(text)
 		s.tail(body)
-		return s.pid == 0 && len(glued) == 0 && (rec.Bare || t[0] == '/' || t[0] == ',')
+		return s.pid == 0 && len(glued) == 0
 	case lineStats:
-		end := h.line.text[len(h.line.text)-1]
-		return end != ':' && !bytes.HasSuffix(h.line.text, []byte("KB")) && (rec.Bare || t[0] == '/' || t[0] == ':')
-	case lineTasksIn:
-		return rec.Bare || t[0] == '/' || has(t, " are going")
+		return text[len(text)-1] != ':' && !bytes.HasSuffix(text, []byte("KB"))
+	case lineTaskIn:
+		return !bytes.Contains(text, []byte(" killed as a result of limit of /"))
 	}
-	return rec.Bare && !bytes.Contains(h.line.text, []byte(" killed as a result of limit of /"))
+	return true // a whole lineTasksIn is not held
 }
 
 // add appends a piece.

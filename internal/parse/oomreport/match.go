@@ -99,8 +99,7 @@ func (p *Parser) limited(now moment) bool {
 
 // complete fills in what the context says of the killed process.
 func (r *report) complete(k *Kill) {
-	sum := r.sum.pid == k.PID
-	if sum {
+	if r.sum.pid == k.PID {
 		k.TaskMemcg = r.sum.taskMemcg
 		if k.UID == nil {
 			k.UID = r.sum.uid
@@ -108,21 +107,8 @@ func (r *report) complete(k *Kill) {
 	} else if r.taskIn && r.sum.pid == 0 && !k.Group && (r.chosen == 0 || r.chosen == k.PID) {
 		k.TaskMemcg = r.rep.TaskMemcg
 	}
-	row := r.table.find(k.PID)
-	if row == nil {
-		return
-	}
-	if k.UID == nil && r.table.has[colUID] {
-		uid := row.vals[colUID]
-		k.UID = &uid
-	}
-	if adj := row.vals[colAdj]; k.OOMScoreAdj == nil && r.table.has[colAdj] && adj >= -1000 && adj <= 1000 {
-		n := int(adj)
-		k.OOMScoreAdj = &n
-	}
-	// Some 5.4 kernels print bytes and call them kB; the table has bytes.
-	if b := row.vals[colPgtables]; k.PgtablesBytes != nil && r.table.has[colPgtables] && b > 0 && *k.PgtablesBytes == b<<10 {
-		k.PgtablesBytes = &b
+	if row := r.table.find(k.PID); row != nil {
+		r.table.complete(k, row)
 	}
 }
 
@@ -183,37 +169,28 @@ func (p *Parser) group(dst []Event, rec *kernlog.Record) []Event {
 // note takes the lines that are no kill.
 func (p *Parser) note(dst []Event, rec *kernlog.Record, kind lineKind, rest []byte) []Event {
 	n := &Note{Origin: originOf(rec), Text: bounded(rec.Text, maxText)}
-	var comm []byte
 	ok := true
 	switch kind {
 	case lineUnkillable:
 		n.Kind = NoteUnkillable
-		if r := p.newest(rec.Caller); r != nil && !r.done && !r.gap && r.context {
-			n.ReportID, r.done = r.id, true
-		}
+		p.unkillable(rec, n)
 	case lineExiting:
 		n.Kind = NoteAlreadyExiting
-		n.PID, comm, ok = pidComm(rest, " is already exiting")
-		for _, r := range p.reports {
-			if ok && !r.done && r.sum.pid == n.PID && r.compatible(rec.Caller) {
-				n.ReportID, r.done = r.id, true
-			}
+		if ok = n.process(rest, " is already exiting"); ok {
+			p.exiting(rec, n)
 		}
 	case lineSharer:
 		n.Kind = NoteSharer
-		n.PID, comm, ok = pidComm(rest, " sharing same memory")
+		ok = n.process(rest, " sharing same memory")
 		if r := p.newest(rec.Caller); r != nil && !r.gap {
 			n.ReportID = r.id
 		}
 	case lineSuppressed:
 		n.Kind = NoteSuppressed
-		c, after, isNum := number(numbered(rec.Text)[len("oom_kill_process: "):])
-		ok = isNum && has(after, " callbacks suppressed") && c > 0 && c < 1<<31
-		n.Count = int(c)
+		ok = n.callbacks(numbered(rec.Text))
 	case lineReaped:
 		n.Kind = NoteReaped
-		if n.PID, comm, ok = pidComm(rest, ", now anon-rss:"); ok {
-			n.Comm = string(comm)
+		if ok = n.process(rest, ", now anon-rss:"); ok {
 			dst = p.reaped(dst, momentOf(rec), n)
 		}
 	}
@@ -221,8 +198,37 @@ func (p *Parser) note(dst []Event, rec *kernlog.Record, kind lineKind, rest []by
 		p.Malformed++
 		return dst
 	}
-	n.Comm = string(comm)
 	return append(dst, n)
+}
+
+// process reads "P (c)" before mark.
+func (n *Note) process(b []byte, mark string) bool {
+	p, comm, ok := pidComm(b, mark)
+	n.PID, n.Comm = p, string(comm)
+	return ok
+}
+
+// callbacks reads "oom_kill_process: N callbacks suppressed".
+func (n *Note) callbacks(b []byte) bool {
+	c, after, ok := number(b[len("oom_kill_process: "):])
+	n.Count = int(c)
+	return ok && has(after, " callbacks suppressed") && c > 0 && c < 1<<31
+}
+
+// unkillable ends a report without a victim.
+func (p *Parser) unkillable(rec *kernlog.Record, n *Note) {
+	if r := p.newest(rec.Caller); r != nil && !r.done && !r.gap && r.context {
+		n.ReportID, r.done = r.id, true
+	}
+}
+
+// exiting takes the report's victim back: it was dying already.
+func (p *Parser) exiting(rec *kernlog.Record, n *Note) {
+	for _, r := range p.reports {
+		if !r.done && r.sum.pid == n.PID && r.compatible(rec.Caller) {
+			n.ReportID, r.done = r.id, true
+		}
+	}
 }
 
 // reaped notes whose memory the reaper took. Where a report lacks its kill

@@ -86,20 +86,9 @@ func (p *Parser) gathering() bool {
 
 // line takes a record that may matter.
 func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, rest []byte) []Event {
-	if p.held.kind != lineOther {
-		switch p.held.next(rec, kind, &p.Dropped) {
-		case heldJoined:
-			return dst
-		case heldEnds:
-			dst = p.finish(dst)
-		case heldWaits:
-			if kind.held() {
-				dst = p.finish(dst)
-			}
-		}
-	}
-	if rec.Fragment && !kind.begins() {
-		return dst // of a line that was not kept
+	dst, joined := p.goesOn(dst, rec, kind)
+	if joined || rec.Fragment && !kind.begins() {
+		return dst // the latter is of a line that was not kept
 	}
 	if kind.held() {
 		p.held.start(rec, kind)
@@ -108,19 +97,38 @@ func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, 
 		}
 		return dst
 	}
-	if kind == lineKilled {
-		kl, ok := parseKilled(w, rest)
-		if !kl.whole && !rec.HasSeq {
-			p.held.start(rec, kind)
-			return dst
-		}
-		if !ok {
-			p.Malformed++
-			return dst
-		}
-		return p.killed(dst, rec, &kl)
+	if kind != lineKilled {
+		return p.message(dst, rec, kind, rest)
 	}
-	return p.message(dst, rec, kind, rest)
+	kl, ok := parseKilled(w, rest)
+	switch {
+	case !kl.whole && !rec.HasSeq:
+		p.held.start(rec, kind)
+		return dst
+	case !ok:
+		p.Malformed++
+		return dst
+	}
+	return p.killed(dst, rec, &kl)
+}
+
+// goesOn looks whether a record goes on with the line that is held, and ends
+// that line if it does not.
+func (p *Parser) goesOn(dst []Event, rec *kernlog.Record, kind lineKind) (_ []Event, joined bool) {
+	if p.held.kind == lineOther {
+		return dst, false
+	}
+	switch p.held.next(rec, kind, &p.Dropped) {
+	case heldJoined:
+		return dst, true
+	case heldWaits:
+		if !kind.held() && kind != lineKilled {
+			return dst, false
+		}
+		// There is room for one.
+	case heldEnds:
+	}
+	return p.finish(dst), false
 }
 
 // message takes a record that is a line by itself.

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coroner-dev/coroner/internal/parse/kernlog"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/parse/kernlog"
 )
 
 // brief says in one line what an event tells.

@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coroner-dev/coroner/internal/parse/kernlog"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/parse/kernlog"
 )
 
 // publicTruth is the JSON beside each log of testdata/kmsg-public (README.md

@@ -136,6 +136,22 @@ func (t *table) find(p int) *row {
 	return nil
 }
 
+// complete fills in what the row of a killed process says of it.
+func (t *table) complete(k *Kill, r *row) {
+	if k.UID == nil && t.has[colUID] {
+		uid := r.vals[colUID]
+		k.UID = &uid
+	}
+	if adj := r.vals[colAdj]; k.OOMScoreAdj == nil && t.has[colAdj] && adj >= -1000 && adj <= 1000 {
+		n := int(adj)
+		k.OOMScoreAdj = &n
+	}
+	// Some 5.4 kernels print bytes and call them kB; the table has bytes.
+	if b := r.vals[colPgtables]; k.PgtablesBytes != nil && t.has[colPgtables] && b > 0 && *k.PgtablesBytes == b<<10 {
+		k.PgtablesBytes = &b
+	}
+}
+
 // tasks gives the table as the API shows it.
 func (t *table) tasks() []death.Task {
 	if len(t.rows) == 0 {

@@ -14,10 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
-	"github.com/google/go-cmp/cmp"
 )
 
 // fakeDevice is a log that a test writes.
