@@ -53,9 +53,9 @@ func TestPrune_ByAge(t *testing.T) {
 
 func TestPrune_BySizeTakesTheOldestAndShrinksTheFile(t *testing.T) {
 	ctx := context.Background()
-	const limit = 4 << 20
+	const limit = 1 << 20
 	s := open(t, "", Options{MaxBytes: limit})
-	for n := range 400 {
+	for n := range 120 {
 		d := sample(n)
 		d.Evidence[0].Text = strings.Repeat("filler and evidence ", 1500) // 30 KB
 		put(t, s, d)
@@ -79,7 +79,7 @@ func TestPrune_BySizeTakesTheOldestAndShrinksTheFile(t *testing.T) {
 	}
 	got := ids(t, s, Query{Limit: 1000})
 	for i, id := range got {
-		if want := sample(399 - i).ID; id != want {
+		if want := sample(119 - i).ID; id != want {
 			t.Fatalf("death %d from the newest is %q, want %q", i, id, want)
 		}
 	}

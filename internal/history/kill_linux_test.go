@@ -150,7 +150,7 @@ func TestOpen_WithoutTheRights(t *testing.T) {
 func TestStore_Concurrent(t *testing.T) {
 	everywhere(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
-		const writers, each = 4, 50
+		const writers, each = 4, 15
 		var wg sync.WaitGroup
 		for w := range writers {
 			wg.Go(func() {
