@@ -175,7 +175,7 @@ type Dropped struct {
 	Text  uint64 // pieces of lines
 }
 
-// The bounds of what a Parser holds: about 2 MiB at worst.
+// The bounds of what a Parser holds: about 6 MiB at worst.
 const (
 	maxReports = 8    // reports kept open
 	maxTasks   = 4096 // rows of one table; four times what fits the default log buffer
