@@ -15,7 +15,7 @@ import (
 
 // logFlags add --log.level and --log.format, as Prometheus' programs have them.
 func logFlags(c *cobra.Command) func() *slog.Logger {
-	cfg := &promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: c.ErrOrStderr()}
+	cfg := &promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Style: promslog.GoKitStyle, Writer: c.ErrOrStderr()}
 	_ = cfg.Level.Set("info")
 	_ = cfg.Format.Set("logfmt")
 	c.Flags().Var(named{cfg.Level, "level"}, "log.level", "only log messages of this severity or above: debug, info, warn, error")

@@ -25,6 +25,8 @@ var (
 // usageError is a mistake in the command line: exit code 2.
 type usageError struct{ error }
 
+func (u usageError) Unwrap() error { return u.error }
+
 // hinted is an error with the remedy.
 type hinted struct {
 	error
@@ -69,7 +71,7 @@ tracepoints, cgroup counters - and gives each death one verdict with its evidenc
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Annotations:   map[string]string{},
-		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.PersistentPreRun = func(*cobra.Command, []string) { root.Annotations[reached] = "yes" }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
