@@ -27,14 +27,7 @@ import (
 const Memory = ":memory:"
 
 // ErrNotFound is returned by Get for a death that the history does not have.
-var ErrNotFound error = notFoundError{}
-
-type notFoundError struct{}
-
-func (notFoundError) Error() string { return "no such death" }
-
-// NotFound tells a reader that does not know this package what is the matter.
-func (notFoundError) NotFound() bool { return true }
+var ErrNotFound = errors.New("no such death")
 
 // Options set up a Store. The zero value keeps everything for ever.
 type Options struct {

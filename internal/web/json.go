@@ -68,9 +68,8 @@ func (h *handler) query(r *http.Request) (api.Query, error) {
 // failed turns an error of the store into a status and a text for whoever asked.
 func (h *handler) failed(r *http.Request, err error) (int, string) {
 	var bad interface{ BadQuery() bool }
-	var none interface{ NotFound() bool }
 	switch {
-	case errors.As(err, &none) && none.NotFound():
+	case errors.Is(err, api.ErrNotFound):
 		return http.StatusNotFound, fmt.Sprintf("no death has the id %q; it may be past the retention", r.PathValue("id"))
 	case errors.As(err, &bad) && bad.BadQuery():
 		return http.StatusBadRequest, err.Error()

@@ -4,6 +4,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +31,14 @@ type keeper struct{ *history.Store }
 func (k keeper) List(ctx context.Context, q api.Query) (Page, error) {
 	p, err := k.Store.List(ctx, history.Query(q))
 	return Page(p), err
+}
+
+func (k keeper) Get(ctx context.Context, id string) (death.Death, error) {
+	d, err := k.Store.Get(ctx, id)
+	if errors.Is(err, history.ErrNotFound) {
+		err = api.ErrNotFound
+	}
+	return d, err
 }
 
 func (k keeper) Since(ctx context.Context, q api.Query, after int64) ([]Entry, int64, error) {

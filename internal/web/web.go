@@ -31,9 +31,9 @@ import (
 // maxURL bounds a request's address, which holds the filters.
 const maxURL = 16 << 10
 
-// Store is what the pages read: the history. An error about an unknown id has
-// a method NotFound() bool that returns true; one about the query has
-// BadQuery() bool, and a text for whoever asked.
+// Store is what the pages read: the history. The error of Get matches
+// api.ErrNotFound for an unknown id. An error about the query has a method
+// BadQuery() bool that returns true, and a text for whoever asked.
 type Store interface {
 	// List returns the newest deaths that q selects.
 	List(ctx context.Context, q api.Query) (Page, error)
