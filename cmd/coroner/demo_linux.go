@@ -145,17 +145,22 @@ func (l *load) cleanUp(say func(string, ...any)) {
 // a moment after its last process has died.
 func (l *load) removeCgroup() (left string) {
 	for i := len(l.dirs) - 1; i >= 0; i-- {
-		deadline := time.Now().Add(2 * time.Second)
-		for {
-			err := syscall.Rmdir(l.dirs[i])
-			if err == nil || errors.Is(err, syscall.ENOENT) {
-				break
-			}
-			if time.Now().After(deadline) {
-				return l.dirs[i]
-			}
-			time.Sleep(5 * time.Millisecond)
+		if !removed(l.dirs[i]) {
+			return l.dirs[i]
 		}
 	}
 	return ""
+}
+
+// removed tries for two seconds.
+func removed(dir string) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range 400 {
+		if err := syscall.Rmdir(dir); err == nil || errors.Is(err, syscall.ENOENT) {
+			return true
+		}
+		<-tick.C
+	}
+	return false
 }

@@ -42,10 +42,8 @@ func withHint(err error, format string, args ...any) error {
 
 func complain(w io.Writer, err error) {
 	_, _ = fmt.Fprintf(w, "coroner: %s\n", oneLine(err.Error()))
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if h, ok := e.(hinted); ok {
-			_, _ = fmt.Fprintf(w, "coroner: hint: %s\n", h.hint)
-		}
+	for h := (hinted{}); errors.As(err, &h); err = h.error {
+		_, _ = fmt.Fprintf(w, "coroner: hint: %s\n", h.hint)
 	}
 }
 

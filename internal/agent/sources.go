@@ -67,7 +67,6 @@ const (
 // supervisor keeps sources running and knows how each is doing.
 type supervisor struct {
 	log   *slog.Logger
-	mu    sync.Mutex
 	known map[death.Source]*health
 }
 

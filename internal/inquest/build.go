@@ -201,39 +201,69 @@ func (q *Inquest) infer(c *caseFile, f *verdict.Facts) {
 	if c.saidGlobal {
 		return
 	}
-	var hit, full, only *signal.Level
-	limits := 0
 	usageKnown := c.chainAtKill && len(c.chain) > 0
-	for i := range c.chain {
-		l := &c.chain[i]
-		if at, ok := q.ledger.limitHit[l.Path]; ok && l.Path != "" && at.Sub(c.observed).Abs() < q.opts.Settle {
-			hit = l // the outermost that rose: limits are checked inside out
-		}
-		if l.LimitBytes == nil {
+	for _, l := range []*signal.Level{q.risen(c), c.fullest(), c.onlyLimit()} {
+		if l == nil {
 			continue
 		}
-		limits++
-		only = l
-		if usageKnown && l.UsageBytes != nil && gap(l) <= limitSlack(*l.LimitBytes) && (full == nil || gap(l) < gap(full)) {
-			full = l
+		f.Basis, f.OOMMemcg, f.Constraint = verdict.BasisInferred, l.Path, verdict.ConstraintMemcg
+		f.LimitBytes = l.LimitBytes
+		if usageKnown {
+			f.UsageBytes = l.UsageBytes
 		}
-	}
-	if limits != 1 || !c.saidMemcg {
-		only = nil
-	}
-	for _, l := range []*signal.Level{hit, full, only} {
-		if l != nil && l.Path != "" {
-			f.Basis, f.OOMMemcg, f.Constraint = verdict.BasisInferred, l.Path, verdict.ConstraintMemcg
-			f.LimitBytes = l.LimitBytes
-			if usageKnown {
-				f.UsageBytes = l.UsageBytes
-			}
-			return
-		}
+		return
 	}
 	if usageKnown && !c.saidMemcg {
 		f.Basis, f.Constraint = verdict.BasisInferred, verdict.ConstraintNone
 	}
+}
+
+// risen is the level whose own oom counter rose around the kill (v2): the
+// outermost, for limits are checked from the inside out.
+func (q *Inquest) risen(c *caseFile) *signal.Level {
+	var hit *signal.Level
+	for i := range c.chain {
+		l := &c.chain[i]
+		if at, ok := q.ledger.limitHit[l.Path]; ok && l.Path != "" && at.Sub(c.observed).Abs() < q.opts.Settle {
+			hit = l
+		}
+	}
+	return hit
+}
+
+// fullest is the level that was at its limit at the kill, the fullest of them.
+func (c *caseFile) fullest() *signal.Level {
+	var full *signal.Level
+	for i := range c.chain {
+		l := &c.chain[i]
+		if !c.chainAtKill || l.Path == "" || l.LimitBytes == nil || l.UsageBytes == nil || gap(l) > limitSlack(*l.LimitBytes) {
+			continue
+		}
+		if full == nil || gap(l) < gap(full) {
+			full = l
+		}
+	}
+	return full
+}
+
+// onlyLimit is the one level with a limit, where the kill line speaks of a
+// cgroup and no other level has one.
+func (c *caseFile) onlyLimit() *signal.Level {
+	var only *signal.Level
+	for i := range c.chain {
+		l := &c.chain[i]
+		if l.LimitBytes == nil {
+			continue
+		}
+		if only != nil {
+			return nil
+		}
+		only = l
+	}
+	if only == nil || only.Path == "" || !c.saidMemcg {
+		return nil
+	}
+	return only
 }
 
 func gap(l *signal.Level) int64 { return max(0, *l.LimitBytes-*l.UsageBytes) }

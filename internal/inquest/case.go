@@ -21,22 +21,6 @@ const (
 	maxProcesses = 4096
 )
 
-// process is one of the dead, and who has told of it.
-type process struct {
-	death.Process
-	owner    *caseFile
-	tid      int
-	mm       uint64
-	pidns    uint64
-	at       time.Time // when it was killed, by the first to tell
-	seen     time.Time // when we knew
-	marked   bool      // mark_victim named it
-	killSeen bool      // the SIGKILL that goes with it was seen
-	reported bool      // the kernel's log named it
-	restored bool      // known from before a restart
-	doubled  bool      // the kernel counted it twice
-}
-
 // caseFile is one death while evidence comes in.
 type caseFile struct {
 	id        string
@@ -84,11 +68,6 @@ type caseFile struct {
 	place    seriesPlace
 }
 
-// invocation is one run of the OOM killer that took several containers.
-type invocation struct {
-	cases []*caseFile
-}
-
 // open begins a case at the time of s.
 func (q *Inquest) open(s signal.Signal, key string) *caseFile {
 	at := s.Time
@@ -109,7 +88,11 @@ func (q *Inquest) open(s signal.Signal, key string) *caseFile {
 // newID makes the same id of the same signals, and never the same twice.
 func (q *Inquest) newID(key string, at time.Time) string {
 	for n := 0; ; n++ {
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", q.opts.BootID, key, at.UnixNano(), n))
+		stamp := at.UnixNano()
+		if strings.HasPrefix(key, "record ") {
+			stamp = 0 // the wall time of a record differs a little each time
+		}
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", q.opts.BootID, key, stamp, n))
 		id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 		if q.ids[id] == 0 {
 			q.ids[id] = 1
@@ -223,57 +206,4 @@ func (c *caseFile) note(s signal.Signal, format string, args ...any) {
 		at = s.Observed
 	}
 	c.evidence = append(c.evidence, death.Evidence{Time: at.UTC(), Source: s.Source, Text: fmt.Sprintf(format, args...)})
-}
-
-// deadIndex finds the dead by the ids that sources give: the thread group's
-// or a thread's. The newest owner of a reused id wins.
-type deadIndex struct {
-	ttl   time.Duration
-	byPID map[int]*process
-	gone  []*process // of cases let go, oldest first: known only to double nothing
-}
-
-// maxKnown bounds the processes known after their cases were let go.
-const maxKnown = 16384
-
-func newDeadIndex(ttl time.Duration) deadIndex {
-	return deadIndex{ttl: ttl, byPID: map[int]*process{}}
-}
-
-func (x *deadIndex) put(p *process) {
-	for _, id := range [2]int{p.PID, p.tid} {
-		if id != 0 {
-			x.byPID[id] = p
-		}
-	}
-}
-
-func (x *deadIndex) find(ids ...int) *process {
-	for _, id := range ids {
-		if p := x.byPID[id]; id != 0 && p != nil {
-			return p
-		}
-	}
-	return nil
-}
-
-func (x *deadIndex) letGo(p *process) {
-	p.owner = nil
-	x.gone = append(x.gone, p)
-}
-
-func (x *deadIndex) expire(now time.Time) {
-	n := 0
-	for n < len(x.gone) && (now.Sub(x.gone[n].seen) > x.ttl || len(x.gone)-n > maxKnown) {
-		p := x.gone[n]
-		n++
-		for _, id := range [2]int{p.PID, p.tid} {
-			if x.byPID[id] == p {
-				delete(x.byPID, id)
-			}
-		}
-	}
-	if n > 0 {
-		x.gone = append(x.gone[:0:0], x.gone[n:]...)
-	}
 }

@@ -75,11 +75,20 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 		c.oom.Events = 1
 		return c
 	}
-	c := q.open(s, "pid "+itoa(or(b.Victim.PID, b.Victim.TID)))
+	c := q.open(s, reportKey(b))
 	c.oomKilled = true
 	c.oom.Events = 1
 	q.place(c, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path})
 	return c
+}
+
+// reportKey is what makes the id of a death that the log tells of first: the
+// record's number is the same each time that it is read.
+func reportKey(b signal.ReportedKill) string {
+	if b.Seq != 0 && b.BootID != "" {
+		return "record " + b.BootID + " " + strconv.FormatUint(b.Seq, 10)
+	}
+	return "pid " + itoa(or(b.Victim.PID, b.Victim.TID))
 }
 
 // tellReported adds what the log says to a process already known.
@@ -102,7 +111,7 @@ func (q *Inquest) tellReported(p *process, s signal.Signal, b signal.ReportedKil
 	if p.Fate == death.FateSignalled {
 		return // another death of a pid that came back within a minute
 	}
-	p.merge(b.Victim, b.Figures)
+	p.merge(b.Victim, b.Figures, false)
 	wasPlaced := c.taskMemcg != ""
 	if path := q.taskMemcg(b); path != "" && !wasPlaced {
 		q.place(c, signal.Cgroup{Path: path})

@@ -20,8 +20,6 @@ func TestAgent_GroupKill(t *testing.T) {
 	r := start(t, everything)
 	before := nodeKills(t)
 	tree := oomtest.New(t)
-	id := oomtest.ContainerID("group")
-	pod := oomtest.SystemdPod("burstable", oomtest.PodUID("group"))
 	for _, tc := range []struct {
 		name     string
 		podLimit int64
@@ -32,6 +30,8 @@ func TestAgent_GroupKill(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := r.on(t)
+			id := oomtest.ContainerID(tc.name)
+			pod := oomtest.SystemdPod("burstable", oomtest.PodUID(tc.name))
 			if tc.podLimit > 0 {
 				tree.Cgroup(pod, oomtest.Limit(tc.podLimit))
 			}
@@ -65,7 +65,6 @@ func TestAgent_GroupKill(t *testing.T) {
 				return all(is("subject", d.Subject, death.SubjectContainer), is("dead", fmt.Sprint(dead), fmt.Sprint(truth)),
 					is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1), is("containers", d.OOM.Containers, 1))
 			})
-			box.Remove()
 		})
 	}
 	r.balanced(before)

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// samePID is how far apart two sources may place the death of one pid before
+// the pid is taken for a reused one.
+const samePID = time.Minute
+
+// oneBreath is how close kills in one container lie that belong to its end,
+// or to one group kill.
+const oneBreath = 2 * time.Second
+
+// caseForMarked finds the case that the victim belongs to, or opens one.
+func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process, path string, chain []signal.Level) *caseFile {
+	group := groupLevel(chain)
+	inv := q.sameInvocation(b, group, chain)
+	for _, c := range inv.members() {
+		if c.sameOwner(path) {
+			p.Fate = death.FateGroup
+			c.group = true
+			return c
+		}
+	}
+	if c := q.sameEnd(path, p.Init); c != nil {
+		c.oomKilled = true
+		return c
+	}
+	if c := q.ledger.claim(path); c != nil {
+		c.countedOnly = false
+		c.procs = nil
+		c.oom.Events = 1
+		return c
+	}
+	c := q.open(s, "pid "+itoa(or(b.Victim.PID, b.Victim.TID)))
+	c.oomKilled = true
+	c.oom.Events = 1
+	c.triggerTID = or(b.Trigger.TID, b.Trigger.PID)
+	q.place(c, b.Victim.Cgroup)
+	if group != "" {
+		c.groupCgroup = group
+		if inv != nil {
+			p.Fate, c.group = death.FateGroup, true
+			inv.join(c)
+		}
+	}
+	return c
+}
+
+// sameInvocation finds the run of the OOM killer, still in one breath, whose
+// group this victim belongs to.
+func (q *Inquest) sameInvocation(b signal.MarkVictim, group string, chain []signal.Level) *invocation {
+	trigger := or(b.Trigger.TID, b.Trigger.PID)
+	path := q.roster.path(b.Victim.Cgroup)
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if q.now.Sub(c.observed) > oneBreath {
+			break
+		}
+		if c.triggerTID == 0 || c.triggerTID != trigger || !c.oomKilled || c.took(b.Victim.PID) {
+			continue
+		}
+		grouped := group != "" && c.groupCgroup == group
+		if grouped || (len(chain) == 0 && q.blindGroup(c, path)) {
+			if c.invocation == nil {
+				c.invocation = &invocation{cases: []*caseFile{c}}
+			}
+			return c.invocation
+		}
+	}
+	return nil
+}
+
+// blindGroup: without any word on memory.oom.group (v2), the kills of one
+// trigger in one cgroup within an instant are taken for one invocation.
+func (q *Inquest) blindGroup(c *caseFile, path string) bool {
+	return q.mode[death.SourceCgroup] != "v1" && len(c.chain) == 0 && !c.named &&
+		q.now.Sub(c.observed) < 20*time.Millisecond && c.sameOwner(path)
+}
+
+// invocation is one run of the OOM killer that took several containers.
+type invocation struct {
+	cases []*caseFile
+}
+
+func (v *invocation) members() []*caseFile {
+	if v == nil {
+		return nil
+	}
+	return v.cases
+}
+
+func (v *invocation) join(c *caseFile) {
+	v.cases = append(v.cases, c)
+	c.invocation = v
+	for _, m := range v.cases {
+		m.group = true
+	}
+}
+
+// sameEnd finds the case of the end of the container at path: the kills of
+// one breath around the death of its first process are one death.
+func (q *Inquest) sameEnd(path string, init *bool) *caseFile {
+	if path == "" {
+		return nil
+	}
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if q.now.Sub(c.touched) > oneBreath {
+			continue
+		}
+		if c.container == nil || !c.oomKilled || c.countedOnly || !c.sameOwner(path) {
+			continue
+		}
+		if c.ended || (init != nil && *init) {
+			return c
+		}
+	}
+	return nil
+}
+
+// groupLevel is the outermost cgroup of the chain with memory.oom.group: the
+// kernel kills all of it (mm/memcontrol.c, mem_cgroup_get_oom_group).
+func groupLevel(chain []signal.Level) string {
+	group := ""
+	for _, l := range chain {
+		if l.OOMGroup {
+			group = l.Path
+		}
+	}
+	return group
+}
+
+// fillChain names the levels of a chain whose first is the cgroup at; where
+// the source could not read one, the roster's is taken.
+func (q *Inquest) fillChain(chain []signal.Level, at signal.Cgroup) []signal.Level {
+	path := q.roster.path(at)
+	if len(chain) == 0 {
+		return q.roster.chain(path)
+	}
+	out := append([]signal.Level(nil), chain...)
+	for i := range out {
+		if out[i].Path == "" {
+			out[i].Path = path
+		}
+		path = parent(path)
+	}
+	return out
+}
+
+// near tells whether s speaks of the time at which p was killed: pids come back.
+func (q *Inquest) near(p *process, s signal.Signal) bool {
+	if s.Recovered && p.restored {
+		return true
+	}
+	d := s.Time.Sub(p.at).Abs()
+	if p.at.IsZero() || s.Time.IsZero() {
+		d = s.Observed.Sub(p.seen).Abs()
+	}
+	return d < samePID || (!s.Recovered && s.Observed.Sub(p.seen).Abs() < q.opts.Settle)
+}

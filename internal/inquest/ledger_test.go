@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestInquest_Audit: what the machine counted and nobody saw is unattributed;
+// what a cgroup counted becomes a death.
+func TestInquest_Audit(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	v := task(100, "leak", leftPath, false)
+	sigs := sources(sc, "tracepoint", "cgroup")
+	for _, b := range oomKill(v, v) {
+		sigs = append(sigs, sc.sig("tracepoint", b))
+	}
+	sigs = append(sigs,
+		sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: leftPath}, OOMKill: 3}),
+		sc.sig("cgroup", signal.NodeCounters{OOMKill: 5, Total: 5}))
+	ds := play(t, q, sigs...)
+	if len(ds) != 3 {
+		t.Fatalf("deaths = %d, want 3 (one seen, two counted)\n%s", len(ds), sketch(ds))
+	}
+	q.Tick(q.now.Add(time.Minute))
+	if got := q.Stats(); got.Unattributed != 2 || got.NodeOOMKills != 5 {
+		t.Errorf("unattributed %d of %d, want 2 of 5", got.Unattributed, got.NodeOOMKills)
+	}
+}
+
+// TestInquest_LateKillClaimsItsCount: a counter-made death is taken over by
+// the kill that it counted.
+func TestInquest_LateKillClaimsItsCount(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	v := task(100, "leak", leftPath, false)
+	sigs := append(sources(sc, "cgroup"),
+		sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: leftPath}, OOMKill: 1}),
+		sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 1}))
+	for _, b := range oomKill(v, v, level(leftPath, 40*mib, 40*mib)) {
+		sigs = append(sigs, sc.sig("tracepoint", b))
+	}
+	d := only(t, play(t, q, sigs...))
+	if d.OOMKills() != 1 || d.Processes[0].PID != 100 || d.Confidence != death.Probable {
+		t.Errorf("got:\n%s", sketch([]death.Death{d}))
+	}
+	q.Tick(q.now.Add(time.Minute))
+	if n := q.Stats().Unattributed; n != 0 {
+		t.Errorf("unattributed = %d, want 0", n)
+	}
+}
+
+// TestInquest_Restart: the log read again doubles nothing, and amends what
+// was given out before the restart.
+func TestInquest_Restart(t *testing.T) {
+	sc := &scene{}
+	v := task(100, "leak", leftPath, false)
+	var sigs []signal.Signal
+	for _, b := range oomKill(v, v) {
+		sigs = append(sigs, sc.sig("tracepoint", b))
+	}
+	before := play(t, New(Options{}), sigs...)
+	q := New(Options{})
+	q.Restore(epoch.Add(time.Minute), before)
+	s := sc.sig("kmsg", reported(100, "leak", leftPath, leftPath, 40*mib, 40*mib))
+	s.Observed, s.Recovered = epoch.Add(time.Minute), true
+	q.Feed(s)
+	d := only(t, q.Take())
+	if d.ID != before[0].ID || d.Revision != before[0].Revision+1 || d.Confidence != death.Certain || d.OOM.LimitBytes == nil {
+		t.Errorf("got revision %d of %s:\n%s", d.Revision, d.ID, sketch([]death.Death{d}))
+	}
+	q.Feed(s)
+	if ds := q.Take(); len(ds) != 0 {
+		t.Errorf("the same record once more gave:\n%s", sketch(ds))
+	}
+}
+
+// TestInquest_PIDComesBack: another process of the same pid is another death.
+func TestInquest_PIDComesBack(t *testing.T) {
+	sc := &scene{}
+	v := task(100, "leak", leftPath, false)
+	var sigs []signal.Signal
+	for range 3 {
+		for _, b := range oomKill(v, v) {
+			sigs = append(sigs, sc.sig("tracepoint", b))
+		}
+	}
+	if ds := play(t, New(Options{}), sigs...); len(ds) != 3 || ds[0].ID == ds[1].ID {
+		t.Errorf("deaths:\n%s", sketch(ds))
+	}
+}
+
+func TestInquest_MemoryIsBounded(t *testing.T) {
+	q := New(Options{MaxCases: 100})
+	sc := &scene{}
+	for i := range 5000 {
+		v := task(1000+i, "leak", fmt.Sprintf("/c%d", i), false)
+		for _, b := range oomKill(v, v) {
+			q.Feed(sc.sig("tracepoint", b))
+		}
+		q.Take()
+		if i%100 == 0 {
+			q.Tick(q.now)
+		}
+	}
+	q.Tick(q.now)
+	if got := q.Stats(); got.OpenCases > 100 || got.EarlySettled == 0 {
+		t.Errorf("open cases = %d, settled early = %d", got.OpenCases, got.EarlySettled)
+	}
+}
+
+// TestInquest_PlacedByCount: a victim whose cgroup no source could tell is
+// placed by the one counter that rose, and is not counted twice.
+func TestInquest_PlacedByCount(t *testing.T) {
+	lost := task(100, "leak", "", false)
+	for _, tc := range []struct {
+		name   string
+		risen  []string
+		placed string
+	}{
+		{"one cgroup", []string{leftPath}, leftPath},
+		{"two cgroups, one victim each", []string{leftPath, rightPth}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			sigs := sources(sc, "tracepoint", "cgroup")
+			for i, path := range tc.risen {
+				v := lost
+				v.PID, v.TID, v.MM = 100+i, 100+i, uint64(i+1)
+				for _, b := range oomKill(v, v) {
+					sigs = append(sigs, sc.sig("tracepoint", b))
+				}
+				sigs = append(sigs, sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: path}, OOMKill: 1}))
+			}
+			sigs = append(sigs, sc.sig("cgroup", signal.NodeCounters{OOMKill: uint64(len(tc.risen))}))
+			ds := play(t, q, sigs...)
+			if len(ds) != len(tc.risen) {
+				t.Fatalf("deaths = %d, want %d\n%s", len(ds), len(tc.risen), sketch(ds))
+			}
+			for _, d := range ds {
+				if d.OOM.TaskMemcg != tc.placed {
+					t.Errorf("placed in %q, want %q", d.OOM.TaskMemcg, tc.placed)
+				}
+			}
+			q.Tick(q.now.Add(time.Minute))
+			if n := q.Stats().Unattributed; n != 0 {
+				t.Errorf("unattributed = %d, want 0", n)
+			}
+		})
+	}
+}

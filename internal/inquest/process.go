@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// process is one of the dead, and who has told of it.
+type process struct {
+	death.Process
+	owner    *caseFile
+	tid      int
+	mm       uint64
+	pidns    uint64
+	at       time.Time // when it was killed, by the first to tell
+	seen     time.Time // when we knew
+	marked   bool      // mark_victim named it
+	killSeen bool      // the SIGKILL that goes with it was seen
+	reported bool      // the kernel's log named it
+	restored bool      // known from before a restart
+	doubled  bool      // the kernel counted it twice
+}
+
+// deadIndex finds the dead by the ids that sources give: the thread group's
+// or a thread's. The newest owner of a reused id wins.
+type deadIndex struct {
+	ttl   time.Duration
+	byPID map[int]*process
+	gone  []*process // of cases let go, oldest first: known only to double nothing
+}
+
+// maxKnown bounds the processes known after their cases were let go.
+const maxKnown = 16384
+
+func newDeadIndex(ttl time.Duration) deadIndex {
+	return deadIndex{ttl: ttl, byPID: map[int]*process{}}
+}
+
+func (x *deadIndex) put(p *process) {
+	for _, id := range [2]int{p.PID, p.tid} {
+		if id != 0 {
+			x.byPID[id] = p
+		}
+	}
+}
+
+func (x *deadIndex) find(ids ...int) *process {
+	for _, id := range ids {
+		if p := x.byPID[id]; id != 0 && p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+func (x *deadIndex) letGo(p *process) {
+	p.owner = nil
+	x.gone = append(x.gone, p)
+}
+
+func (x *deadIndex) expire(now time.Time) {
+	n := 0
+	for n < len(x.gone) && (now.Sub(x.gone[n].seen) > x.ttl || len(x.gone)-n > maxKnown) {
+		p := x.gone[n]
+		n++
+		for _, id := range [2]int{p.PID, p.tid} {
+			if x.byPID[id] == p {
+				delete(x.byPID, id)
+			}
+		}
+	}
+	if n > 0 {
+		x.gone = append(x.gone[:0:0], x.gone[n:]...)
+	}
+}
+
+// figures takes the kernel's sizes over.
+func (p *process) figures(f signal.Figures) {
+	fill(&p.TotalVMBytes, f.TotalVMBytes)
+	fill(&p.AnonRSSBytes, f.AnonRSSBytes)
+	fill(&p.FileRSSBytes, f.FileRSSBytes)
+	fill(&p.ShmemRSSBytes, f.ShmemRSSBytes)
+	fill(&p.PgtablesBytes, f.PgtablesBytes)
+	fill(&p.OOMScoreAdj, f.OOMScoreAdj)
+}
+
+// merge adds what another source knows of the process. The log prints the id
+// of whichever thread still had the memory; a tracepoint tells the process.
+func (p *process) merge(t signal.Task, f signal.Figures, tracepoint bool) {
+	switch {
+	case t.PID == 0 || t.PID == p.PID:
+	case p.PID == 0:
+		p.PID = t.PID
+	case tracepoint:
+		p.tid, p.PID = or(p.tid, p.PID), t.PID
+	default:
+		p.tid = or(p.tid, t.PID)
+	}
+	p.tid = or(p.tid, t.TID)
+	if p.Comm == "" {
+		p.Comm = t.Comm
+	}
+	fill(&p.UID, t.UID)
+	fill(&p.Init, t.Init)
+	if p.mm == 0 {
+		p.mm = t.MM
+	}
+	if p.pidns == 0 {
+		p.pidns = t.PIDNS
+	}
+	p.figures(f)
+}
+
+func fill[T any](dst **T, v *T) {
+	if *dst == nil {
+		*dst = v
+	}
+}
+
+func or(a, b int) int {
+	if a != 0 {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+type pendingKill struct {
+	signal.Kill
+	at time.Time // arrival
+}
+
+// kill takes a SIGKILL.
+func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
+	pid := or(b.Target.PID, b.Target.TID)
+	if b.Code == signal.CodeKernel {
+		q.kernelKill(s, b, pid)
+		return
+	}
+	known := q.dead.find(pid)
+	if known != nil && known.owner != nil && q.near(known, s) {
+		known.owner.note(s, "then %s (pid %d) sent SIGKILL too", death.Printable(b.Sender.Comm), b.Sender.PID)
+		q.touch(known.owner)
+		return
+	}
+	own := b.Sender.PID == b.Target.PID
+	if first := b.Target.Init != nil && *b.Target.Init; !first || own || b.Result != 0 {
+		q.bystanderKill(s, b)
+		return
+	}
+	q.killed(s, b, pid)
+}
+
+// kernelKill takes a SIGKILL of the kernel's own: the OOM killer's (then
+// mark_victim follows), one for a process that shares the victim's memory, or
+// the end of a pid namespace whose first process died.
+func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
+	if p := q.dead.find(pid); p != nil && q.near(p, s) && (p.marked || p.reported) {
+		switch c := p.owner; {
+		case b.Result != 0:
+			if c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
+				q.ledger.double(p, c.taskMemcg) // a group's first victim, killed again
+			}
+			return
+		case !p.killSeen:
+			p.killSeen = true
+			return
+		}
+		// Delivered once more: the pid has come back as another process.
+	}
+	if m, ok := q.kernel.marked[pid]; ok {
+		delete(q.kernel.marked, pid)
+		q.stats.AlreadyDying--
+		q.marked(m.s, m.b)
+		return
+	}
+	if c, fate, why := q.byTheWay(b); c != nil {
+		p := &process{
+			Process: death.Process{PID: b.Target.PID, Comm: b.Target.Comm, UID: b.Target.UID, Init: b.Target.Init, Fate: fate},
+			tid:     b.Target.TID, mm: b.Target.MM, pidns: b.Target.PIDNS, at: s.Time,
+		}
+		if path := q.roster.path(b.Target.Cgroup); path != c.taskMemcg {
+			p.Cgroup = path
+		}
+		q.add(c, p)
+		c.note(s, "the kernel killed pid %d (%s) too: %s", pid, death.Printable(b.Target.Comm), why)
+		q.touch(c)
+		return
+	}
+	if len(q.kernel.sent) < maxPending {
+		q.kernel.sent[pid] = pendingKill{b, q.now}
+	}
+}
+
+// byTheWay finds the death that explains a kernel's SIGKILL without
+// mark_victim.
+func (q *Inquest) byTheWay(b signal.Kill) (*caseFile, death.Fate, string) {
+	if p := q.dead.find(b.Sender.PID); p != nil && p.owner != nil && p.endedNamespaceOf(b.Target) {
+		return p.owner, death.FateCollateral, "its pid namespace ended with the first process"
+	}
+	if b.Target.MM == 0 {
+		return nil, "", ""
+	}
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if !c.oomKilled || q.now.Sub(c.touched) > oneBreath {
+			continue
+		}
+		if c.triggerTID != 0 && c.triggerTID != or(b.Sender.TID, b.Sender.PID) {
+			continue // the same task kills the victim and all that share its memory
+		}
+		for _, p := range c.procs {
+			if p.mm == b.Target.MM && p.PID != b.Target.PID {
+				return c, death.FateSharer, "it shared the memory of pid " + itoa(p.PID)
+			}
+		}
+	}
+	return nil, "", ""
+}
+
+// endedNamespaceOf tells whether p was the first process of t's pid namespace.
+func (p *process) endedNamespaceOf(t signal.Task) bool {
+	return p.pidns != 0 && p.pidns == t.PIDNS && p.Init != nil && *p.Init && p.PID != t.PID
+}
+
+// bystanderKill takes a SIGKILL that makes no death: evidence, if anything
+// died where its target lived.
+func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
+	path := q.roster.path(b.Target.Cgroup)
+	if path == "" || b.Result != 0 {
+		return
+	}
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if c.container == nil || q.now.Sub(c.touched) > oneBreath || !c.sameOwner(path) {
+			continue
+		}
+		c.note(s, "%s (pid %d) sent SIGKILL to %s (pid %d)", death.Printable(b.Sender.Comm), b.Sender.PID,
+			death.Printable(b.Target.Comm), b.Target.PID)
+		q.touch(c)
+		return
+	}
+}
+
+// killed makes a death of a SIGKILL to a container's first process.
+func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
+	c := q.open(s, "pid "+itoa(pid))
+	q.place(c, b.Target.Cgroup)
+	from := q.roster.path(b.Sender.Cgroup)
+	k := &death.Killer{PID: b.Sender.PID, Comm: b.Sender.Comm, UID: b.Sender.UID, Cgroup: from, Signal: b.Signal}
+	k.Container, k.Unit, _ = owner(from)
+	c.killer = k
+	c.killerRuntime = k.Container == nil && runtimeComm(k.Comm)
+	c.ended = true
+	q.add(c, &process{
+		Process: death.Process{PID: b.Target.PID, Comm: b.Target.Comm, UID: b.Target.UID, Init: b.Target.Init, Fate: death.FateSignalled},
+		tid:     b.Target.TID, mm: b.Target.MM, pidns: b.Target.PIDNS, at: s.Time,
+	})
+	c.note(s, "signal:signal_generate: %s (pid %d) sent SIGKILL to pid %d (%s), si_code %d: a process, not the OOM killer",
+		death.Printable(b.Sender.Comm), b.Sender.PID, pid, death.Printable(b.Target.Comm), b.Code)
+	q.touch(c)
+}
+
+// runtimeComm tells whether comm is that of a program that kills containers
+// for others. A name can be forged, so it decides no cause.
+func runtimeComm(comm string) bool {
+	switch comm {
+	case "runc", "crun", "youki", "runsc", "containerd-shim", "containerd", "dockerd", "conmon", "crio", "podman":
+		return true
+	}
+	return false
+}
+
+// exit takes the end of a process: how a container's first process ended
+// after an OOM kill in it, or that a victim is gone.
+func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
+	first := b.Task.Init != nil && *b.Task.Init
+	c := q.caseOfExit(b, first)
+	if c == nil || c.exit != nil || (!first && c.container != nil) {
+		return
+	}
+	c.exit = &death.Exit{Code: b.Code, Signal: b.Signal}
+	if first && c.container != nil {
+		c.ended = true
+		switch {
+		case b.Signal != nil:
+			c.note(s, "sched:sched_process_exit: the container's first process, pid %d, ended by signal %d", b.Task.PID, *b.Signal)
+		case b.Code != nil:
+			c.note(s, "sched:sched_process_exit: the container's first process, pid %d, left with exit code %d", b.Task.PID, *b.Code)
+		}
+	}
+	q.touch(c)
+}
+
+func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
+	if p := q.dead.find(b.Task.PID); p != nil && p.owner != nil && p.exited(b) {
+		if c := p.owner; c.container == nil || first || !c.initKnown() {
+			return c
+		}
+	}
+	if !first {
+		return nil
+	}
+	path := q.roster.path(b.Task.Cgroup)
+	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
+		c := q.cases[i]
+		if c.container != nil && q.now.Sub(c.touched) <= oneBreath && cgpath.Within(c.container.Cgroup, path) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (p *process) exited(b signal.Exit) bool {
+	return b.Task.Comm == "" || p.Comm == "" || b.Task.Comm == p.Comm || p.PID == b.Task.PID
+}
