@@ -120,7 +120,7 @@ func TestStart_TakesNothingBeforeGo(t *testing.T) {
 	}
 }
 
-func TestRequire_InVM(t *testing.T) {
+func TestRun_Cpuset(t *testing.T) {
 	oomtest.Require(t, oomtest.InVM, oomtest.TwoNodes)
 	box := oomtest.New(t).Cgroup("box", oomtest.Mems("1"))
 	if _, end := box.Run(oomtest.Load{}); end.Signal != killed {

@@ -17,16 +17,17 @@ import (
 type guest struct {
 	name  string
 	flags []string
+	tests string // a pattern for -test.run; "" is all
 }
 
-// guests are the kernels that docs/kernels.md names. The last has little
-// memory of two NUMA nodes, to be used up.
+// guests are the kernels that docs/kernels.md names. The last is for the tests
+// that need two NUMA nodes.
 func guests() []guest {
 	return []guest{
-		{"Linux 6.1, cgroup v2", []string{"-kernel=6.1"}},
-		{"Linux 6.12, cgroup v2", []string{"-kernel=6.12"}},
-		{"Linux 6.1, cgroup v1", []string{"-kernel=6.1", "-cgroup=1"}},
-		{"Linux 6.12, cgroup v2, two NUMA nodes", []string{"-kernel=6.12", "-numa"}},
+		{"Linux 6.1, cgroup v2", []string{"-kernel=6.1", "-mem=2048"}, ""},
+		{"Linux 6.12, cgroup v2", []string{"-kernel=6.12", "-mem=2048"}, ""},
+		{"Linux 6.1, cgroup v1", []string{"-kernel=6.1", "-mem=2048", "-cgroup=1"}, ""},
+		{"Linux 6.12, cgroup v2, two NUMA nodes", []string{"-kernel=6.12", "-mem=512", "-numa"}, "Cpuset"},
 	}
 }
 
@@ -104,6 +105,10 @@ func (r *runner) machines(ctx context.Context) error {
 				args = append(args, "-file="+data+":/test/testdata")
 			}
 			args = append(args, bin, "-test.v=test2json", "-test.timeout="+r.timeout.String())
+			if g.tests != "" {
+				args = append(args, "-test.run="+g.tests)
+			}
+			args = append(args, r.args...)
 			if err := r.inGuest(ctx, g, pkg, vm, args); err != nil {
 				r.tally.broken(short(pkg)+" on "+g.name, err)
 			}

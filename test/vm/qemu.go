@@ -50,7 +50,8 @@ func (m *machine) boot(ctx context.Context, qemu, kernel, initrd, console string
 }
 
 func (m *machine) args(kernel, initrd, console string) []string {
-	words := "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic " + m.append
+	// On tmpfs, the pages of every program here would count as shared memory.
+	words := "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic rootfstype=ramfs " + m.append
 	args := []string{
 		// Multi-threaded emulation crashed guests that switch tracepoints.
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max",
