@@ -29,7 +29,7 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 	f.StringVar(&o.NodeName, "node.name", o.NodeName, "name of this node (default: the host's name)")
 	f.DurationVar(&o.Inquest.Settle, "inquest.settle", o.Inquest.Settle, "how long a death stays open for late evidence (default 5s)")
 	f.DurationVar(&o.Inquest.TombstoneTTL, "roster.tombstone-ttl", o.Inquest.TombstoneTTL, "how long what is gone keeps its name (default 10m)")
-	f.StringVar(&o.History.Path, "history.path", o.History.Path, `file of the deaths; ":memory:" keeps them in memory`)
+	f.StringVar(&o.History.Path, "history.path", o.History.Path, `file of the deaths; ":memory:" keeps them in memory; a file that is no history is set aside`)
 	f.DurationVar(&o.History.Retention, "history.retention", o.History.Retention, "how long deaths are kept; 0: for ever")
 	size := bytesValue(o.History.MaxBytes)
 	f.Var(&size, "history.max-size", "size beyond which the oldest deaths go; 0: no bound")

@@ -67,7 +67,7 @@ type WebOptions struct {
 func Defaults() Options {
 	return Options{
 		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, TracepointMode: "auto"},
-		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 512 << 20},
+		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 128 << 20},
 		Web:     WebOptions{ListenAddress: []string{":3001"}, TelemetryPath: "/metrics"},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"sort"
+	"unicode/utf8"
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest/verdict"
@@ -32,8 +33,11 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		d.Subject = death.SubjectContainer
 	}
 	for _, p := range c.procs {
-		d.Processes = append(d.Processes, p.Process)
+		told := p.Process
+		told.Comm, told.Cgroup = valid(told.Comm), valid(told.Cgroup)
+		d.Processes = append(d.Processes, told)
 	}
+	c.validNames(&d)
 	if c.oomKilled {
 		d.OOM = c.oomRecord(f)
 	}
@@ -48,6 +52,30 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	c.revision++
 	c.last = &d
 	return d, true
+}
+
+// valid keeps what JSON could not carry: bytes that are no UTF-8 come out as
+// the kernel itself shows them, \xNN.
+func valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return death.Printable(s)
+}
+
+// validNames makes the owner's and the killer's names valid, in copies.
+func (c *caseFile) validNames(d *death.Death) {
+	if d.Container != nil && !utf8.ValidString(d.Container.Cgroup) {
+		copied := *d.Container
+		copied.Cgroup = valid(copied.Cgroup)
+		d.Container = &copied
+	}
+	d.Unit = valid(d.Unit)
+	if k := d.Killer; k != nil {
+		copied := *k
+		copied.Comm, copied.Cgroup, copied.Unit = valid(k.Comm), valid(k.Cgroup), valid(k.Unit)
+		d.Killer = &copied
+	}
 }
 
 // keepPrior keeps the verdict from before a restart unless what came since
@@ -83,8 +111,7 @@ func same(a, b *death.Death) bool {
 
 func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 	o := c.oom
-	o.TaskMemcg = c.taskMemcg
-	o.OOMMemcg = f.OOMMemcg
+	o.TaskMemcg, o.OOMMemcg = valid(c.taskMemcg), valid(f.OOMMemcg)
 	if o.Constraint == "" && f.Basis == verdict.BasisInferred {
 		o.Constraint = f.Constraint
 	}
@@ -97,6 +124,7 @@ func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 	}
 	if o.Trigger != nil {
 		t := *o.Trigger
+		t.Comm, t.Cgroup = valid(t.Comm), valid(t.Cgroup)
 		o.Trigger = &t
 	}
 	return &o
