@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // guest is a virtual machine in which tests run.
@@ -104,7 +107,7 @@ func (r *runner) machines(ctx context.Context) error {
 			if data := filepath.Join(pkg, "testdata"); exists(data) {
 				args = append(args, "-file="+data+":/test/testdata")
 			}
-			args = append(args, bin, "-test.v=test2json", "-test.timeout="+r.timeout.String())
+			args = append(args, bin, "-test.v=test2json", "-test.short", "-test.timeout="+r.timeout.String())
 			if g.tests != "" {
 				args = append(args, "-test.run="+g.tests)
 			}
@@ -117,12 +120,29 @@ func (r *runner) machines(ctx context.Context) error {
 	return nil
 }
 
-// inGuest lets go tool test2json read what the guest's test binary prints.
-func (r *runner) inGuest(ctx context.Context, g guest, pkg, vm string, args []string) error {
+// inGuest runs a guest and lets go tool test2json read what it prints.
+func (r *runner) inGuest(ctx context.Context, g guest, pkg, vm string, args []string) (err error) {
 	name := "github.com/coroner-dev/coroner/" + strings.TrimPrefix(filepath.ToSlash(filepath.Clean(pkg)), "./")
-	c := exec.CommandContext(ctx, "go", append([]string{"tool", "test2json", "-t", "-p", name, vm}, args...)...)
-	c.Stderr = os.Stderr
-	return r.tally.follow(c, name, "on "+g.name)
+	guest := exec.CommandContext(ctx, vm, args...)
+	guest.Stderr = os.Stderr
+	// Killed, it would leave its machine behind.
+	guest.Cancel = func() error { return guest.Process.Signal(syscall.SIGTERM) }
+	guest.WaitDelay = 10 * time.Second
+	out, err := guest.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := guest.Start(); err != nil {
+		return err
+	}
+	failed := len(r.tally.failed)
+	reader := exec.Command("go", "tool", "test2json", "-t", "-p", name)
+	reader.Stdin, reader.Stderr = out, os.Stderr
+	err = r.tally.follow(reader, name, "on "+g.name)
+	if ended := guest.Wait(); len(r.tally.failed) == failed {
+		err = errors.Join(err, ended) // nothing told why
+	}
+	return err
 }
 
 func noMachines() string {
