@@ -168,12 +168,14 @@ type OOM struct {
 	GroupKill  bool   `json:"group_kill,omitempty"`
 	UsageBytes *int64 `json:"usage_bytes,omitempty"`
 	LimitBytes *int64 `json:"limit_bytes,omitempty"`
-	// SwapUsageBytes and SwapLimitBytes are of memory+swap on cgroup v1, of
-	// swap alone on v2.
-	SwapUsageBytes *int64           `json:"swap_usage_bytes,omitempty"`
-	SwapLimitBytes *int64           `json:"swap_limit_bytes,omitempty"`
-	MemoryStat     map[string]int64 `json:"memory_stat,omitempty"`
-	Tasks          []Task           `json:"tasks,omitempty"`
+	// SwapUsageBytes and SwapLimitBytes are of swap alone (cgroup v2),
+	// MemswUsageBytes and MemswLimitBytes of memory and swap together (v1).
+	SwapUsageBytes  *int64           `json:"swap_usage_bytes,omitempty"`
+	SwapLimitBytes  *int64           `json:"swap_limit_bytes,omitempty"`
+	MemswUsageBytes *int64           `json:"memsw_usage_bytes,omitempty"`
+	MemswLimitBytes *int64           `json:"memsw_limit_bytes,omitempty"`
+	MemoryStat      map[string]int64 `json:"memory_stat,omitempty"`
+	Tasks           []Task           `json:"tasks,omitempty"`
 	// Order and GFPMask are of the allocation that failed. Order -1 is a kill
 	// asked for by hand (sysrq f).
 	Order   *int   `json:"order,omitempty"`

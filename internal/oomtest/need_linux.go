@@ -36,6 +36,9 @@ func Require(t testing.TB, needs ...Need) {
 	}
 }
 
+// Has tells whether a need is met here.
+func Has(n Need) bool { return missing(n) == "" }
+
 // missing says why a need is not met, "" when it is.
 func missing(n Need) string {
 	h, err := find()

@@ -97,8 +97,8 @@ func TestReadFile_OldSwapAndNotes(t *testing.T) {
 [1.000007] Out of memory and no killable processes...
 `), FileOptions{})
 	k := got[0].Body.(signal.ReportedKill)
-	if *k.OOM.SwapUsageBytes != 4<<10 || *k.OOM.SwapLimitBytes != 8<<10 {
-		t.Errorf("got swap %v of %v", k.OOM.SwapUsageBytes, k.OOM.SwapLimitBytes)
+	if *k.OOM.MemswUsageBytes != 4<<10 || *k.OOM.MemswLimitBytes != 8<<10 {
+		t.Errorf("got swap %v of %v", k.OOM.MemswUsageBytes, k.OOM.MemswLimitBytes)
 	}
 	var notes []string
 	for _, s := range got[1:] {

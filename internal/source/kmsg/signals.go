@@ -63,12 +63,11 @@ func oomOf(k *oomreport.Kill) *death.OOM {
 	if r.Memory != nil {
 		o.UsageBytes, o.LimitBytes = r.Memory.UsageBytes, r.Memory.LimitBytes
 	}
-	swap := r.Swap
-	if swap == nil {
-		swap = r.MemorySwap
+	if r.Swap != nil {
+		o.SwapUsageBytes, o.SwapLimitBytes = r.Swap.UsageBytes, r.Swap.LimitBytes
 	}
-	if swap != nil {
-		o.SwapUsageBytes, o.SwapLimitBytes = swap.UsageBytes, swap.LimitBytes
+	if r.MemorySwap != nil {
+		o.MemswUsageBytes, o.MemswLimitBytes = r.MemorySwap.UsageBytes, r.MemorySwap.LimitBytes
 	}
 	return o
 }
