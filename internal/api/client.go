@@ -56,7 +56,7 @@ type Client struct {
 
 // NewClient returns a client for the server at address: "host:port" or an
 // http or https URL, whose user and password are used. A nil h means
-// http.DefaultClient.
+// a client of its own.
 func NewClient(address string, h *http.Client) (*Client, error) {
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
@@ -71,7 +71,7 @@ func NewClient(address string, h *http.Client) (*Client, error) {
 	u.Path = strings.TrimRight(u.Path, "/")
 	u.RawQuery, u.Fragment = "", ""
 	if h == nil {
-		h = http.DefaultClient
+		h = &http.Client{}
 	}
 	return &Client{Base: u, HTTP: h}, nil
 }

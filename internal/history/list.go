@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// DefaultLimit is the length of a page when Query.Limit is 0, MaxLimit the most.
+	// DefaultLimit is the length of a page when Query.Limit is 0.
 	DefaultLimit = 100
-	MaxLimit     = 1000
+	// MaxLimit is the most that a page holds.
+	MaxLimit = 1000
 	// maxPageBytes ends a page early, so that a thousand deaths with large
 	// task tables do not fill the memory; the next page goes on from there.
 	maxPageBytes = 4 << 20

@@ -58,7 +58,7 @@ type complaints struct {
 	said []string
 }
 
-func (c *complaints) listen(t *testing.T, ctx context.Context) {
+func (c *complaints) listen(ctx context.Context, t *testing.T) {
 	t.Helper()
 	add := func(parts ...string) {
 		c.mu.Lock()
@@ -111,7 +111,7 @@ func screen(width int64, scheme string) chromedp.Action[chromedp.Void] {
 	}))
 }
 
-func eval[T any](t *testing.T, ctx context.Context, js string) T {
+func eval[T any](ctx context.Context, t *testing.T, js string) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](js))
 	if err != nil {
@@ -125,7 +125,7 @@ func eval[T any](t *testing.T, ctx context.Context, js string) T {
 func TestBrowser_PagesAreClean(t *testing.T) {
 	ctx := browser(t)
 	var c complaints
-	c.listen(t, ctx)
+	c.listen(ctx, t)
 	s := newSite(t, func(o *Options) { o.Now = time.Now })
 	deaths := sampleDeaths()
 	for i := range deaths {
@@ -150,13 +150,13 @@ func TestBrowser_PagesAreClean(t *testing.T) {
 			if err := chromedp.Do(ctx, screen(view.width, view.scheme), chromedp.Navigate(page.url)); err != nil {
 				t.Fatal(err)
 			}
-			if text := eval[string](t, ctx, `document.body.innerText`); !strings.Contains(text, page.contains) {
+			if text := eval[string](ctx, t, `document.body.innerText`); !strings.Contains(text, page.contains) {
 				t.Errorf("%s: no %q in the page:\n%s", name, page.contains, text)
 			}
-			if wide := eval[int](t, ctx, `document.documentElement.scrollWidth`); int64(wide) > view.width {
+			if wide := eval[int](ctx, t, `document.documentElement.scrollWidth`); int64(wide) > view.width {
 				t.Errorf("%s on a %s is %d wide, more than %d", name, view.name, wide, view.width)
 			}
-			if rules := eval[int](t, ctx, `document.styleSheets[0].cssRules.length`); rules == 0 {
+			if rules := eval[int](ctx, t, `document.styleSheets[0].cssRules.length`); rules == 0 {
 				t.Errorf("%s: no style", name)
 			}
 			if said := c.take(); len(said) > 0 {
@@ -174,7 +174,7 @@ func TestBrowser_PagesAreClean(t *testing.T) {
 		}
 	}
 	// The listener must hear what it listens for.
-	eval[bool](t, ctx, `(() => { const s = document.createElement("script"); s.textContent = "1"; document.head.append(s); return true })()`)
+	eval[bool](ctx, t, `(() => { const s = document.createElement("script"); s.textContent = "1"; document.head.append(s); return true })()`)
 	if said := c.take(); len(said) == 0 {
 		t.Error("an inline script brought no complaint: the test hears nothing")
 	}
@@ -185,12 +185,12 @@ func TestBrowser_PagesAreClean(t *testing.T) {
 func TestBrowser_NewDeathsAppear(t *testing.T) {
 	ctx := browser(t)
 	var c complaints
-	c.listen(t, ctx)
+	c.listen(ctx, t)
 	s := newSite(t, nil)
 	address := s.serve().URL
 	appears := func(text string) {
 		t.Helper()
-		for deadline := time.Now().Add(15 * time.Second); !eval[bool](t, ctx, `document.body.innerText.includes("`+text+`")`); {
+		for deadline := time.Now().Add(15 * time.Second); !eval[bool](ctx, t, `document.body.innerText.includes("`+text+`")`); {
 			if time.Now().After(deadline) {
 				t.Fatalf("%q does not appear", text)
 			}

@@ -140,21 +140,8 @@ func shortID(id string) string {
 
 // who names what died, in a few words.
 func who(d *death.Death) string {
-	if c := d.Container; c != nil {
-		name := c.Name
-		if name == "" && c.ID != "" {
-			name = shortID(c.ID)
-		}
-		switch {
-		case c.Pod != nil && c.Pod.Name != "" && name != "":
-			return c.Pod.Name + " / " + name
-		case c.Pod != nil && c.Pod.Name != "":
-			return c.Pod.Name
-		case name != "":
-			return name
-		case c.Pod != nil && c.Pod.UID != "":
-			return "pod " + c.Pod.UID
-		}
+	if name := whichContainer(d.Container); name != "" {
+		return name
 	}
 	if d.Unit != "" {
 		return d.Unit
@@ -168,6 +155,28 @@ func who(d *death.Death) string {
 		return d.Container.Cgroup
 	}
 	return "a " + string(d.Subject)
+}
+
+// whichContainer names a container with its pod; "" where neither has a name.
+func whichContainer(c *death.Container) string {
+	if c == nil {
+		return ""
+	}
+	name := c.Name
+	if name == "" {
+		name = shortID(c.ID)
+	}
+	switch {
+	case c.Pod == nil:
+		return name
+	case c.Pod.Name != "" && name != "":
+		return c.Pod.Name + " / " + name
+	case c.Pod.Name != "":
+		return c.Pod.Name
+	case name == "" && c.Pod.UID != "":
+		return "pod " + c.Pod.UID
+	}
+	return name
 }
 
 // where says in what surroundings it lived.

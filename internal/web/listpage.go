@@ -72,6 +72,12 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request) {
 	v.Detailed = len(q.Cause) > 0 || q.Pod != "" || q.Container != "" || q.Node != "" || q.Unit != "" || v.Until != ""
 	v.Filtered = v.Detailed || q.Namespace != "" || q.Q != "" || v.Since != ""
 
+	h.link(&v, given, page)
+	h.render(w, r, http.StatusOK, h.pages.list, v)
+}
+
+// link fills in where one can go on from this page.
+func (h *handler) link(v *listView, given url.Values, page Page) {
 	given.Del("cursor")
 	for name := range given {
 		if given.Get(name) == "" {
@@ -88,13 +94,12 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request) {
 		v.NextURL = h.base + "/" + encoded(next)
 	}
 	if !v.Older && v.Until == "" {
-		live := q.Values()
+		live := v.Query.Values()
 		live.Del("limit")
 		live.Del("since")
 		live.Set(lastIDParameter, strconv.FormatInt(page.Seq, 10))
 		v.Live = h.base + api.PathStream + encoded(live)
 	}
-	h.render(w, r, http.StatusOK, h.pages.list, v)
 }
 
 func encoded(v url.Values) string {

@@ -159,24 +159,18 @@ func parseUID(s string) (uid string, static, ok bool) {
 	if len(s) == 32 && isHex(s) {
 		return s, true, true
 	}
-	if len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' {
-		ok = isHex(s[:8]) && isHex(s[9:13]) && isHex(s[14:18]) && isHex(s[19:23]) && isHex(s[24:])
-		if !ok {
-			s = ""
-		}
-		return s, false, ok
-	}
+	whole, dashes := s, 0
 	var b [36]byte
 	n := 0
 	for _, digits := range [...]int{8, 4, 4, 4, 12} {
 		if n > 0 {
-			switch {
-			case s != "" && (s[0] == '_' || s[0] == '-'):
-				s = s[1:]
-			case strings.HasPrefix(s, escapedDash):
-				s = s[len(escapedDash):]
-			default:
+			rest, dash, ok := cutParting(s)
+			if !ok {
 				return "", false, false
+			}
+			s = rest
+			if dash {
+				dashes++
 			}
 			b[n] = '-'
 			n++
@@ -190,7 +184,19 @@ func parseUID(s string) (uid string, static, ok bool) {
 	if s != "" {
 		return "", false, false
 	}
+	if dashes == 4 {
+		return whole, false, true // as it should be: nothing to copy
+	}
 	return string(b[:]), false, true
+}
+
+// cutParting takes off what parts the groups of a uid.
+func cutParting(s string) (rest string, dash, ok bool) {
+	if s != "" && (s[0] == '_' || s[0] == '-') {
+		return s[1:], s[0] == '-', true
+	}
+	rest, ok = strings.CutPrefix(s, escapedDash)
+	return rest, false, ok
 }
 
 func qosOf(name string) string {

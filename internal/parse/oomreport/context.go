@@ -180,7 +180,7 @@ func (r *report) parseStats(l *line, d *Dropped) {
 	if !ok {
 		return
 	}
-	path, inline := b, []byte(nil)
+	var path, inline []byte
 	if i := bytes.LastIndex(b, []byte(": cache:")); i >= 0 {
 		path, inline = b[:i], b[i+2:]
 	} else {

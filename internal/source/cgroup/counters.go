@@ -86,12 +86,11 @@ func parseLimit(text []byte) (*int64, error) {
 // it returns false. 0 is a process outside the reader's pid namespace.
 func parsePIDs(text []byte, yield func(pid int) bool) {
 	for len(text) > 0 {
-		line := text
-		if i := bytes.IndexByte(text, '\n'); i >= 0 {
-			line, text = text[:i], text[i+1:]
-		} else {
+		line, rest, whole := bytes.Cut(text, []byte{'\n'})
+		if !whole {
 			return // cut by the size of the buffer: the number may be too
 		}
+		text = rest
 		if v, ok := parseUint(line); ok && v > 0 && v < 1<<31 && !yield(int(v)) {
 			return
 		}

@@ -20,9 +20,8 @@ import (
 
 // fixture imitates the files of cgroup v2 and of vmstat in a plain directory.
 type fixture struct {
-	t    *testing.T
-	dir  string
-	kill uint64
+	t   *testing.T
+	dir string
 }
 
 func newFixture(t *testing.T) *fixture {

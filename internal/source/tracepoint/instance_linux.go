@@ -104,7 +104,7 @@ func write(dir, name, value string) error {
 		return err
 	}
 	if _, err := f.WriteString(value); err != nil {
-		f.Close()
+		_ = f.Close() // the write's own error says more
 		return fmt.Errorf("write %q to %s: %w", value, name, err)
 	}
 	return f.Close()

@@ -39,7 +39,7 @@ func (p *paths) put(id uint64, path string) {
 	if p.byUse.Len() <= p.limit {
 		return
 	}
-	old := p.byUse.Remove(p.byUse.Back()).(namedCgroup)
+	old, _ := p.byUse.Remove(p.byUse.Back()).(namedCgroup) // nothing else is put in
 	delete(p.byID, old.id)
 	if p.forgotten != nil {
 		p.forgotten(old.id)
@@ -53,7 +53,8 @@ func (p *paths) get(id uint64) string {
 		return ""
 	}
 	p.byUse.MoveToFront(e)
-	return e.Value.(namedCgroup).path
+	c, _ := e.Value.(namedCgroup)
+	return c.path
 }
 
 // joinPath makes a path of n zero-ended names, innermost first.

@@ -158,11 +158,11 @@ func TestDecode_AbsentFigures(t *testing.T) {
 
 func TestDecode_OtherExits(t *testing.T) {
 	for status, want := range map[uint32]signal.Exit{
-		0:          {Code: ptr(0)},
-		3 << 8:     {Code: ptr(3)},
-		9:          {Signal: ptr(9)},
-		11 | 0x80:  {Signal: ptr(11)}, // with a core dump
-		255<<8 | 0: {Code: ptr(255)},
+		0:         {Code: ptr(0)},
+		3 << 8:    {Code: ptr(3)},
+		9:         {Signal: ptr(9)},
+		11 | 0x80: {Signal: ptr(11)}, // with a core dump
+		255 << 8:  {Code: ptr(255)},
 	} {
 		if diff := cmp.Diff(want, exitOf(signal.Task{}, status)); diff != "" {
 			t.Errorf("status %#x (-want +got):\n%s", status, diff)
@@ -203,7 +203,7 @@ func TestDecode_DeepPathIsNotGuessed(t *testing.T) {
 func TestOpaque(t *testing.T) {
 	a, b := testDecoder(), testDecoder()
 	const addr = 0xffff88810aad5140
-	if a.opaque(0) != 0 || a.opaque(addr) == 0 || a.opaque(addr) != a.opaque(addr) || a.opaque(addr) == a.opaque(addr+64) {
+	if a.opaque(0) != 0 || a.opaque(addr) == 0 || a.opaque(addr) == a.opaque(addr+64) {
 		t.Error("opaque does not tell addresses apart as it should")
 	}
 	if a.opaque(addr) == b.opaque(addr) {
