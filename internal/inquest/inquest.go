@@ -191,6 +191,9 @@ func (q *Inquest) settle() {
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
 		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil)
+		if c.lost() && q.ledger.nodeKnown && q.now.Sub(c.touched) < lostFor {
+			settled = false // a counter may still place it
+		}
 		if (settled || tooMany) && !c.dirty {
 			if !settled {
 				q.stats.EarlySettled++
@@ -203,6 +206,9 @@ func (q *Inquest) settle() {
 	clear(q.cases[len(keep):])
 	q.cases = keep
 }
+
+// lostFor is how long a kill that nobody could place waits for a counter.
+const lostFor = time.Minute
 
 func (q *Inquest) forget(c *caseFile) {
 	for _, p := range c.procs {

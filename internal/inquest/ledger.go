@@ -204,24 +204,27 @@ func (q *Inquest) audit() {
 		paths = append(paths, p)
 	}
 	sort.Strings(paths) // the same signals give the same deaths in the same order
-	var short []string
+	var short, quiet []string
 	for _, p := range paths {
 		a := q.ledger.accounts[p]
-		if q.now.Sub(a.changed) < q.opts.Patience {
-			continue
-		}
+		still := q.now.Sub(a.changed) >= q.opts.Patience
 		switch {
 		case a.missing() > 0:
 			short = append(short, p)
-		case a.explained > a.counted:
+			if still {
+				quiet = append(quiet, p)
+			}
+		case still && a.explained > a.counted:
 			a.counted, a.explained, a.doubles = 0, 0, 0 // counted before we looked, or not readable
 		}
 		if a.gone && q.now.Sub(a.changed) > q.opts.TombstoneTTL {
 			delete(q.ledger.accounts, p)
 		}
 	}
-	q.placeByCount(short)
-	for _, p := range short {
+	if len(short) == 1 || len(short) == len(quiet) {
+		q.placeByCount(short)
+	}
+	for _, p := range quiet {
 		q.auditCgroup(p, q.ledger.accounts[p])
 	}
 	q.auditNode()
@@ -244,6 +247,12 @@ func (a *account) missing() uint64 {
 	return a.counted - a.explained - a.doubles
 }
 
+// lost tells whether c is a live OOM kill that nobody could place, and that no
+// counter's rise stands for yet.
+func (c *caseFile) lost() bool {
+	return c.oomKilled && c.taskMemcg == "" && !c.recovered && !c.weighed
+}
+
 // placeByCount finds the cgroups of victims whose own source could not tell
 // it (tracefs, a log without its report): a cgroup's counter rose for a kill
 // that nobody placed. With one such cgroup it is settled; with more, each
@@ -251,7 +260,7 @@ func (a *account) missing() uint64 {
 func (q *Inquest) placeByCount(short []string) {
 	var lost []*caseFile
 	for _, c := range q.cases {
-		if c.oomKilled && c.taskMemcg == "" && !c.recovered && !c.weighed {
+		if c.lost() && q.now.Sub(c.observed) >= q.opts.Patience {
 			lost = append(lost, c)
 		}
 	}

@@ -156,3 +156,46 @@ func TestInquest_PlacedByCount(t *testing.T) {
 		})
 	}
 }
+
+// TestInquest_PlacedWhileKillsGoOn: in a cgroup where one kill follows the
+// other, a victim that no source could place is placed and not counted twice.
+func TestInquest_PlacedWhileKillsGoOn(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	sigs := sources(sc, "tracepoint", "cgroup")
+	const kills = 40
+	for i := range kills {
+		sc.n = 1000 * (i + 1) // one each second
+		v := task(100+i, "leak", leftPath, false)
+		v.MM = uint64(i + 1)
+		if i%5 == 0 {
+			v.Cgroup = signal.Cgroup{}
+		}
+		for _, b := range oomKill(v, v) {
+			sigs = append(sigs, sc.sig("tracepoint", b))
+		}
+		sigs = append(sigs,
+			sc.sig("cgroup", signal.NodeCounters{OOMKill: 1}),
+			sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: leftPath}, OOMKill: 1}))
+	}
+	var ticked []death.Death
+	for _, s := range sigs {
+		q.Tick(s.Observed)
+		q.Feed(s)
+		ticked = append(ticked, q.Take()...)
+	}
+	ticked = append(ticked, q.Close()...)
+	last := map[string]death.Death{}
+	for _, d := range ticked {
+		last[d.ID] = d
+	}
+	for _, d := range last {
+		if d.OOM.TaskMemcg != leftPath || d.Processes[0].PID == 0 {
+			t.Errorf("got:\n%s", sketch([]death.Death{d}))
+		}
+	}
+	q.Tick(q.now.Add(time.Minute))
+	if len(last) != kills || q.Stats().Unattributed != 0 {
+		t.Errorf("deaths = %d, want %d; unattributed %d, want 0", len(last), kills, q.Stats().Unattributed)
+	}
+}

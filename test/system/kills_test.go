@@ -299,20 +299,23 @@ func TestAgent_KillsOfOthersAreNoDeaths(t *testing.T) {
 // TestAgent_Counts holds sequential and parallel kills, and cgroups removed at
 // once, against the kernel's own counters.
 func TestAgent_Counts(t *testing.T) {
-	sequential, parallel, removed := 100, 50, 20
-	if testing.Short() { // an emulated machine takes half a second for each
-		sequential, parallel, removed = 20, 10, 5
-	}
-	for _, tc := range []struct {
+	type situation struct {
 		name  string
 		setup func(*agent.Options)
-		// blind: the victims of removed cgroups may not be placed.
+		// blind: victims may not be placed, above all of removed cgroups.
 		blind bool
-	}{
+	}
+	situations := []situation{
 		{"all sources", everything, false},
 		{"bpf and counters", func(o *agent.Options) { o.Source.Kmsg = false; o.Source.TracepointMode = "bpf" }, false},
 		{"tracefs and counters", func(o *agent.Options) { o.Source.Kmsg = false; o.Source.TracepointMode = "tracefs" }, true},
-	} {
+	}
+	sequential, parallel, removed := 100, 50, 20
+	if testing.Short() { // an emulated machine takes half a second for each kill
+		sequential, parallel, removed = 20, 10, 5
+		situations = situations[:1]
+	}
+	for _, tc := range situations {
 		t.Run(tc.name, func(t *testing.T) {
 			r := start(t, tc.setup)
 			before := nodeKills(t)
