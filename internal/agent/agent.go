@@ -42,8 +42,30 @@ type Agent struct {
 	sup     *supervisor
 	pipe    *pipeline
 	keeper  *keeper
-	carried struct{ kills, unattributed uint64 } // from earlier runs
+	carried carried
 	serve   *server
+}
+
+// carried is what earlier runs counted.
+type carried struct {
+	// kills of the machine up to the moment at which its own counter, which
+	// begins with the boot, stood at vmstat.
+	kills, vmstat uint64
+	unattributed  uint64
+}
+
+// carry goes on from what the last run wrote. What the kernel counted since
+// then, while no agent ran, counts too.
+func carry(state map[string]string, bootID string, vmstat uint64) carried {
+	c := carried{vmstat: vmstat, unattributed: number(state[stateUnattributed])}
+	if _, ranBefore := state[stateNodeKills]; !ranBefore {
+		return c
+	}
+	c.kills = number(state[stateNodeKills]) + vmstat
+	if last := number(state[stateVMStat]); state[stateBootID] == bootID && last <= vmstat {
+		c.kills -= last
+	}
+	return c
 }
 
 // New prepares an agent: it opens the history and the listeners, and watches
@@ -122,8 +144,11 @@ func (a *Agent) wire(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	a.carried.kills = number(state[stateNodeKills])
-	a.carried.unattributed = number(state[stateUnattributed])
+	vmstat, err := a.opts.Path.NodeOOMKills()
+	if err != nil {
+		a.log.Warn("the machine's own count of OOM kills is not known", "err", err)
+	}
+	a.carried = carry(state, a.bootID, vmstat)
 
 	q := inquest.New(inquest.Options{
 		Node: a.node, BootID: a.bootID,
@@ -193,17 +218,18 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // nodeKills are the machine's OOM kills and the unattributed ones, over all
-// runs.
-func (a *Agent) nodeKills() (kills, unattributed uint64) {
+// runs, and its own counter as it stood then.
+func (a *Agent) nodeKills() (kills, unattributed, vmstat uint64) {
 	st := a.pipe.stats.Load()
-	return a.carried.kills + st.NodeOOMKills, a.carried.unattributed + st.Unattributed
+	vmstat = max(st.NodeTotal, a.carried.vmstat)
+	return a.carried.kills + vmstat - a.carried.vmstat, a.carried.unattributed + st.Unattributed, vmstat
 }
 
 func (a *Agent) nodeStat() metrics.NodeStat {
 	if _, err := a.opts.Path.NodeOOMKills(); err != nil || !a.opts.Source.Cgroup {
 		return metrics.NodeStat{}
 	}
-	kills, unattributed := a.nodeKills()
+	kills, unattributed, _ := a.nodeKills()
 	return metrics.NodeStat{OOMKills: &kills, Unattributed: &unattributed}
 }
 

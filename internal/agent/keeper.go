@@ -29,6 +29,7 @@ const (
 	stateBootID       = "boot_id"
 	stateKmsgSeq      = "kmsg_seq"
 	stateNodeKills    = "node_oom_kills"
+	stateVMStat       = "vmstat_oom_kill"
 	stateUnattributed = "unattributed_oom_kills"
 )
 
@@ -38,7 +39,7 @@ type keeper struct {
 	store   *history.Store
 	metrics *metrics.Metrics
 	publish func()
-	node    func() (kills, unattributed uint64)
+	node    func() (kills, unattributed, vmstat uint64)
 	log     *slog.Logger
 	bootID  string
 	seq     uint64 // last record of this boot's log that is in the history
@@ -116,12 +117,13 @@ func (k *keeper) write(p progress) {
 }
 
 func (k *keeper) state(seq uint64) map[string]string {
-	kills, unattributed := k.node()
+	kills, unattributed, vmstat := k.node()
 	k.seq = max(k.seq, seq)
 	return map[string]string{
 		stateBootID:       k.bootID,
 		stateKmsgSeq:      strconv.FormatUint(k.seq, 10),
 		stateNodeKills:    strconv.FormatUint(kills, 10),
+		stateVMStat:       strconv.FormatUint(vmstat, 10),
 		stateUnattributed: strconv.FormatUint(unattributed, 10),
 	}
 }

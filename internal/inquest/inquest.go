@@ -52,8 +52,9 @@ func (o *Options) defaults() {
 
 // Stats is what the inquest knows of its own completeness.
 type Stats struct {
-	// NodeOOMKills is what the kernel counted (vmstat) since the start.
-	NodeOOMKills uint64
+	// NodeOOMKills is what the kernel counted (vmstat) since the start,
+	// NodeTotal what it counted since boot; 0: not heard of.
+	NodeOOMKills, NodeTotal uint64
 	// Unattributed are kernel kills for which no death could be written.
 	Unattributed uint64
 	// OpenCases are in memory; EarlySettled were let go because of MaxCases.

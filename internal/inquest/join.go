@@ -13,6 +13,9 @@ import (
 // the pid is taken for a reused one.
 const samePID = time.Minute
 
+// sameRestored is the same for a log read again after a restart.
+const sameRestored = 10 * time.Minute
+
 // oneBreath is how close kills in one container lie that belong to its end,
 // or to one group kill.
 const oneBreath = 2 * time.Second
@@ -157,7 +160,8 @@ func (q *Inquest) fillChain(chain []signal.Level, at signal.Cgroup) []signal.Lev
 // near tells whether s speaks of the time at which p was killed: pids come back.
 func (q *Inquest) near(p *process, s signal.Signal) bool {
 	if s.Recovered && p.restored {
-		return true
+		// The stamps of the log drift from the clock that placed p.
+		return s.Time.Sub(p.at).Abs() < sameRestored
 	}
 	d := s.Time.Sub(p.at).Abs()
 	if p.at.IsZero() || s.Time.IsZero() {

@@ -16,7 +16,7 @@ const maxReports = 1024
 
 // reportedKill takes a "Killed process" line with its report.
 func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
-	if p := q.dead.find(b.Victim.PID, b.Victim.TID); p != nil && q.near(p, s) && (!p.reported || b.Again || p.restored) {
+	if p := q.dead.find(b.Victim.PID, b.Victim.TID); p != nil && q.near(p, s) && (!p.reported || b.Again || p.restored) && sameComm(p, b) {
 		q.tellReported(p, s, b)
 		return
 	}
@@ -80,6 +80,11 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 	c.oom.Events = 1
 	q.place(c, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path})
 	return c
+}
+
+// sameComm tells whether the log may speak of p, known from before a restart.
+func sameComm(p *process, b signal.ReportedKill) bool {
+	return !p.restored || p.Comm == "" || b.Victim.Comm == "" || p.Comm == valid(b.Victim.Comm)
 }
 
 // reportKey is what makes the id of a death that the log tells of first: the

@@ -189,6 +189,7 @@ func (q *Inquest) nodeCounters(b signal.NodeCounters) {
 	q.ledger.node.counted += b.OOMKill
 	q.ledger.node.changed = q.now
 	q.stats.NodeOOMKills += b.OOMKill
+	q.stats.NodeTotal = b.Total
 }
 
 // namersUp tells whether a source runs that names processes.
