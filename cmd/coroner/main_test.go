@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -65,6 +68,24 @@ func fakeAgent(t *testing.T) string {
 			return
 		}
 		_, _ = w.Write(deaths)
+	})
+	mux.HandleFunc("GET /api/v1/deaths/stream", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Last-Event-ID") != "" {
+			http.Error(w, `{"error": "that is all"}`, http.StatusBadRequest) // ends the watch
+			return
+		}
+		var page struct{ Deaths []json.RawMessage }
+		if err := json.Unmarshal(deaths, &page); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i, d := range page.Deaths {
+			var line bytes.Buffer
+			if err := json.Compact(&line, d); err != nil {
+				t.Error(err)
+			}
+			_, _ = fmt.Fprintf(w, "id: %d\nevent: death\ndata: %s\n\n", i+1, line.Bytes())
+		}
 	})
 	mux.HandleFunc("GET /api/v1/deaths/{id}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

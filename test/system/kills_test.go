@@ -453,6 +453,57 @@ func TestAgent_EachSourceAlone(t *testing.T) {
 	}
 }
 
+// TestAgent_EachSubset: any sources together tell one kill as one death.
+func TestAgent_EachSubset(t *testing.T) {
+	for _, on := range [][]death.Source{
+		{death.SourceTracepoint, death.SourceKmsg},
+		{death.SourceTracepoint, death.SourceCgroup},
+		{death.SourceKmsg, death.SourceCgroup},
+	} {
+		t.Run(fmt.Sprint(on), func(t *testing.T) {
+			r := start(t, func(o *agent.Options) {
+				o.Source.Tracepoint = slices.Contains(on, death.SourceTracepoint)
+				o.Source.Kmsg = slices.Contains(on, death.SourceKmsg)
+				o.Source.Cgroup = slices.Contains(on, death.SourceCgroup)
+			})
+			tree := oomtest.New(t)
+			box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(on)), oomtest.Limit(32*mib))
+			p, _ := box.Run(oomtest.Load{Comm: []byte("leaky"), NewPIDNS: true})
+			r.one(box.Path, func(d *death.Death) error {
+				// Told by the kernel, or, in a rate-limited moment, by what is known of the limits.
+				if d.Confidence == death.Possible {
+					return fmt.Errorf("confidence %s", d.Confidence)
+				}
+				return all(is("cause", d.Cause, death.OOMContainerLimit), is("OOM kills", d.OOMKills(), 1),
+					is("victims", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID})))
+			})
+		})
+	}
+}
+
+// TestAgent_Collateral: what dies with the pid namespace of an OOM-killed
+// first process belongs to that death, and is no OOM kill.
+func TestAgent_Collateral(t *testing.T) {
+	r := start(t, everything)
+	tree := oomtest.New(t)
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("collateral"), oomtest.Limit(48*mib))
+	idle := oomtest.Load{Comm: []byte("bystander"), Bytes: oomtest.Idle}
+	p, _ := box.Run(oomtest.Load{Comm: []byte("first"), NewPIDNS: true, OOMScoreAdj: ptr(900), Children: []oomtest.Load{idle, idle}})
+	var bystanders []int
+	for i := range p.All[1:] {
+		if !p.All[1+i].Ended(patience) {
+			t.Fatalf("process %+v lives", p.All[1+i])
+		}
+		bystanders = append(bystanders, p.All[1+i].PID)
+	}
+	slices.Sort(bystanders)
+	r.one(box.Path, func(d *death.Death) error {
+		return all(is("subject", d.Subject, death.SubjectContainer), is("OOM kills", d.OOMKills(), 1),
+			is("victims", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID})),
+			is("collateral", fmt.Sprint(pidsOf(d, death.FateCollateral)), fmt.Sprint(bystanders)))
+	})
+}
+
 // bpfConfidence is what BPF alone can give: certain in the virtual machines,
 // whose kernels let oom_kill_process be traced.
 func bpfConfidence() death.Confidence {
