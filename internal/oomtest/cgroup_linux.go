@@ -172,6 +172,24 @@ func (c *Cgroup) OOMKills() uint64 {
 	return n
 }
 
+// Usage is what the cgroup holds now.
+func (c *Cgroup) Usage() int64 {
+	c.tree.t.Helper()
+	name := "memory.current"
+	if c.tree.Version == 1 {
+		name = "memory.usage_in_bytes"
+	}
+	b, err := os.ReadFile(filepath.Join(c.Dir, name))
+	if err != nil {
+		c.tree.t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		c.tree.t.Fatal(err)
+	}
+	return n
+}
+
 // PIDs lists the processes in this very cgroup.
 func (c *Cgroup) PIDs() []int { return pids(c.Dir) }
 
