@@ -398,6 +398,7 @@ func TestInquest_HiddenAndCollateral(t *testing.T) {
 	}
 	sigs = append(sigs,
 		sc.sig("tracepoint", signal.Kill{Target: sharer, Sender: other, Signal: 9, Code: signal.CodeKernel}),
+		sc.sig("tracepoint", signal.Kill{Target: other, Sender: first, Signal: 9, Code: signal.CodeKernel}),
 		sc.sig("tracepoint", signal.Kill{Target: other, Sender: first, Signal: 9, Code: signal.CodeKernel}))
 	d := only(t, play(t, New(Options{}), sigs...))
 	want := []death.Fate{death.FateVictim, death.FateSharer, death.FateCollateral}

@@ -52,6 +52,8 @@ func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 			return
 		}
 		// Delivered once more: the pid has come back as another process.
+	} else if p != nil && p.owner != nil && q.near(p, s) && !p.Fate.ByOOMKiller() {
+		return // a process of several threads is told several times
 	}
 	if m, ok := q.kernel.marked[pid]; ok {
 		delete(q.kernel.marked, pid)
