@@ -200,7 +200,7 @@ func TestAgent_HigherLimits(t *testing.T) {
 func TestAgent_FirstProcessFollows(t *testing.T) {
 	r := start(t, everything)
 	tree := oomtest.New(t)
-	box := tree.Cgroup("docker/"+oomtest.ContainerID("s3"), oomtest.Limit(48*mib))
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("s3"), oomtest.Limit(96*mib))
 	p, end := box.Run(oomtest.Load{
 		Comm: []byte("app"), NewPIDNS: true, Bytes: oomtest.Idle, ExitCode: ptr(3),
 		Children: []oomtest.Load{{Comm: []byte("worker")}},
@@ -263,7 +263,7 @@ func TestAgent_SharedMemoryAndSharers(t *testing.T) {
 func TestAgent_KilledBySomebody(t *testing.T) {
 	r := start(t, everything)
 	tree := oomtest.New(t)
-	box := tree.Cgroup("docker/"+oomtest.ContainerID("s10"), oomtest.Limit(64*mib))
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("s10"), oomtest.Limit(96*mib))
 	p := box.Start(oomtest.Load{Comm: []byte("app"), NewPIDNS: true, Bytes: oomtest.Idle, Children: []oomtest.Load{{Comm: []byte("child"), Bytes: oomtest.Idle}}})
 	p.Go()
 	p.Kill(syscall.SIGKILL)
@@ -486,7 +486,7 @@ func TestAgent_EachSubset(t *testing.T) {
 func TestAgent_Collateral(t *testing.T) {
 	r := start(t, everything)
 	tree := oomtest.New(t)
-	box := tree.Cgroup("docker/"+oomtest.ContainerID("collateral"), oomtest.Limit(48*mib))
+	box := tree.Cgroup("docker/"+oomtest.ContainerID("collateral"), oomtest.Limit(96*mib))
 	idle := oomtest.Load{Comm: []byte("bystander"), Bytes: oomtest.Idle}
 	p, _ := box.Run(oomtest.Load{Comm: []byte("first"), NewPIDNS: true, OOMScoreAdj: ptr(900), Children: []oomtest.Load{idle, idle}})
 	var bystanders []int

@@ -25,8 +25,8 @@ func TestAgent_GroupKill(t *testing.T) {
 		podLimit int64
 		boxLimit int64
 	}{
-		{"at the container's limit", 0, 48 * mib},
-		{"at the pod's limit", 48 * mib, 0},
+		{"at the container's limit", 0, 96 * mib},
+		{"at the pod's limit", 96 * mib, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := r.on(t)
