@@ -26,6 +26,7 @@ type caseFile struct {
 	id        string
 	revision  int
 	at        time.Time
+	lastAt    time.Time // of the last process
 	observed  time.Time
 	touched   time.Time
 	dirty     bool
@@ -109,6 +110,9 @@ func (q *Inquest) add(c *caseFile, p *process) {
 	}
 	p.owner = c
 	p.seen = q.now
+	if p.at.After(c.lastAt) {
+		c.lastAt = p.at
+	}
 	c.procs = append(c.procs, p)
 	q.dead.put(p)
 	if p.Init != nil && *p.Init && c.container != nil {

@@ -31,7 +31,7 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 			return c
 		}
 	}
-	if c := q.sameEnd(path, p.Init); c != nil {
+	if c := q.sameEnd(s, path, p.Init); c != nil {
 		c.oomKilled = true
 		return c
 	}
@@ -109,13 +109,13 @@ func (v *invocation) join(c *caseFile) {
 
 // sameEnd finds the case of the end of the container at path: the kills of
 // one breath around the death of its first process are one death.
-func (q *Inquest) sameEnd(path string, init *bool) *caseFile {
+func (q *Inquest) sameEnd(s signal.Signal, path string, init *bool) *caseFile {
 	if path == "" {
 		return nil
 	}
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if q.now.Sub(c.touched) > oneBreath {
+		if !q.inOneBreath(c, s) {
 			continue
 		}
 		if c.container == nil || !c.oomKilled || c.countedOnly || !c.sameOwner(path) {
@@ -126,6 +126,15 @@ func (q *Inquest) sameEnd(path string, init *bool) *caseFile {
 		}
 	}
 	return nil
+}
+
+// inOneBreath tells whether s follows closely on what c holds. What is read
+// from a log after the fact arrives all at once: there the kernel's times count.
+func (q *Inquest) inOneBreath(c *caseFile, s signal.Signal) bool {
+	if s.Recovered || c.recovered {
+		return s.Time.Sub(c.lastAt).Abs() <= oneBreath
+	}
+	return q.now.Sub(c.touched) <= oneBreath
 }
 
 // groupLevel is the outermost cgroup of the chain with memory.oom.group: the

@@ -66,7 +66,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 			return c
 		}
 	}
-	if c := q.sameEnd(path, p.Init); c != nil {
+	if c := q.sameEnd(s, path, p.Init); c != nil {
 		return c
 	}
 	if c := q.ledger.claim(path); c != nil {
