@@ -6,7 +6,6 @@ package cgroup
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -88,9 +87,7 @@ func (r *recorder) until(what string, ok func(said []signal.Body) bool) {
 			r.t.Fatalf("waiting for %s: Run ended: %v", what, err)
 		case <-deadline:
 			for _, b := range r.all() {
-				if !strings.Contains(fmt.Sprint(b), "process_api") {
-					r.t.Logf("said: %T %+v", b, b)
-				}
+				r.t.Logf("said: %T %+v", b, b)
 			}
 			r.t.Fatalf("waited %v for %s", patience, what)
 		}
