@@ -69,7 +69,7 @@ func on(d *death.Death) string {
 		s = " on " + death.Printable(d.Node)
 	}
 	if d.Recovered {
-		s += ", while coroner was not running"
+		s += ", told by the log afterwards"
 	}
 	return s
 }

@@ -98,7 +98,7 @@ func newSupervisor(log *slog.Logger) *supervisor {
 // run keeps s running until ctx ends: a source that fails is tried again.
 func (v *supervisor) run(ctx context.Context, s source, emit func(signal.Signal)) {
 	h := v.known[s.Name()]
-	log := v.log.With("source", string(s.Name()))
+	log := v.log.With("component", string(s.Name()))
 	counted := func(sig signal.Signal) {
 		v.count(h, log, sig)
 		emit(sig)

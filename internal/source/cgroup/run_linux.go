@@ -25,7 +25,7 @@ var ErrGone = errors.New("the memory hierarchy is no longer mounted")
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	l := &loop{
 		ctx: ctx, opt: s.opt, emit: emit, now: time.Now(),
-		log:      s.opt.Logger.With("source", string(death.SourceCgroup)),
+		log:      s.opt.Logger.With("component", string(death.SourceCgroup)),
 		tree:     tree{byWD: map[int32]*node{}},
 		limbo:    map[uint64]*node{},
 		seeks:    map[*node]attempt{},

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -33,9 +34,13 @@ const (
 
 func TestMain(m *testing.M) {
 	if comm := os.Getenv(commEnv); comm != "" {
-		if err := os.WriteFile("/proc/self/comm", []byte(comm), 0); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(7)
+		// The tracepoints name the thread that acts: this one, from here on.
+		runtime.LockOSThread()
+		for _, name := range []string{"/proc/self/comm", "/proc/thread-self/comm"} {
+			if err := os.WriteFile(name, []byte(comm), 0); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(7)
+			}
 		}
 	}
 	switch act := os.Getenv(actEnv); act {
