@@ -158,3 +158,73 @@ func TestSummary_HostileNamesAreEscaped(t *testing.T) {
 		t.Errorf("summary %q", s)
 	}
 }
+
+// TestAdvice_NamesTheNumbers: advice has the numbers of the case.
+func TestAdvice_NamesTheNumbers(t *testing.T) {
+	big := []death.Task{{TGID: 99, RSSPages: 5000, Name: "hog"}, {TGID: 7, RSSPages: 10, Name: "java"}}
+	for _, tc := range []struct {
+		name  string
+		facts Facts
+		says  string
+	}{
+		{"limit", inPod(limit(container, cgpath.Container, 40*mib)), "40 MiB; 50 MiB would leave a quarter"},
+		{"what grew", inPod(limit(container, cgpath.Container, 40*mib)), "what grew in java, which held 38 MiB"},
+		{"invisible", inPod(limit(container, cgpath.Container, 40*mib)), "alert on coroner_oom_kills_total"},
+		{"limit not known", inPod(func(f *Facts) { f.Basis, f.Constraint = BasisNone, ""; f.Processes = nil }), "raise the container's memory limit."},
+		{"pod", inPod(both(limit(pod, cgpath.Pod, 400*mib), func(f *Facts) { f.Processes[0].AnonRSSBytes = ptr(mib) })), "In a pod of one container"},
+		{"all pods", inPod(both(limit("/kubepods", cgpath.Kubepods, 400*mib), func(f *Facts) { f.Tasks = big })), "hog (pid 99, 5000 pages resident)"},
+		{"ancestor", inPod(both(limit("/batch.slice", cgpath.Slice, 40*mib), func(f *Facts) { f.Tasks = big })), "Raise the limit at /batch.slice"},
+		{"node", inPod(func(f *Facts) { f.Constraint, f.Tasks = ConstraintNone, big }), "hog"},
+		{"the largest is the victim", inPod(func(f *Facts) { f.Constraint, f.Tasks = ConstraintNone, big[1:] }), "highest oom_score"},
+		{"inside", inPod(limit(container+"/app", cgpath.Inside, 10*mib)), container + "/app"},
+		{"cpuset", inPod(func(f *Facts) { f.Constraint = ConstraintCpuset }), "numastat"},
+		{"sysrq", inPod(func(f *Facts) { f.Constraint, f.Manual = ConstraintNone, true }), "kernel.sysrq"},
+		{"outside", Facts{OOM: true, TaskMemcg: "/batch"}, "on the way up from /batch"},
+		{"not placed", Facts{OOM: true}, "coroner doctor"},
+		{"killed", Facts{Killer: &death.Killer{Comm: "bash"}}, "the owner of bash"},
+		{"runtime", Facts{Killer: &death.Killer{Comm: "runc"}, KillerIsRuntime: true}, "the engine's events"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if all := strings.Join(Judge(tc.facts).Advice, "\n"); !strings.Contains(all, tc.says) {
+				t.Errorf("advice does not say %q:\n%s", tc.says, all)
+			}
+		})
+	}
+}
+
+// TestSummary_SaysWhoDied: victims, groups, sharers, bystanders, who asked.
+func TestSummary_SaysWhoDied(t *testing.T) {
+	dead := func(fates ...death.Fate) func(*Facts) {
+		return func(f *Facts) {
+			limit(container, cgpath.Container, 40*mib)(f)
+			f.Processes = nil
+			for i, fate := range fates {
+				f.Processes = append(f.Processes, death.Process{PID: i + 1, Comm: "p", Fate: fate})
+			}
+		}
+	}
+	v, g, s, c := death.FateVictim, death.FateGroup, death.FateSharer, death.FateCollateral
+	for _, tc := range []struct {
+		name string
+		f    Facts
+		says string
+	}{
+		{"two victims", inPod(dead(v, v)), "killed p (pid 1) and then p (pid 2)"},
+		{"many victims", inPod(dead(v, v, v, v)), "and then 3 more"},
+		{"group", inPod(dead(v, g, g)), "the other 2 processes of its group"},
+		{"group of one", inPod(both(dead(v), func(f *Facts) { f.Group = true })), "as a group"},
+		{"sharer", inPod(dead(v, s)), "unseen 1 process that shared its memory"},
+		{"bystanders", inPod(dead(v, c, c)), "with its pid namespace 2 processes"},
+		{"nothing known", inPod(dead()), "the kernel killed a process"},
+		{"asker elsewhere", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 9, Comm: "sidecar", Cgroup: "/x"} })), "asked for by sidecar (pid 9) in /x."},
+		{"asker in the same cgroup", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 9, Comm: "other"} })), "asked for by other (pid 9)."},
+		{"unit", Facts{OOM: true, Unit: "a.service", TaskMemcg: "/system.slice/a.service"}, "Unit a.service ran out of memory"},
+		{"root", Facts{OOM: true, Basis: BasisKernel, Constraint: ConstraintNone, TaskMemcg: "/"}, "The machine ran out of memory"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := Judge(tc.f).Summary; !strings.Contains(got, tc.says) {
+				t.Errorf("%q does not say %q", got, tc.says)
+			}
+		})
+	}
+}
