@@ -262,9 +262,6 @@ func asker(f *Facts) string {
 func killedSentence(f *Facts) string {
 	k := f.Killer
 	who := death.Printable(k.Comm)
-	if who == "" {
-		who = "a process"
-	}
 	notes := []string{fmt.Sprintf("pid %d", k.PID)}
 	if k.UID != nil {
 		notes = append(notes, fmt.Sprintf("uid %d", *k.UID))
@@ -276,6 +273,9 @@ func killedSentence(f *Facts) string {
 		notes = append(notes, "in unit "+death.Printable(k.Unit))
 	case k.Cgroup != "":
 		notes = append(notes, "in cgroup "+death.Printable(k.Cgroup))
+	}
+	if k.Comm == "" {
+		who = "A process" // a name keeps its own case, a word does not
 	}
 	s := fmt.Sprintf("%s (%s) sent SIGKILL to the first process of %s", who, strings.Join(notes, ", "), where(f))
 	if len(f.Processes) > 0 {
