@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -202,6 +203,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	a.sup.started(watch, sources)
 	if watch.Err() == nil {
+		debug.FreeOSMemory() // reading the kernel's types took some 20 MiB, once
 		a.log.Info("watching", "node", a.node, "kernel", a.kernel, "version", a.opts.Version)
 	}
 

@@ -222,7 +222,7 @@ func TestSummary_SaysWhoDied(t *testing.T) {
 		{"pod by uid, container by id", inPod(both(dead(v), func(f *Facts) { f.Container.Name, f.Container.Pod = "", &death.Pod{UID: "u1"} })), "Container 3f1c9a5e7b2d (containerd, pod u1)"},
 		{"usage below the limit", inPod(both(dead(v), func(f *Facts) { f.UsageBytes = ptr(30 * mib) })), "limit of 40 MiB (usage 30 MiB)"},
 		{"QoS group", inPod(both(dead(v), limit("/kubepods/burstable", cgpath.QoS, 3<<30))), "limit of 3 GiB at /kubepods/burstable"},
-		{"asker is the victim", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 1, Comm: "p"} })), "the container lives on."},
+		{"asker is the victim", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 1, Comm: "p"} })), "killed p (pid 1)."},
 		{"asker is a thread of it", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 8, Comm: "p"} })), "killed p (pid 1)"},
 		{"killer without a name", Facts{Killer: &death.Killer{PID: 9, Cgroup: "/x"}, TaskMemcg: "/y"}, "A process (pid 9, in cgroup /x) sent SIGKILL to the first process of cgroup /y"},
 		{"killer in a container", Facts{Killer: &death.Killer{PID: 9, Comm: "sh", Container: &death.Container{Name: "ops"}}}, "sh (pid 9, in container ops)"},
