@@ -26,7 +26,7 @@ type Death struct {
 	// ObservedAt is when coroner first knew.
 	ObservedAt time.Time `json:"observed_at"`
 	// Node is the host's name, or the Kubernetes node's.
-	Node string `json:"node"`
+	Node string `json:"node,omitempty"`
 	// Subject is what died.
 	Subject Subject `json:"subject"`
 	// Cause is why.

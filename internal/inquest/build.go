@@ -174,6 +174,11 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 	for _, p := range c.procs {
 		f.Processes = append(f.Processes, p.Process)
 	}
+	f.LivesOn = q.livesOn(c)
+	if o := c.oom; o.MemswLimitBytes != nil && o.MemswUsageBytes != nil && o.UsageBytes != nil && o.LimitBytes != nil &&
+		*o.MemswUsageBytes >= *o.MemswLimitBytes && *o.UsageBytes < *o.LimitBytes-limitSlack(*o.LimitBytes) {
+		f.MemswLimitBytes = o.MemswLimitBytes
+	}
 	if c.named {
 		f.Basis = verdict.BasisKernel
 	} else if c.oomKilled {
@@ -198,6 +203,16 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		}
 	}
 	return f
+}
+
+// livesOn tells whether the container is known to have outlived this: none of
+// the dead was its first process, by a source that can tell, and no group died.
+func (q *Inquest) livesOn(c *caseFile) bool {
+	if c.container == nil || c.ended || c.group || !c.initKnown() {
+		return false
+	}
+	e := q.roster.byPath[c.container.Cgroup]
+	return c.chainAtKill || (e != nil && e.initPID != 0)
 }
 
 // ownLimits takes the container's and the pod's limits from the chain.

@@ -62,6 +62,7 @@ type caseFile struct {
 	killerRuntime bool
 	exit          *death.Exit
 	ended         bool
+	endedAt       time.Time // when its first process left, or its cgroup went
 	recovered     bool
 
 	evidence []death.Evidence
@@ -86,17 +87,18 @@ func (q *Inquest) open(s signal.Signal, key string) *caseFile {
 	return c
 }
 
-// newID makes the same id of the same signals, and never the same twice.
+// idGrain is how many seconds share an id for one pid: sources place a kill
+// milliseconds apart, and whoever sees it must come to the same id.
+const idGrain = 10
+
+// newID makes the id of a death from the boot, the pid and the time. It is
+// never given twice: a pid that comes back at once gets the next.
 func (q *Inquest) newID(key string, at time.Time) string {
 	for n := 0; ; n++ {
-		stamp := at.UnixNano()
-		if strings.HasPrefix(key, "record ") {
-			stamp = 0 // the wall time of a record differs a little each time
-		}
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", q.opts.BootID, key, stamp, n))
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d", q.opts.BootID, key, at.Unix()/idGrain, n))
 		id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
-		if q.ids[id] == 0 {
-			q.ids[id] = 1
+		if _, taken := q.ids[id]; !taken {
+			q.ids[id] = q.now
 			return id
 		}
 	}

@@ -70,16 +70,18 @@ type Stats struct {
 type Inquest struct {
 	opts    Options
 	now     time.Time
+	cleaned time.Time
 	roster  roster
 	cases   []*caseFile // open, oldest first
 	dead    deadIndex
 	kernel  kernelKills
 	ledger  ledger
 	series  series
+	held    []heldReport
 	dirty   []*caseFile
 	up      map[death.Source]bool
 	mode    map[death.Source]string
-	ids     map[string]int
+	ids     map[string]time.Time
 	reports map[uint64]*caseFile // last case of each kernel report
 	stats   Stats
 }
@@ -96,7 +98,7 @@ func New(o Options) *Inquest {
 		series:  newSeries(),
 		up:      map[death.Source]bool{},
 		mode:    map[death.Source]string{},
-		ids:     map[string]int{},
+		ids:     map[string]time.Time{},
 		reports: map[uint64]*caseFile{},
 	}
 }
@@ -107,10 +109,12 @@ func (q *Inquest) Feed(s signal.Signal) {
 	switch b := s.Body.(type) {
 	case signal.MarkVictim:
 		q.markVictim(s, b)
+		q.releaseHeld()
 	case signal.OOMInvocation:
 		q.invoked(s, b)
 	case signal.Kill:
 		q.kill(s, b)
+		q.releaseHeld()
 	case signal.Exit:
 		q.exit(s, b)
 	case signal.ReportedKill:
@@ -136,11 +140,16 @@ func (q *Inquest) Feed(s signal.Signal) {
 // settled is let go. Call it at least each second.
 func (q *Inquest) Tick(now time.Time) {
 	q.advance(now)
+	q.releaseHeld()
 	q.audit()
 	q.kernel.expire(q.now)
 	q.roster.expire(q.now)
 	q.dead.expire(q.now)
 	q.settle()
+	if q.now.Sub(q.cleaned) > idsFor {
+		q.cleaned = q.now
+		q.expireIDs()
+	}
 }
 
 // Take returns the deaths made or amended since it was last called, each
@@ -218,5 +227,16 @@ func (q *Inquest) forget(c *caseFile) {
 	if c.hasReport && q.reports[c.report] == c {
 		delete(q.reports, c.report)
 	}
-	delete(q.ids, c.id)
+}
+
+// idsFor is how long an id that was given out is not given again: longer than
+// any grain of time that goes into it.
+const idsFor = time.Minute
+
+func (q *Inquest) expireIDs() {
+	for id, at := range q.ids {
+		if q.now.Sub(at) > idsFor {
+			delete(q.ids, id)
+		}
+	}
 }

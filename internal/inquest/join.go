@@ -31,7 +31,7 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 			return c
 		}
 	}
-	if c := q.sameEnd(s, path, p.Init); c != nil {
+	if c := q.sameEnd(s, b.Victim.Cgroup.ID, path, p); c != nil {
 		c.oomKilled = true
 		return c
 	}
@@ -41,7 +41,7 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 		c.oom.Events = 1
 		return c
 	}
-	c := q.open(s, "pid "+itoa(or(b.Victim.PID, b.Victim.TID)))
+	c := q.open(s, pidKey(b.Victim))
 	c.oomKilled = true
 	c.oom.Events = 1
 	c.triggerTID = or(b.Trigger.TID, b.Trigger.PID)
@@ -109,7 +109,7 @@ func (v *invocation) join(c *caseFile) {
 
 // sameEnd finds the case of the end of the container at path: the kills of
 // one breath around the death of its first process are one death.
-func (q *Inquest) sameEnd(s signal.Signal, path string, init *bool) *caseFile {
+func (q *Inquest) sameEnd(s signal.Signal, id uint64, path string, p *process) *caseFile {
 	if path == "" {
 		return nil
 	}
@@ -118,14 +118,38 @@ func (q *Inquest) sameEnd(s signal.Signal, path string, init *bool) *caseFile {
 		if !q.inOneBreath(c, s) {
 			continue
 		}
-		if c.container == nil || !c.oomKilled || c.countedOnly || !c.sameOwner(path) {
+		if c.container == nil || !c.oomKilled || c.countedOnly || !c.sameOwner(path) || c.over(s, id, path, p) {
 			continue
 		}
-		if c.ended || (init != nil && *init) {
+		if c.ended || (p.Init != nil && *p.Init) {
 			return c
 		}
 	}
 	return nil
+}
+
+// afterEnd is how late a kill may still be told after the container's end.
+const afterEnd = 100 * time.Millisecond
+
+// over tells whether p, killed in the cgroup id, cannot be of the end that c
+// tells, but is of the container's next life: engines start a container again
+// under its old name.
+func (c *caseFile) over(s signal.Signal, id uint64, path string, p *process) bool {
+	if id != 0 && c.cgroupID != 0 && id != c.cgroupID && path == c.taskMemcg {
+		return true
+	}
+	if !c.endedAt.IsZero() && s.Time.Sub(c.endedAt) > afterEnd {
+		return true
+	}
+	if p.Init == nil || !*p.Init {
+		return false
+	}
+	for _, o := range c.procs {
+		if o.Init != nil && *o.Init && o.PID != p.PID {
+			return true // a container has one first process
+		}
+	}
+	return false
 }
 
 // inOneBreath tells whether s follows closely on what c holds. What is read

@@ -4,8 +4,10 @@ package inquest
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -20,8 +22,63 @@ func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
 		q.tellReported(p, s, b)
 		return
 	}
-	if b.Again {
-		return // the first naming was let go long ago
+	if q.waitsForTracepoint(s, b) {
+		return
+	}
+	q.newReported(s, b)
+}
+
+// heldReport is a kill line without its report that waits for the tracepoint,
+// which knows the process and its cgroup: the line may name a thread of a
+// process that is told of already.
+type heldReport struct {
+	s  signal.Signal
+	b  signal.ReportedKill
+	at time.Time
+}
+
+// heldFor is how long such a line waits; the tracepoint is some milliseconds
+// apart from the log.
+const heldFor = 500 * time.Millisecond
+
+// waitsForTracepoint holds a live line that says nothing but the pid.
+func (q *Inquest) waitsForTracepoint(s signal.Signal, b signal.ReportedKill) bool {
+	bare := b.OOM == nil || b.OOM.TaskMemcg == ""
+	if !bare || s.Recovered || !q.up[death.SourceTracepoint] || len(q.held) >= maxPending {
+		return false
+	}
+	q.held = append(q.held, heldReport{s, b, q.now})
+	return true
+}
+
+// releaseHeld decides the lines whose process has been told of, or that have
+// waited long enough.
+func (q *Inquest) releaseHeld() {
+	if len(q.held) == 0 {
+		return
+	}
+	held := q.held
+	q.held = nil
+	for _, h := range held {
+		p := q.dead.find(h.b.Victim.PID, h.b.Victim.TID)
+		switch {
+		case p != nil && q.near(p, h.s):
+			q.tellReported(p, h.s, h.b)
+		case q.now.Sub(h.at) >= heldFor:
+			q.newReported(h.s, h.b)
+		default:
+			q.held = append(q.held, h)
+		}
+	}
+}
+
+// newReported makes a death, or a part of one, of a kill that the log alone
+// tells so far.
+func (q *Inquest) newReported(s signal.Signal, b signal.ReportedKill) {
+	if p := q.firstVictimAgain(s, b); p != nil {
+		q.ledger.double(p, p.owner.taskMemcg)
+		q.dead.alias(p, b.Victim.PID)
+		return
 	}
 	p := &process{
 		Process: death.Process{PID: b.Victim.PID, Comm: b.Victim.Comm, UID: b.Victim.UID, Init: b.Victim.Init, Fate: death.FateVictim},
@@ -41,6 +98,24 @@ func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
 		q.stats.AlreadyDying--
 		q.tellMarked(p, m.s, m.b)
 	}
+}
+
+// firstVictimAgain finds the first victim of a group that the log names a
+// second time by the id of another thread: same name, same figures.
+func (q *Inquest) firstVictimAgain(s signal.Signal, b signal.ReportedKill) *process {
+	if b.OOM != nil && b.OOM.TaskMemcg != "" {
+		return nil
+	}
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if !c.group || len(c.procs) == 0 || !q.inOneBreath(c, s) {
+			continue
+		}
+		if p := c.procs[0]; p.reported && p.Comm == b.Victim.Comm && p.sameFigures(b.Figures) {
+			return p
+		}
+	}
+	return nil
 }
 
 func (q *Inquest) taskMemcg(b signal.ReportedKill) string {
@@ -66,7 +141,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 			return c
 		}
 	}
-	if c := q.sameEnd(s, path, p.Init); c != nil {
+	if c := q.sameEnd(s, b.Victim.Cgroup.ID, path, p); c != nil {
 		return c
 	}
 	if c := q.ledger.claim(path); c != nil {
@@ -75,7 +150,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 		c.oom.Events = 1
 		return c
 	}
-	c := q.open(s, reportKey(b))
+	c := q.open(s, pidKey(b.Victim))
 	c.oomKilled = true
 	c.oom.Events = 1
 	q.place(c, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path})
@@ -85,15 +160,6 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 // sameComm tells whether the log may speak of p, known from before a restart.
 func sameComm(p *process, b signal.ReportedKill) bool {
 	return !p.restored || p.Comm == "" || b.Victim.Comm == "" || p.Comm == valid(b.Victim.Comm)
-}
-
-// reportKey is what makes the id of a death that the log tells of first: the
-// record's number is the same each time that it is read.
-func reportKey(b signal.ReportedKill) string {
-	if b.Seq != 0 && b.BootID != "" {
-		return "record " + b.BootID + " " + strconv.FormatUint(b.Seq, 10)
-	}
-	return "pid " + itoa(or(b.Victim.PID, b.Victim.TID))
 }
 
 // tellReported adds what the log says to a process already known.
@@ -120,7 +186,7 @@ func (q *Inquest) tellReported(p *process, s signal.Signal, b signal.ReportedKil
 	wasPlaced := c.taskMemcg != ""
 	if path := q.taskMemcg(b); path != "" && !wasPlaced {
 		q.place(c, signal.Cgroup{Path: path})
-		q.ledger.explain(path, s)
+		q.ledger.explainAt(path, s)
 	}
 	q.mergeReport(c, s, b)
 	q.touch(c)
@@ -172,12 +238,12 @@ func (q *Inquest) mergeReport(c *caseFile, s signal.Signal, b signal.ReportedKil
 func reportText(o *death.OOM) string {
 	t := "the kernel's report: "
 	if o.Constraint != "" {
-		t += o.Constraint
+		t += o.Constraint + ", "
 	}
 	if o.OOMMemcg != "" {
-		t += " limit of " + death.Printable(o.OOMMemcg)
+		t += "limit of " + death.Printable(o.OOMMemcg)
 	} else {
-		t += " no cgroup's limit"
+		t += "no cgroup's limit"
 	}
 	if o.UsageBytes != nil && o.LimitBytes != nil {
 		t += ", usage " + death.FormatBytes(*o.UsageBytes) + " of " + death.FormatBytes(*o.LimitBytes)
@@ -217,6 +283,10 @@ func (q *Inquest) reportedGroup(s signal.Signal, b signal.ReportedGroup) {
 	c.group = true
 	if c.groupCgroup == "" {
 		c.groupCgroup = b.Cgroup.Path
+	}
+	if at := cgpath.Parse(b.Cgroup.Path); c.taskMemcg == "" && at.Level == cgpath.Container {
+		q.place(c, b.Cgroup)
+		q.ledger.explainAt(c.taskMemcg, s)
 	}
 	c.note(s, "memory.oom.group is set at %s: all of it is killed", death.Printable(b.Cgroup.Path))
 	if at := b.Cgroup.Path; c.container != nil && at != "" && (at == c.container.Cgroup || at == c.podCgroup) {

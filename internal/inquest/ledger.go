@@ -31,6 +31,8 @@ type account struct {
 	changed time.Time
 	born    []*caseFile // cases that a counter alone made
 	gone    bool
+	path    string
+	rises   []rise
 	sample  signal.CgroupCounters // the newest rise
 	signal  signal.Signal
 }
@@ -51,7 +53,7 @@ func (l *ledger) account(path string) *account {
 		if len(l.accounts) >= maxAccounts {
 			l.shrink()
 		}
-		a = &account{}
+		a = &account{path: path}
 		l.accounts[path] = a
 	}
 	return a
@@ -84,12 +86,28 @@ func (l *ledger) explain(path string, s signal.Signal) {
 	}
 	l.node.explained++
 	l.node.changed = s.Observed
-	if path == "" {
+	l.explainAt(path, s)
+}
+
+// explainAt books in its cgroup a kill that the machine's account has already.
+func (l *ledger) explainAt(path string, s signal.Signal) {
+	if path == "" || s.Recovered {
 		return
 	}
 	a := l.account(path)
 	a.explained++
 	a.changed = s.Observed
+}
+
+// unexplain takes back one explain, for a process that was placed wrongly.
+func (l *ledger) unexplain(path string, s signal.Signal) {
+	if s.Recovered {
+		return
+	}
+	l.node.explained--
+	if a := l.accounts[path]; a != nil && a.explained > 0 {
+		a.explained--
+	}
 }
 
 // double books that the kernel counted p twice, which it does once at most.
@@ -147,6 +165,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	a := q.ledger.account(path)
 	a.counted += b.OOMKill
 	a.changed = q.now
+	a.rose(q.now, b.OOMKill)
 	a.sample, a.signal = b, s
 	if !q.namersUp() {
 		q.auditCgroup(path, a)
@@ -205,31 +224,33 @@ func (q *Inquest) audit() {
 		paths = append(paths, p)
 	}
 	sort.Strings(paths) // the same signals give the same deaths in the same order
-	var short, quiet []string
+	var short []string
 	for _, p := range paths {
 		a := q.ledger.accounts[p]
-		still := q.now.Sub(a.changed) >= q.opts.Patience
+		a.forgetRises(q.now)
 		switch {
 		case a.missing() > 0:
 			short = append(short, p)
-			if still {
-				quiet = append(quiet, p)
-			}
-		case still && a.explained > a.counted:
+		case a.explained > a.counted && q.quiet(a):
 			a.counted, a.explained, a.doubles = 0, 0, 0 // counted before we looked, or not readable
 		}
 		if a.gone && q.now.Sub(a.changed) > q.opts.TombstoneTTL {
 			delete(q.ledger.accounts, p)
 		}
 	}
-	if len(short) == 1 || len(short) == len(quiet) {
+	if len(short) > 0 {
 		q.placeByCount(short)
 	}
-	for _, p := range quiet {
-		q.auditCgroup(p, q.ledger.accounts[p])
+	for _, p := range short {
+		if a := q.ledger.accounts[p]; q.quiet(a) {
+			q.weigh(a)
+			q.auditCgroup(p, a)
+		}
 	}
 	q.auditNode()
 }
+
+func (q *Inquest) quiet(a *account) bool { return q.now.Sub(a.changed) >= q.opts.Patience }
 
 func (q *Inquest) auditNode() {
 	n := &q.ledger.node
@@ -248,47 +269,6 @@ func (a *account) missing() uint64 {
 	return a.counted - a.explained - a.doubles
 }
 
-// lost tells whether c is a live OOM kill that nobody could place, and that no
-// counter's rise stands for yet.
-func (c *caseFile) lost() bool {
-	return c.oomKilled && c.taskMemcg == "" && !c.recovered && !c.weighed
-}
-
-// placeByCount finds the cgroups of victims whose own source could not tell
-// it (tracefs, a log without its report): a cgroup's counter rose for a kill
-// that nobody placed. With one such cgroup it is settled; with more, each
-// victim is told where it may have lived, and none is counted twice.
-func (q *Inquest) placeByCount(short []string) {
-	var lost []*caseFile
-	for _, c := range q.cases {
-		if c.lost() && q.now.Sub(c.observed) >= q.opts.Patience {
-			lost = append(lost, c)
-		}
-	}
-	for _, p := range short {
-		a := q.ledger.accounts[p]
-		for range a.missing() {
-			if len(lost) == 0 {
-				return
-			}
-			c := lost[0]
-			lost = lost[1:]
-			a.explained++
-			c.weighed = true
-			if len(short) == 1 {
-				q.place(c, signal.Cgroup{ID: a.sample.ID, Path: p})
-				if len(c.chain) == 0 {
-					c.chain = a.sample.Chain
-				}
-				c.note(a.signal, "placed by count: the oom_kill counter of %s rose for a kill that no source placed", death.Printable(p))
-			} else {
-				c.note(a.signal, "it may have lived in any of %d cgroups whose oom_kill counters rose then", len(short))
-			}
-			q.touch(c)
-		}
-	}
-}
-
 // auditCgroup makes deaths of what a cgroup counted and nobody saw.
 func (q *Inquest) auditCgroup(path string, a *account) {
 	made := min(a.missing(), maxBorn)
@@ -298,12 +278,34 @@ func (q *Inquest) auditCgroup(path string, a *account) {
 	a.explained += made
 	q.ledger.node.explained += made
 	q.ledger.node.changed = q.now
-	if group := a.sample.OOMGroupKill > 0; group {
-		a.born = append(a.born, q.openCounted(path, a, int(made), true))
+	if a.sample.OOMGroupKill > 0 || groupLevel(q.fillChain(a.sample.Chain, signal.Cgroup{Path: path})) != "" {
+		q.countedGroup(path, a, int(made))
 		return
 	}
 	for range made {
 		a.born = append(a.born, q.openCounted(path, a, 1, false))
+	}
+}
+
+// countedGroup makes one death of a whole group's kills, which the counter may
+// tell in several steps.
+func (q *Inquest) countedGroup(path string, a *account, kills int) {
+	for _, c := range a.born {
+		if c.group && q.now.Sub(c.touched) <= oneBreath {
+			c.anonymous(kills, q.now)
+			q.touch(c)
+			return
+		}
+	}
+	a.born = append(a.born, q.openCounted(path, a, kills, true))
+}
+
+// anonymous adds dead of whom nothing is known.
+func (c *caseFile) anonymous(n int, now time.Time) {
+	for range n {
+		p := &process{owner: c, seen: now}
+		p.Fate = death.FateVictim
+		c.procs = append(c.procs, p)
 	}
 }
 
@@ -313,14 +315,10 @@ func (q *Inquest) openCounted(path string, a *account, kills int, group bool) *c
 	c.oom.Events = 1
 	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: path})
 	c.chain = a.sample.Chain
-	for range kills {
-		p := &process{owner: c, seen: q.now}
-		p.Fate = death.FateVictim
-		c.procs = append(c.procs, p)
-	}
+	c.anonymous(kills, q.now)
 	c.note(a.signal, "the kernel's oom_kill counter of %s rose, and no other source saw the process", death.Printable(path))
 	if group {
-		c.note(a.signal, "oom_group_kill rose too: all of it was killed; the kernel may count the first victim twice")
+		c.note(a.signal, "memory.oom.group is set: all of it was killed; the kernel may count the first victim twice")
 	}
 	q.touch(c)
 	return c

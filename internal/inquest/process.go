@@ -14,6 +14,7 @@ type process struct {
 	death.Process
 	owner    *caseFile
 	tid      int
+	alias    int // another thread by which the log named it
 	mm       uint64
 	pidns    uint64
 	at       time.Time // when it was killed, by the first to tell
@@ -48,6 +49,14 @@ func (x *deadIndex) put(p *process) {
 	}
 }
 
+// alias lets p be found by another of its threads.
+func (x *deadIndex) alias(p *process, tid int) {
+	if tid != 0 && x.byPID[tid] == nil {
+		x.byPID[tid] = p
+		p.alias = tid
+	}
+}
+
 func (x *deadIndex) find(ids ...int) *process {
 	for _, id := range ids {
 		if p := x.byPID[id]; id != 0 && p != nil {
@@ -67,7 +76,7 @@ func (x *deadIndex) expire(now time.Time) {
 	for n < len(x.gone) && (now.Sub(x.gone[n].seen) > x.ttl || len(x.gone)-n > maxKnown) {
 		p := x.gone[n]
 		n++
-		for _, id := range [2]int{p.PID, p.tid} {
+		for _, id := range [3]int{p.PID, p.tid, p.alias} {
 			if x.byPID[id] == p {
 				delete(x.byPID, id)
 			}
@@ -78,6 +87,9 @@ func (x *deadIndex) expire(now time.Time) {
 	}
 }
 
+// pidKey is what makes the id of a death together with its time.
+func pidKey(t signal.Task) string { return "pid " + itoa(or(t.PID, t.TID)) }
+
 // figures takes the kernel's sizes over.
 func (p *process) figures(f signal.Figures) {
 	fill(&p.TotalVMBytes, f.TotalVMBytes)
@@ -86,6 +98,12 @@ func (p *process) figures(f signal.Figures) {
 	fill(&p.ShmemRSSBytes, f.ShmemRSSBytes)
 	fill(&p.PgtablesBytes, f.PgtablesBytes)
 	fill(&p.OOMScoreAdj, f.OOMScoreAdj)
+}
+
+// sameFigures tells whether f are the very sizes that the kernel gave for p.
+func (p *process) sameFigures(f signal.Figures) bool {
+	eq := func(a, b *int64) bool { return a != nil && b != nil && *a == *b }
+	return eq(p.TotalVMBytes, f.TotalVMBytes) && eq(p.AnonRSSBytes, f.AnonRSSBytes) && eq(p.FileRSSBytes, f.FileRSSBytes)
 }
 
 // merge adds what another source knows of the process. The log prints the id

@@ -47,7 +47,7 @@ func (q *Inquest) restore(d *death.Death) {
 	for _, p := range d.Processes {
 		q.add(c, &process{Process: p, at: d.Time, restored: true})
 	}
-	q.ids[c.id] = 1
+	q.ids[c.id] = q.now
 	q.series.place(c, d)
 	last := *d
 	c.last = &last

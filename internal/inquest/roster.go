@@ -159,7 +159,13 @@ func (q *Inquest) cgroupGone(s signal.Signal, g signal.CgroupGone) {
 	}
 	q.ledger.gone(e.Path)
 	for _, c := range q.cases {
-		if c.container == nil || c.container.Cgroup != e.Path || c.ended || !c.oomKilled || c.initKnown() {
+		if c.container == nil || c.container.Cgroup != e.Path {
+			continue
+		}
+		if c.endedAt.IsZero() {
+			c.endedAt = s.Time
+		}
+		if c.ended || !c.oomKilled || c.initKnown() {
 			continue
 		}
 		if q.now.Sub(c.touched) > time.Second {

@@ -40,20 +40,8 @@ func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
 // mark_victim follows), one for a process that shares the victim's memory, or
 // the end of a pid namespace whose first process died.
 func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
-	if p := q.dead.find(pid); p != nil && q.near(p, s) && (p.marked || p.reported) {
-		switch c := p.owner; {
-		case b.Result != 0:
-			if c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
-				q.ledger.double(p, c.taskMemcg) // a group's first victim, killed again
-			}
-			return
-		case !p.killSeen:
-			p.killSeen = true
-			return
-		}
-		// Delivered once more: the pid has come back as another process.
-	} else if p != nil && p.owner != nil && q.near(p, s) && !p.Fate.ByOOMKiller() {
-		return // a process of several threads is told several times
+	if p := q.dead.find(pid); p != nil && q.near(p, s) && q.knownKill(p, b) {
+		return
 	}
 	if m, ok := q.kernel.marked[pid]; ok {
 		delete(q.kernel.marked, pid)
@@ -77,6 +65,28 @@ func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 	if len(q.kernel.sent) < maxPending {
 		q.kernel.sent[pid] = pendingKill{b, q.now}
 	}
+}
+
+// knownKill tells whether a kernel's SIGKILL says nothing new of p.
+func (q *Inquest) knownKill(p *process, b signal.Kill) bool {
+	if !p.marked && !p.reported {
+		// A bystander of several threads is told several times.
+		return p.owner != nil && !p.Fate.ByOOMKiller()
+	}
+	if b.Result != 0 {
+		if c := p.owner; c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
+			// A group's first victim, killed again. The log names it again
+			// too, by whichever thread is left.
+			q.ledger.double(p, c.taskMemcg)
+			q.dead.alias(p, b.Target.TID)
+		}
+		return true
+	}
+	if !p.killSeen {
+		p.killSeen = true
+		return true
+	}
+	return false // delivered once more: the pid has come back as another process
 }
 
 // byTheWay finds the death that explains a kernel's SIGKILL without
@@ -131,7 +141,10 @@ func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
 
 // killed makes a death of a SIGKILL to a container's first process.
 func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
-	c := q.open(s, "pid "+itoa(pid))
+	if path := q.roster.path(b.Target.Cgroup); path != "" && cgpath.Parse(path).ContainerID == "" {
+		return // somebody's own pid namespace, and no container
+	}
+	c := q.open(s, pidKey(b.Target))
 	q.place(c, b.Target.Cgroup)
 	from := q.roster.path(b.Sender.Cgroup)
 	k := &death.Killer{PID: b.Sender.PID, Comm: b.Sender.Comm, UID: b.Sender.UID, Cgroup: from, Signal: b.Signal}
@@ -168,7 +181,7 @@ func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
 	}
 	c.exit = &death.Exit{Code: b.Code, Signal: b.Signal}
 	if first && c.container != nil {
-		c.ended = true
+		c.ended, c.endedAt = true, s.Time
 		switch {
 		case b.Signal != nil:
 			c.note(s, "sched:sched_process_exit: the container's first process, pid %d, ended by signal %d", b.Task.PID, *b.Signal)

@@ -136,6 +136,22 @@ func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 		q.stats.Late++
 		return
 	}
+	if path := q.roster.path(b.Victim.Cgroup); path != "" && c.taskMemcg != "" && !c.sameOwner(path) && len(c.procs) > 1 {
+		// The log named no cgroup and put it with its group; it lived elsewhere.
+		q.takeBack(p)
+		q.ledger.unexplain(c.taskMemcg, s)
+		q.marked(s, b)
+		if np := q.dead.find(b.Victim.PID, b.Victim.TID); np != nil {
+			np.reported = np.reported || p.reported
+			fill(&np.TotalVMBytes, p.TotalVMBytes)
+			fill(&np.AnonRSSBytes, p.AnonRSSBytes)
+			fill(&np.FileRSSBytes, p.FileRSSBytes)
+			fill(&np.ShmemRSSBytes, p.ShmemRSSBytes)
+			fill(&np.PgtablesBytes, p.PgtablesBytes)
+			fill(&np.OOMScoreAdj, p.OOMScoreAdj)
+		}
+		return
+	}
 	p.merge(b.Victim, b.Figures, true)
 	q.dead.put(p)
 	wasPlaced := c.taskMemcg != ""
@@ -148,7 +164,7 @@ func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 	q.learnInit(c, p)
 	q.noteMarked(c, s, b)
 	if !wasPlaced {
-		q.ledger.explain(c.taskMemcg, s)
+		q.ledger.explainAt(c.taskMemcg, s)
 	}
 	q.touch(c)
 }

@@ -10,6 +10,9 @@ import (
 )
 
 func adviseLimit(f *Facts) []string {
+	if f.MemswLimitBytes != nil {
+		return []string{"It is the limit of memory and swap together (memory.memsw.limit_in_bytes, --memory-swap) that was reached: raise that, or find what grew; the memory limit alone leaves it where it is."}
+	}
 	var out []string
 	limit := f.ContainerLimit
 	if limit == nil {

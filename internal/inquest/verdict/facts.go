@@ -54,6 +54,9 @@ type Facts struct {
 
 	// UsageBytes and LimitBytes are of OOMMemcg, at the kill.
 	UsageBytes, LimitBytes *int64
+	// MemswLimitBytes is set when it was the limit of memory and swap together
+	// that was reached (v1), and not that of memory; UsageBytes is then known.
+	MemswLimitBytes *int64
 	// Of the container's own cgroup, and of the pod's.
 	ContainerUsage, ContainerLimit, PodLimit *int64
 	// ContainerUnlimited: it is known to have no limit of its own.
@@ -61,8 +64,8 @@ type Facts struct {
 
 	Processes []death.Process
 	Trigger   *death.Trigger
-	// Ended: the container ended with this.
-	Ended bool
+	// Ended: the container ended with this. LivesOn: it is known that it did not.
+	Ended, LivesOn bool
 	// Tasks is the kernel's task table, PageSize the size of its pages.
 	Tasks []death.Task
 

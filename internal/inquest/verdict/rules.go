@@ -70,7 +70,7 @@ var rules = []Rule{
 		Meaning: "The kernel accounts it at the pod, but the container has the very same limit and filled it: in a pod of one container the pod's counter fails first.",
 		Needs:   "oom_memcg is the pod's cgroup; the container's limit equals the pod's, and its usage was near it",
 		fits: func(f *Facts) bool {
-			return f.limitAtPod() && f.limitsEqual() && (f.ContainerUsage == nil || f.fillsPod())
+			return f.limitAtPod() && f.Container != nil && f.limitsEqual() && (f.ContainerUsage == nil || f.fillsPod())
 		},
 		advice: adviseLimit,
 	},
@@ -85,7 +85,7 @@ var rules = []Rule{
 		ID: "pod-filled-by-container", Cause: death.OOMContainerLimit, Confidence: death.Probable,
 		Meaning: "The kernel accounts it at the pod; what died in this one container held nearly all that the pod may hold, so the container's limit is the pod's.",
 		Needs:   "oom_memcg is the pod's cgroup; figures of the dead processes",
-		fits:    func(f *Facts) bool { return f.limitAtPod() && f.fillsPod() },
+		fits:    func(f *Facts) bool { return f.limitAtPod() && f.Container != nil && f.fillsPod() },
 		advice:  adviseLimit,
 	},
 	{
@@ -150,7 +150,7 @@ var rules = []Rule{
 	},
 	{
 		ID: "killed-by-runtime", Cause: death.Unknown, Confidence: death.Possible,
-		Meaning: "The container's runtime sent the SIGKILL, on somebody's behalf: a stop whose grace period ran out, a kill, a removal. Who asked for it only the engine or Kubernetes can tell.",
+		Meaning: "A process outside containers that is named like a container runtime sent the SIGKILL. If it is the runtime, it acted for somebody: a stop whose grace period ran out, a kill, a removal; who asked only the engine or Kubernetes can tell. A name can be forged, so nothing more is said.",
 		Needs:   "signal_generate: SIGKILL to the container's first process by a runtime's process outside containers",
 		fits:    func(f *Facts) bool { return f.Killer != nil && f.KillerIsRuntime },
 		advice:  adviseRuntimeKill,

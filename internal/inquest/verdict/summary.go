@@ -77,6 +77,10 @@ func ofLimit(f *Facts) string {
 		return ""
 	}
 	s := death.FormatBytes(*f.LimitBytes)
+	if f.MemswLimitBytes != nil {
+		return fmt.Sprintf(" of %s for memory and swap together (it held %s of memory, which may have %s)",
+			death.FormatBytes(*f.MemswLimitBytes), death.FormatBytes(*f.UsageBytes), s)
+	}
 	if f.UsageBytes != nil {
 		if used := death.FormatBytes(*f.UsageBytes); used != s {
 			s += " (usage " + used + ")"
@@ -165,19 +169,16 @@ func tookLife(f *Facts) string {
 		by[p.Fate] = append(by[p.Fate], p)
 	}
 	victims := by[death.FateVictim]
+	if group := by[death.FateGroup]; len(victims) == 0 && len(group) > 0 {
+		return "the kernel killed " + some(group) + " with a group of other containers (memory.oom.group)"
+	}
 	if len(victims) == 0 {
 		if f.CountedOnly {
 			return "the kernel's counter says that a process was killed, which one was not seen"
 		}
 		return "the kernel killed a process"
 	}
-	s := "the kernel killed " + processName(victims[0])
-	switch n := len(victims) - 1; {
-	case n == 1:
-		s += " and then " + processName(victims[1])
-	case n > 1:
-		s += fmt.Sprintf(" and then %d more", n)
-	}
+	s := "the kernel killed " + some(victims)
 	if n := len(by[death.FateGroup]); n > 0 {
 		s += fmt.Sprintf(", and with it the other %s of its group (memory.oom.group)", processes(n))
 	} else if f.Group {
@@ -188,6 +189,18 @@ func tookLife(f *Facts) string {
 	}
 	if n := len(by[death.FateCollateral]); n > 0 {
 		s += fmt.Sprintf(", and with its pid namespace %s", processes(n))
+	}
+	return s
+}
+
+// some names the first of several.
+func some(ps []death.Process) string {
+	s := processName(ps[0])
+	switch n := len(ps) - 1; {
+	case n == 1:
+		s += " and then " + processName(ps[1])
+	case n > 1:
+		s += fmt.Sprintf(" and then %d more", n)
 	}
 	return s
 }
@@ -228,12 +241,7 @@ func outcome(f *Facts) string {
 	if f.Ended {
 		return "; the container ended"
 	}
-	for _, p := range f.Processes {
-		if p.Init == nil {
-			return ""
-		}
-	}
-	if len(f.Processes) == 0 {
+	if !f.LivesOn {
 		return ""
 	}
 	return "; the container lives on"
@@ -285,7 +293,7 @@ func killedSentence(f *Facts) string {
 	}
 	s += "; it was not the OOM killer."
 	if f.KillerIsRuntime {
-		s += " That is the container's runtime, acting for somebody whom only the engine can name."
+		s += " If that is the container's runtime, as its name says, it acted for somebody whom only the engine can name."
 	}
 	return s
 }

@@ -47,7 +47,7 @@ func inPod(change func(*Facts)) Facts {
 		Container: &death.Container{ID: "3f1c9a5e7b2d4c6f", Name: "cart", Runtime: "containerd", Cgroup: container,
 			Pod: &death.Pod{Namespace: "shop", Name: "cart-1", QoSClass: "Burstable"}},
 		PodCgroup: pod, TaskMemcg: container,
-		OOM: true, Basis: BasisKernel, Constraint: ConstraintMemcg,
+		OOM: true, Basis: BasisKernel, Constraint: ConstraintMemcg, LivesOn: true,
 		Processes: []death.Process{{PID: 7, Comm: "java", Fate: death.FateVictim, AnonRSSBytes: ptr(38 * mib), Init: ptr(false)}},
 	}
 	change(&f)
@@ -116,7 +116,11 @@ func TestJudge(t *testing.T) {
 		{"killed", Facts{Container: &death.Container{ID: "3f1c9a5e7b2d4c6f"}, Killer: &death.Killer{PID: 9, Comm: "bash", UID: ptr(int64(1000)), Unit: "session-3.scope"},
 			Processes: []death.Process{{PID: 7, Comm: "app", Fate: death.FateSignalled}}}, "killed", death.Certain,
 			"bash (pid 9, uid 1000, in unit session-3.scope) sent SIGKILL to the first process of container 3f1c9a5e7b2d, app (pid 7); it was not the OOM killer."},
-		{"runtime", Facts{Killer: &death.Killer{PID: 9, Comm: "runc"}, KillerIsRuntime: true}, "killed-by-runtime", death.Possible, "acting for somebody"},
+		{"runtime", Facts{Killer: &death.Killer{PID: 9, Comm: "runc"}, KillerIsRuntime: true}, "killed-by-runtime", death.Possible, "it acted for somebody"},
+		{"memory and swap together", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.UsageBytes, f.MemswLimitBytes = ptr(20*mib), ptr(48*mib) })),
+			"container-limit", death.Certain, "limit of 48 MiB for memory and swap together (it held 20 MiB of memory, which may have 40 MiB)"},
+		{"a process of the pod itself", Facts{OOM: true, Basis: BasisKernel, Constraint: ConstraintMemcg, PodCgroup: pod, TaskMemcg: pod, OOMMemcg: pod, OOMLevel: cgpath.Pod,
+			LimitBytes: ptr(40 * mib), Processes: []death.Process{{Comm: "p", Fate: death.FateVictim, AnonRSSBytes: ptr(39 * mib)}}}, "pod-limit-alone", death.Possible, "cgroup " + pod},
 		{"nothing", Facts{}, "unknown", death.Possible, "nothing that was seen says why"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -212,6 +216,7 @@ func TestSummary_SaysWhoDied(t *testing.T) {
 		{"two victims", inPod(dead(v, v)), "killed p (pid 1) and then p (pid 2)"},
 		{"many victims", inPod(dead(v, v, v, v)), "and then 3 more"},
 		{"group", inPod(dead(v, g, g)), "the other 2 processes of its group"},
+		{"another container's group", inPod(dead(g)), "killed p (pid 1) with a group of other containers"},
 		{"group of one", inPod(both(dead(v), func(f *Facts) { f.Group = true })), "as a group"},
 		{"sharer", inPod(dead(v, s)), "unseen 1 process that shared its memory"},
 		{"bystanders", inPod(dead(v, c, c)), "with its pid namespace 2 processes"},
@@ -222,7 +227,7 @@ func TestSummary_SaysWhoDied(t *testing.T) {
 		{"pod by uid, container by id", inPod(both(dead(v), func(f *Facts) { f.Container.Name, f.Container.Pod = "", &death.Pod{UID: "u1"} })), "Container 3f1c9a5e7b2d (containerd, pod u1)"},
 		{"usage below the limit", inPod(both(dead(v), func(f *Facts) { f.UsageBytes = ptr(30 * mib) })), "limit of 40 MiB (usage 30 MiB)"},
 		{"QoS group", inPod(both(dead(v), limit("/kubepods/burstable", cgpath.QoS, 3<<30))), "limit of 3 GiB at /kubepods/burstable"},
-		{"asker is the victim", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 1, Comm: "p"} })), "killed p (pid 1)."},
+		{"asker is the victim", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 1, Comm: "p"} })), "killed p (pid 1); the container lives on."},
 		{"asker is a thread of it", inPod(both(dead(v), func(f *Facts) { f.Trigger = &death.Trigger{PID: 8, Comm: "p"} })), "killed p (pid 1)"},
 		{"killer without a name", Facts{Killer: &death.Killer{PID: 9, Cgroup: "/x"}, TaskMemcg: "/y"}, "A process (pid 9, in cgroup /x) sent SIGKILL to the first process of cgroup /y"},
 		{"killer in a container", Facts{Killer: &death.Killer{PID: 9, Comm: "sh", Container: &death.Container{Name: "ops"}}}, "sh (pid 9, in container ops)"},
