@@ -82,8 +82,8 @@ type HistoryStatus struct {
 	// Oldest and Newest are the times of the first and last death kept.
 	Oldest *time.Time `json:"oldest,omitempty"`
 	Newest *time.Time `json:"newest,omitempty"`
-	// Notice says what happened to the file at start, such as a damaged one
-	// that was set aside.
+	// Notice says what happened to the file, such as a damaged one that was set
+	// aside, and how many deaths in it were found unreadable.
 	Notice string `json:"notice,omitempty"`
 	// Error is why deaths are not being kept at the moment.
 	Error string `json:"error,omitempty"`

@@ -6,9 +6,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,9 +74,9 @@ type Page struct {
 	Seq int64
 }
 
-// Get returns one death, or ErrNotFound.
+// Get returns one death, ErrNotFound, or an *UnreadableError.
 func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
-	var body string
+	var body any
 	err := s.read.QueryRowContext(ctx, `SELECT body FROM deaths WHERE id = ?`, id).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return death.Death{}, ErrNotFound
@@ -84,12 +84,24 @@ func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
 	if err != nil {
 		return death.Death{}, fmt.Errorf("get death %q: %w", id, err)
 	}
-	return decode(id, body)
+	return s.decode(id, body)
 }
 
 // List returns the newest deaths that q selects. Deaths that arrive between
-// two pages do not move those that are still to come.
+// two pages do not move those that are still to come. A page is shorter by
+// the deaths that cannot be read, but never empty before the last one.
 func (s *Store) List(ctx context.Context, q Query) (Page, error) {
+	page, err := s.listRows(ctx, q)
+	for err == nil && len(page.Deaths) == 0 && page.Next != "" {
+		seq := page.Seq
+		q.Cursor = page.Next
+		page, err = s.listRows(ctx, q)
+		page.Seq = seq
+	}
+	return page, err
+}
+
+func (s *Store) listRows(ctx context.Context, q Query) (Page, error) {
 	where, args, err := conditions(q)
 	if err != nil {
 		return Page{}, err
@@ -101,16 +113,19 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 		}
 		where, args = append(where, `(time_ns, id) < (?, ?)`), append(args, ns, id)
 	}
-	limit := pageLength(q.Limit)
+	limit, seen := pageLength(q.Limit), 0
 	page := Page{Deaths: []death.Death{}}
-	var last int64 // time_ns of the page's last death
-	page.Seq, err = s.scan(ctx, `time_ns`, ` DESC`, where, limit+1, args, func(ns int64, d death.Death, full bool) bool {
-		if len(page.Deaths) == limit || full && len(page.Deaths) > 0 {
-			page.Next = cursor(last, page.Deaths[len(page.Deaths)-1].ID)
+	var last found
+	page.Seq, err = s.scan(ctx, `time_ns`, ` DESC`, where, limit+1, args, func(f found) bool {
+		if seen == limit || f.full && len(page.Deaths) > 0 {
+			page.Next = cursor(last.key, last.id)
 			return false
 		}
-		last = ns
-		page.Deaths = append(page.Deaths, d)
+		last = f
+		seen++
+		if f.death != nil {
+			page.Deaths = append(page.Deaths, *f.death)
+		}
 		return true
 	})
 	return page, err
@@ -125,60 +140,71 @@ func (s *Store) Since(ctx context.Context, q Query, after int64) (entries []Entr
 	if err != nil {
 		return nil, after, err
 	}
-	where, args = append(where, `seq > ?`), append(args, after)
-	limit, more := pageLength(q.Limit), false
-	newest, err := s.scan(ctx, `seq`, ``, where, limit+1, args, func(seq int64, d death.Death, full bool) bool {
-		if len(entries) == limit || full && len(entries) > 0 {
+	where = append(where, `seq > ?`)
+	upTo = after
+	for more := true; more && len(entries) == 0; { // once, unless nothing of it can be read
+		var newUpTo int64
+		entries, newUpTo, more, err = s.sinceRows(ctx, where, append(args[:len(args):len(args)], upTo), pageLength(q.Limit))
+		if err != nil {
+			return nil, after, err
+		}
+		upTo = newUpTo
+	}
+	return entries, upTo, nil
+}
+
+func (s *Store) sinceRows(ctx context.Context, where []string, args []any, limit int) (entries []Entry, upTo int64, more bool, err error) {
+	seen := 0
+	newest, err := s.scan(ctx, `seq`, ``, where, limit+1, args, func(f found) bool {
+		if seen == limit || f.full && len(entries) > 0 {
 			more = true
 			return false
 		}
-		entries = append(entries, Entry{seq, d})
+		upTo = f.key
+		seen++
+		if f.death != nil {
+			entries = append(entries, Entry{f.key, *f.death})
+		}
 		return true
 	})
-	switch {
-	case err != nil:
-		return nil, after, err
-	case more:
-		return entries, entries[len(entries)-1].Seq, nil
+	if !more {
+		upTo = newest
 	}
-	return entries, newest, nil
+	return entries, upTo, more, err
 }
 
 // Recent returns the newest deaths since a moment, at most limit of them,
-// oldest first.
+// oldest first. It is what an agent begins with: damage is logged and may make
+// the list shorter. The only error is that of ctx.
 func (s *Store) Recent(ctx context.Context, since time.Time, limit int) ([]death.Death, error) {
-	rows, err := s.read.QueryContext(ctx,
-		`SELECT id, body FROM deaths WHERE time_ns >= ? ORDER BY time_ns DESC, id DESC LIMIT ?`, unixNano(since), max(limit, 0))
-	if err != nil {
-		return nil, fmt.Errorf("recent deaths: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
 	var deaths []death.Death
-	for rows.Next() {
-		var id, body string
-		if err := rows.Scan(&id, &body); err != nil {
-			return nil, fmt.Errorf("recent deaths: %w", err)
+	_, err := s.scan(ctx, `time_ns`, ` DESC`, []string{`time_ns >= ?`}, max(limit, 0), []any{unixNano(since)}, func(f found) bool {
+		if f.death != nil {
+			deaths = append(deaths, *f.death)
 		}
-		d, err := decode(id, body)
-		if err != nil {
-			return nil, err
-		}
-		deaths = append(deaths, d)
+		return true
+	})
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("recent deaths: %w", ctx.Err())
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("recent deaths: %w", err)
+	if err != nil {
+		s.log.Warn("recent deaths not read to the end", "path", s.path, "err", err)
 	}
-	for i, j := 0, len(deaths)-1; i < j; i, j = i+1, j-1 {
-		deaths[i], deaths[j] = deaths[j], deaths[i]
-	}
+	slices.Reverse(deaths)
 	return deaths, nil
 }
 
-// scan gives rows to take until it returns false; full says that the bytes of
-// a page are used up. It returns the newest sequence number of the very state
-// of the history that the rows are from.
-func (s *Store) scan(ctx context.Context, key string, order string, where []string, limit int, args []any,
-	take func(key int64, d death.Death, full bool) bool) (int64, error) {
+// found is a row of a listing.
+type found struct {
+	key   int64 // by which the listing is ordered
+	id    string
+	death *death.Death // nil: it cannot be read
+	full  bool         // the bytes of a page are used up
+}
+
+// scan gives rows to take until it returns false. It returns the newest
+// sequence number of the very state of the history that the rows are from.
+func (s *Store) scan(ctx context.Context, key string, order string, where []string, limit int, args []any, take func(found) bool) (int64, error) {
 	tx, err := s.read.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("list deaths: %w", err)
@@ -189,12 +215,12 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		return 0, fmt.Errorf("list deaths: %w", err)
 	}
 	// The bodies come last, so that sorting does not carry them around.
-	found := `SELECT ` + key + `, id FROM deaths`
+	inner := `SELECT ` + key + `, id FROM deaths`
 	if len(where) > 0 {
-		found += ` WHERE ` + strings.Join(where, ` AND `)
+		inner += ` WHERE ` + strings.Join(where, ` AND `)
 	}
-	found += ` ORDER BY ` + key + order + `, id` + order + ` LIMIT ?`
-	rows, err := tx.QueryContext(ctx, `SELECT found.`+key+`, found.id, deaths.body FROM (`+found+`) AS found
+	inner += ` ORDER BY ` + key + order + `, id` + order + ` LIMIT ?`
+	rows, err := tx.QueryContext(ctx, `SELECT found.`+key+`, found.id, deaths.body FROM (`+inner+`) AS found
 		JOIN deaths ON deaths.id = found.id ORDER BY found.`+key+order+`, found.id`+order, append(args, limit)...)
 	if err != nil {
 		return 0, fmt.Errorf("list deaths: %w", err)
@@ -202,17 +228,19 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 	defer func() { _ = rows.Close() }()
 	bytes := 0
 	for rows.Next() {
-		var n int64
-		var id, body string
-		if err := rows.Scan(&n, &id, &body); err != nil {
+		var f found
+		var body any
+		if err := rows.Scan(&f.key, &f.id, &body); err != nil {
 			return 0, fmt.Errorf("list deaths: %w", err)
 		}
-		d, err := decode(id, body)
-		if err != nil {
-			return 0, err
+		if d, err := s.decode(f.id, body); err == nil {
+			f.death = &d
 		}
-		bytes += len(body)
-		if !take(n, d, bytes > maxPageBytes) {
+		if text, ok := body.(string); ok {
+			bytes += len(text)
+		}
+		f.full = bytes > maxPageBytes
+		if !take(f) {
 			break
 		}
 	}
@@ -220,14 +248,6 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		return 0, fmt.Errorf("list deaths: %w", err)
 	}
 	return newest, nil
-}
-
-func decode(id, body string) (death.Death, error) {
-	var d death.Death
-	if err := json.Unmarshal([]byte(body), &d); err != nil {
-		return death.Death{}, fmt.Errorf("read death %q: %w", id, err)
-	}
-	return d, nil
 }
 
 // conditions are the parts of q that do not depend on the order.

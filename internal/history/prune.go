@@ -89,6 +89,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 	if err != nil || removed == 0 {
 		return removed, err
 	}
+	s.bad.clear() // those that are left are found again
 	return removed, s.vacuum(ctx)
 }
 

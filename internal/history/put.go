@@ -116,6 +116,9 @@ func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]
 		return nil, fmt.Errorf("put deaths: %w", err)
 	}
 	s.grown.add(bytes)
+	for i := range entries {
+		s.bad.forget(entries[i].Death.ID)
+	}
 	return entries, nil
 }
 

@@ -56,6 +56,8 @@ type Store struct {
 	// same one for a history in memory, which one connection owns.
 	write, read *sql.DB
 	put         putStatements
+	// bad are the deaths that were found unreadable.
+	bad unreadable
 	// grown counts bytes put since the last pruning; full wakes Run.
 	grown growth
 }
@@ -71,8 +73,17 @@ type Entry struct {
 func (s *Store) Path() string { return s.path }
 
 // Notice says what Open had to do to the file, such as setting a damaged one
-// aside; empty when nothing.
-func (s *Store) Notice() string { return s.notice }
+// aside, and how many deaths were found unreadable; empty when nothing.
+func (s *Store) Notice() string {
+	n := s.bad.count()
+	switch {
+	case n == 0:
+		return s.notice
+	case s.notice != "":
+		return s.notice + "; " + s.unreadableNotice(n)
+	}
+	return s.unreadableNotice(n)
+}
 
 // Close ends the use of the file. Run must have ended before.
 func (s *Store) Close() error {
@@ -87,24 +98,36 @@ func (s *Store) Close() error {
 }
 
 // State returns the names and values that Put was given along with deaths.
+// Of a damaged file it returns what can be read, and logs the rest: nothing in
+// it is worth an agent that does not start. The only error is that of ctx.
 func (s *Store) State(ctx context.Context) (map[string]string, error) {
+	state := map[string]string{}
+	err := s.readState(ctx, state)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("read state: %w", ctx.Err())
+	}
+	if err != nil {
+		s.log.Warn("state of the last run not read to the end", "path", s.path, "err", err)
+	}
+	return state, nil
+}
+
+func (s *Store) readState(ctx context.Context, state map[string]string) error {
 	rows, err := s.read.QueryContext(ctx, `SELECT name, value FROM state`)
 	if err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
+		return err
 	}
 	defer func() { _ = rows.Close() }()
-	state := map[string]string{}
+	var bad error
 	for rows.Next() {
 		var name, value string
 		if err := rows.Scan(&name, &value); err != nil {
-			return nil, fmt.Errorf("read state: %w", err)
+			bad = err
+			continue
 		}
 		state[name] = value
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read state: %w", err)
-	}
-	return state, nil
+	return errors.Join(bad, rows.Err())
 }
 
 // Stats are the figures of a history.
@@ -114,6 +137,8 @@ type Stats struct {
 	Bytes int64
 	// Oldest and Newest are zero in an empty history.
 	Oldest, Newest time.Time
+	// Unreadable counts those of Deaths that were found damaged so far.
+	Unreadable int64
 }
 
 // Stats returns how much is kept.
@@ -130,6 +155,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	}
 	var err error
 	st.Bytes, err = s.usedBytes(ctx, s.read)
+	st.Unreadable = int64(s.bad.count())
 	return st, err
 }
 

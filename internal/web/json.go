@@ -68,11 +68,14 @@ func (h *handler) query(r *http.Request) (api.Query, error) {
 // failed turns an error of the store into a status and a text for whoever asked.
 func (h *handler) failed(r *http.Request, err error) (int, string) {
 	var bad interface{ BadQuery() bool }
+	var unreadable interface{ Unreadable() bool }
 	switch {
 	case errors.Is(err, api.ErrNotFound):
 		return http.StatusNotFound, fmt.Sprintf("no death has the id %q; it may be past the retention", r.PathValue("id"))
 	case errors.As(err, &bad) && bad.BadQuery():
 		return http.StatusBadRequest, err.Error()
+	case errors.As(err, &unreadable) && unreadable.Unreadable():
+		return http.StatusInternalServerError, visible(err.Error())
 	case r.Context().Err() != nil:
 		return http.StatusServiceUnavailable, "the request was given up"
 	}

@@ -33,7 +33,8 @@ const maxURL = 16 << 10
 
 // Store is what the pages read: the history. The error of Get matches
 // api.ErrNotFound for an unknown id. An error about the query has a method
-// BadQuery() bool that returns true, and a text for whoever asked.
+// BadQuery() bool that returns true, and a text for whoever asked; one about a
+// damaged death has Unreadable() bool. List and Since leave such deaths out.
 type Store interface {
 	// List returns the newest deaths that q selects.
 	List(ctx context.Context, q api.Query) (Page, error)
