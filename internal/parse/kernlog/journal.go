@@ -13,7 +13,7 @@ import (
 // raw JSON values.
 type entry struct {
 	message, transport, identifier, facility, priority []byte
-	realtime, monotonic, source                        []byte
+	realtime, monotonic, source, boot                  []byte
 	twice                                              bool
 }
 
@@ -36,7 +36,7 @@ func (l *Lines) journal(rec *Record) frame {
 	if !ok {
 		return frameForeign
 	}
-	rec.Text = text
+	rec.Text, rec.BootID = text, unquoteASCII(e.boot)
 	if n, rest, ok := number(unquoteASCII(e.facility)); ok && len(rest) == 0 {
 		rec.Facility = int(min(n, 1<<16))
 	} else if e.facility != nil {
@@ -82,6 +82,8 @@ func (e *entry) field(key []byte) *[]byte {
 		return &e.monotonic
 	case "_SOURCE_MONOTONIC_TIMESTAMP":
 		return &e.source
+	case "_BOOT_ID":
+		return &e.boot
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ type Record struct {
 	// since 5.1); empty: not known. Like Text it is only valid until the next
 	// call, or while the input is.
 	Caller []byte
+	// BootID is the journal's name of the boot (_BOOT_ID); empty: not known.
+	// It is only valid for as long as Text is.
+	BootID []byte
 	// Text is what the kernel printed, byte by byte.
 	Text []byte
 }

@@ -11,7 +11,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 	if r == nil {
 		dst, r = p.open(dst, rec)
 	}
-	again := r.hasPid(kl.pid)
+	again := r.again(kl, momentOf(rec))
 	r.settle(string(kl.comm))
 	if !group {
 		r.done = true
@@ -25,10 +25,12 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		Memcg: kl.memcg, Global: kl.global, Group: group && !again, Again: again,
 		Text: bounded(rec.Text, maxText),
 	}
-	r.complete(k)
-	if !again {
-		r.name(kl.pid, &p.Dropped)
+	if again {
+		r.find(kl.pid).witness(k)
+	} else {
+		r.name(k, &p.Dropped)
 	}
+	r.complete(k)
 	return append(dst, k)
 }
 
@@ -46,10 +48,10 @@ func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool
 		if first == nil {
 			first = r
 		}
-		if r.hasPid(kl.pid) && within(r.last, now, reportSpan) {
+		if r.again(kl, now) {
 			return r, r.isGrp
 		}
-		if !r.done && r.sum.pid == kl.pid {
+		if !r.done && r.sum.pid == kl.pid && within(r.last, now, 6*reportSpan) {
 			return r, false
 		}
 	}
@@ -83,7 +85,7 @@ func (r *report) takes(kl *killLine, now moment) bool {
 // The OOM killer holds a lock, so no other kill can come in between; but later
 // ones can, and look the same where the rate limit takes their heads.
 func (p *Parser) member(r *report, kl *killLine, now moment) bool {
-	if !r.began || r.gap || kl.global || p.limited(now) || !within(r.last, now, reportSpan) {
+	if !r.began || r.gap || kl.global || r.find(kl.pid) != nil || p.limited(now) || !within(r.last, now, reportSpan) {
 		return false
 	}
 	return len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
@@ -134,7 +136,7 @@ func (p *Parser) giveOut(dst []Event, r *report, reaped *Note) []Event {
 	k.Global = r.sum.global
 	k.Memcg = !r.sum.global && k.Report != nil && (k.Report.OOMMemcg != "" || k.Report.Memory != nil)
 	r.complete(k)
-	r.name(k.PID, &p.Dropped)
+	r.name(k, &p.Dropped)
 	return append(dst, k)
 }
 
@@ -236,7 +238,7 @@ func (p *Parser) exiting(rec *kernlog.Record, n *Note) {
 func (p *Parser) reaped(dst []Event, now moment, n *Note) []Event {
 	for i := len(p.reports) - 1; i >= 0; i-- {
 		r := p.reports[i]
-		if r.hasPid(n.PID) && within(r.last, now, 6*reportSpan) {
+		if r.find(n.PID) != nil && within(r.last, now, 6*reportSpan) {
 			n.ReportID = r.id
 			return dst
 		}

@@ -75,7 +75,7 @@ type Kill struct {
 	Memcg, Global bool
 	// Group is true for a process that died only because of memory.oom.group.
 	Group bool
-	// Again is true when the report had named this pid before.
+	// Again is true when the report had named this very process before.
 	Again bool
 	// Text is the line without its framing, bounded.
 	Text string
@@ -185,5 +185,6 @@ const (
 	maxPieces  = 32
 	maxText    = 1024 // bytes of a line that an event keeps
 	maxComm    = 63   // TASK_COMM_LEN is 16; leave room for a kernel with more
+	maxBoot    = 64
 	taskComm   = 15
 )

@@ -26,6 +26,9 @@ type Parser struct {
 	held    held
 	starts  [rateBurst]moment
 	nStarts uint64
+	// The boot that the records are of, and its latest stamp.
+	boot  string
+	stamp time.Duration
 }
 
 // The kernel's rate limit for reports (DEFINE_RATELIMIT_STATE in
@@ -41,6 +44,9 @@ const (
 // Feed takes one record and appends the events that it completes to dst. The
 // caller must have checked that the kernel wrote it (facility 0).
 func (p *Parser) Feed(dst []Event, rec kernlog.Record) []Event {
+	if p.rebooted(&rec) {
+		dst = p.Flush(dst)
+	}
 	kind, w, rest := classify(rec.Text)
 	if kind == lineOther && !p.busy {
 		return dst
@@ -48,6 +54,25 @@ func (p *Parser) Feed(dst []Event, rec kernlog.Record) []Event {
 	dst = p.line(dst, &rec, kind, w, rest)
 	p.busy = p.held.kind != lineOther || p.gathering()
 	return dst
+}
+
+// backwards is how far stamps of one boot may go back: records of several
+// processors and doubled blocks of a paste do.
+const backwards = time.Minute
+
+// rebooted tells whether rec is of another boot than the record before it.
+func (p *Parser) rebooted(rec *kernlog.Record) bool {
+	known := len(p.boot) > 0 && len(rec.BootID) > 0
+	other := known && p.boot != string(rec.BootID[:min(len(rec.BootID), maxBoot)])
+	if len(rec.BootID) > 0 && (other || p.boot == "") {
+		p.boot = bounded(rec.BootID, maxBoot)
+	}
+	if rec.HasStamp {
+		// Where the log names its boots, the stamps need not tell.
+		other = other || !known && rec.Stamp < p.stamp-backwards
+		p.stamp = rec.Stamp
+	}
+	return other
 }
 
 // Gap says that records were lost here: what follows is not joined to what

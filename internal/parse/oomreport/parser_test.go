@@ -196,6 +196,73 @@ func TestParser_Sequences(t *testing.T) {
 	}
 }
 
+// killedBy is a kill line as kernels since 5.1 write it, with figures that go
+// by the name.
+func killedBy(words string, pid int, comm string) string {
+	return fmt.Sprintf("%s: Killed process %d (%s) total-vm:%d0kB, anon-rss:%d0kB, file-rss:0kB, shmem-rss:0kB", words, pid, comm, 4+len(comm), 3+len(comm))
+}
+
+func TestParser_PidComesBack(t *testing.T) {
+	const memcg, global = "Memory cgroup out of memory", "Out of memory"
+	old := func(comm string) []string {
+		return []string{
+			comm + " invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0", "Task in /a/" + comm + " killed as a result of limit of /a",
+			"Memory cgroup out of memory: Kill process 812 (" + comm + ") score 9 or sacrifice child", "Killed process 812 (" + comm + ") total-vm:4kB, anon-rss:4kB, file-rss:4kB",
+		}
+	}
+	journal := func(boot string, usec int, text string) string {
+		return fmt.Sprintf(`{"_BOOT_ID":%q,"_SOURCE_MONOTONIC_TIMESTAMP":"%d","_TRANSPORT":"kernel","MESSAGE":%q}`, boot, usec, text)
+	}
+	group := "Tasks in /a are going to be killed due to memory.oom.group set"
+	for _, tt := range []struct {
+		name string
+		log  []string
+		want []string
+	}{
+		{"over a reboot", []string{
+			"Nov  1 01:23:20 h kernel: [ 5000.0] " + killedBy(global, 812, "svc"), "Nov  2 00:05:00 h kernel: [  300.0] " + killedBy(global, 812, "other")},
+			[]string{"kill 812 (svc) report 1", "kill 812 (other) report 2"}},
+		{"the same program over a reboot", []string{
+			"Nov  1 01:23:20 h kernel: [ 5000.0] " + killedBy(global, 812, "svc"), "Nov  2 00:05:00 h kernel: [  300.0] " + killedBy(global, 812, "svc")},
+			[]string{"kill 812 (svc) report 1", "kill 812 (svc) report 2"}},
+		{"whole reports of 3.10 over a reboot", append(at(5000, old("svc")...), at(300, old("svc")...)...),
+			[]string{"kill 812 (svc) report 1 limit /a in /a/svc for svc", "kill 812 (svc) report 2 limit /a in /a/svc for svc"}},
+		{"another boot's summary takes no kill line", append(at(5000, invokedBy("a"), summaryOf("/a", "/a", "svc", 812)), at(300, killedBy(memcg, 812, "other"))...),
+			[]string{"kill 812 (svc) report 1 by summary limit /a in /a for a", "kill 812 (other) report 2"}},
+		{"nor does one of long ago", append(at(50, invokedBy("a"), summaryOf("/a", "/a", "svc", 812)), at(5000, killedBy(memcg, 812, "other"))...),
+			[]string{"kill 812 (other) report 2", "kill 812 (svc) report 1 by summary limit /a in /a for a"}},
+		{"boots that the journal names", []string{journal("b1", 5e6, killedBy(global, 812, "svc")), journal("b2", 6e6, killedBy(global, 812, "svc"))},
+			[]string{"kill 812 (svc) report 1", "kill 812 (svc) report 2"}},
+		{"one boot that the journal names, whose clocks differ", []string{
+			journal("b1", 500e6, invokedBy("a")), journal("b1", 500e6, summaryOf("/a", "/a", "svc", 812)), journal("b1", 400e6, "usb"), journal("b1", 500e6, killedBy(memcg, 812, "svc"))},
+			[]string{"kill 812 (svc) report 1 limit /a in /a for a"}},
+		{"within a boot, another program", append(at(5, killedBy(memcg, 101, "a")), at(8, killedBy(global, 101, "zzz"))...),
+			[]string{"kill 101 (a) report 1", "kill 101 (zzz) report 2"}},
+		{"within a boot, later", append(at(5, killedBy(memcg, 101, "a")), at(13, killedBy(global, 101, "zzz"))...),
+			[]string{"kill 101 (a) report 1", "kill 101 (zzz) report 2"}},
+		{"the same name, another limit", at(5, killedBy(memcg, 101, "a"), killedBy(global, 101, "a")),
+			[]string{"kill 101 (a) report 1", "kill 101 (a) report 2"}},
+		{"the same name, other figures", at(5, killedBy(memcg, 101, "a"), strings.Replace(killedBy(memcg, 101, "a"), "anon-rss:4", "anon-rss:5", 1)),
+			[]string{"kill 101 (a) report 1", "kill 101 (a) report 2"}},
+		{"a line twice", append(at(5, killedBy(memcg, 101, "a")), at(5, killedBy(memcg, 101, "a"))...),
+			[]string{"kill 101 (a) report 1", "kill 101 (a) report 1 again"}},
+		{"a group's first victim, whose figures went down", at(5, killedBy(memcg, 101, "a"), group, strings.Replace(killedBy(memcg, 101, "a"), "anon-rss:4", "anon-rss:3", 1)),
+			[]string{"kill 101 (a) report 1", "group /a report 1", "kill 101 (a) report 1 again"}},
+		{"another program in the time of a group", at(5, invokedBy("a"), summaryOf("/a", "/a", "a", 101), killedBy(memcg, 101, "a"), group, killedBy(memcg, 101, "zzz")),
+			[]string{"kill 101 (a) report 1 limit /a in /a for a", "group /a report 1", "kill 101 (zzz) report 2"}},
+		{"wall clock alone, files in the wrong order", []string{
+			"2024-05-09T14:52:38Z h kernel: " + killedBy(memcg, 101, "a"), "2024-05-02T14:52:38Z h kernel: " + killedBy(memcg, 101, "a")},
+			[]string{"kill 101 (a) report 1", "kill 101 (a) report 2"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := briefs(parse(t, []byte(strings.Join(tt.log, "\n"))))
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // A storm uses the rate limit up: then nothing proves that a kill line without
 // context belongs to the group before it.
 func TestParser_GroupInAStorm(t *testing.T) {

@@ -53,31 +53,56 @@ type report struct {
 
 	group string // cgroup of "Tasks in ... are going to be killed"
 	isGrp bool
-	named []int32
+	named []victim
 }
 
-// moment is a point on the log's own clock.
+// moment is a point on the log's clocks.
 type moment struct {
-	at    time.Duration
-	known bool
+	stamp, wall       time.Duration
+	hasStamp, hasWall bool
 }
 
-// momentOf takes the stamp, or else the wall time; one log has the same of
-// them all through.
 func momentOf(rec *kernlog.Record) moment {
-	switch {
-	case rec.HasStamp:
-		return moment{rec.Stamp, true}
-	case !rec.Time.IsZero():
-		return moment{time.Duration(rec.Time.UnixNano()), true}
+	m := moment{stamp: rec.Stamp, hasStamp: rec.HasStamp, hasWall: !rec.Time.IsZero()}
+	if m.hasWall {
+		m.wall = time.Duration(rec.Time.UnixNano())
 	}
-	return moment{}
+	return m
 }
 
-// within tells whether b came at most d after a; when a clock is missing, it
-// did.
+// within tells whether a and b are at most d apart, by printk's clock or else
+// by the wall's; when they have no clock in common, they are.
 func within(a, b moment, d time.Duration) bool {
-	return !a.known || !b.known || b.at-a.at <= d
+	switch {
+	case a.hasStamp && b.hasStamp:
+		return (b.stamp - a.stamp).Abs() <= d
+	case a.hasWall && b.hasWall:
+		return (b.wall - a.wall).Abs() <= d
+	}
+	return true
+}
+
+// victim is a process that a report has given out.
+type victim struct {
+	whose
+	pid  int
+	comm string // empty: not known
+	// witnessed is true once a kill line has told of it.
+	witnessed bool
+	figures   [5]int64 // of the kill line; -1: it has no such figure
+}
+
+func victimOf(k *Kill) victim {
+	v := victim{
+		whose: whose{k.Memcg, k.Global}, pid: k.PID, comm: k.Comm, witnessed: k.From == FromKilled,
+		figures: [5]int64{-1, -1, -1, -1, -1},
+	}
+	for i, f := range []*int64{k.TotalVMBytes, k.AnonRSSBytes, k.FileRSSBytes, k.ShmemRSSBytes, k.PgtablesBytes} {
+		if f != nil {
+			v.figures[i] = *f
+		}
+	}
+	return v
 }
 
 func originOf(rec *kernlog.Record) Origin {
@@ -89,6 +114,7 @@ func (r *report) reset(id uint64, caller []byte) {
 	t, named, stats := r.table, r.named[:0], r.stats
 	t.reset()
 	clear(stats)
+	clear(r.named)
 	*r = report{id: id, caller: bounded(caller, 32), table: t, named: named, stats: stats}
 	r.rep.ID = id
 }
@@ -109,22 +135,47 @@ func (r *report) touch(rec *kernlog.Record, s stage) {
 	}
 }
 
-// hasPid tells whether the report has given this pid out.
-func (r *report) hasPid(p int) bool {
-	for _, n := range r.named {
-		if int(n) == p {
-			return true
+// find gives the victim of this pid that the report gave out; nil: none.
+func (r *report) find(p int) *victim {
+	for i := range r.named {
+		if r.named[i].pid == p {
+			return &r.named[i]
 		}
 	}
-	return false
+	return nil
 }
 
-func (r *report) name(p int, d *Dropped) {
+// witness notes the kill line of a victim that was known without one.
+func (v *victim) witness(k *Kill) {
+	if !v.witnessed {
+		*v = victimOf(k)
+	}
+}
+
+// again tells whether a kill line names a victim once more: a group kill does
+// it, and a line that stands in a paste twice. Pids come back, so the pid
+// alone proves nothing.
+func (r *report) again(kl *killLine, now moment) bool {
+	v := r.find(kl.pid)
+	if v == nil || !within(r.last, now, reportSpan) || v.comm != "" && len(kl.comm) > 0 && v.comm != string(kl.comm) {
+		return false
+	}
+	if !v.witnessed {
+		return true // the line that the summary or the reaper stood for
+	}
+	k := Kill{
+		PID: kl.pid, TotalVMBytes: kl.totalVM, AnonRSSBytes: kl.anon, FileRSSBytes: kl.file,
+		ShmemRSSBytes: kl.shmem, PgtablesBytes: kl.pgtables,
+	}
+	return v.whose == kl.whose && (r.isGrp || v.figures == victimOf(&k).figures)
+}
+
+func (r *report) name(k *Kill, d *Dropped) {
 	if len(r.named) >= maxNamed {
 		d.Names++
 		return
 	}
-	r.named = append(r.named, int32(p))
+	r.named = append(r.named, victimOf(k))
 }
 
 // settle reads the summary with the victim's name, if there is one to read.
