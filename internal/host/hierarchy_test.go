@@ -166,8 +166,8 @@ func FuzzParsers(f *testing.F) {
 		if n, err := parseVMStatOOMKill([]byte(text)); err != nil && n != 0 {
 			t.Error("vmstat: both a number and an error")
 		}
-		if ids, err := parseNSpid(text); err != nil && ids != nil {
-			t.Error("NSpid: both ids and an error")
+		if ids, err := idLine(text, "NSpid"); err != nil && ids != nil {
+			t.Error("ids: both ids and an error")
 		}
 		if n, err := parseNSLink(text); err != nil && n != 0 {
 			t.Error("link: both a number and an error")

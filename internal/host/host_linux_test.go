@@ -36,8 +36,8 @@ func TestRoots_ThisMachine(t *testing.T) {
 	if id, err := r.BootID(); err != nil || len(id) != 36 {
 		t.Errorf("BootID: got %q, %v, want 36 characters", id, err)
 	}
-	if init, known, err := r.TaskInit(os.Getpid()); err != nil || !known || init {
-		t.Errorf("TaskInit of this test: got %v, %v, %v", init, known, err)
+	if ids, err := r.TaskIDs(os.Getpid()); err != nil || ids.Parent != os.Getppid() || len(ids.Own) == 0 || ids.First() {
+		t.Errorf("TaskIDs of this test: got %+v, %v, want parent %d", ids, err, os.Getppid())
 	}
 	want, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
@@ -70,7 +70,7 @@ func TestMemoryHierarchy_ThisMachine(t *testing.T) {
 	}
 }
 
-func TestTaskInit_OfANamespace(t *testing.T) {
+func TestTaskIDs_OfANamespace(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -81,9 +81,9 @@ func TestTaskInit_OfANamespace(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	var r host.Roots
-	init, known, err := r.TaskInit(cmd.Process.Pid)
-	if err != nil || !known || !init {
-		t.Errorf("got %v, %v, %v, want the first process of its namespace", init, known, err)
+	ids, err := r.TaskIDs(cmd.Process.Pid)
+	if err != nil || !ids.First() || ids.Parent != os.Getpid() {
+		t.Errorf("got %+v, %v, want the first process of its namespace, child of %d", ids, err, os.Getpid())
 	}
 	inner, err := r.PIDNS(cmd.Process.Pid)
 	outer, err2 := r.PIDNS(os.Getpid())

@@ -136,32 +136,34 @@ func TestNodeOOMKills(t *testing.T) {
 	}
 }
 
-func TestTaskInit(t *testing.T) {
-	const head = "Name:\tNSpid:\t1\t1\nUmask:\t0022\nPid:\t4711\n"
+func TestTaskIDs(t *testing.T) {
+	const head = "Name:\tNSpid:\t1\t1\nUmask:\t0022\nPid:\t4711\nPPid:\t42\n"
 	tests := []struct {
 		name, status string
-		init, known  bool
+		want         host.TaskIDs
+		first        bool
 		wantErr      bool
 	}{
-		{"initial namespace", head + "NSpid:\t4711\n", false, true, false},
-		{"the first process of the machine", head + "NSpid:\t1\n", false, true, false},
-		{"a container's first", head + "NSpid:\t4711\t1\n", true, true, false},
-		{"a nested container's first", head + "NSpid:\t4711\t12\t1\n", true, true, false},
-		{"another one", head + "NSpid:\t4711\t12\n", false, true, false},
-		{"first of the outer one only", head + "NSpid:\t4711\t1\t7\n", false, true, false},
-		{"before 4.1", head, false, false, false},
-		{"no number", head + "NSpid:\tx\n", false, false, true},
+		{"initial namespace", head + "NSpid:\t4711\n", host.TaskIDs{Parent: 42, Own: []int{4711}}, false, false},
+		{"the first process of the machine", "PPid:\t0\nNSpid:\t1\n", host.TaskIDs{Own: []int{1}}, false, false},
+		{"a container's first", head + "NSpid:\t4711\t1\n", host.TaskIDs{Parent: 42, Own: []int{4711, 1}}, true, false},
+		{"a nested one's first", head + "NSpid:\t4711\t12\t1\n", host.TaskIDs{Parent: 42, Own: []int{4711, 12, 1}}, true, false},
+		{"another one", head + "NSpid:\t4711\t12\n", host.TaskIDs{Parent: 42, Own: []int{4711, 12}}, false, false},
+		{"first of the outer one only", head + "NSpid:\t4711\t1\t7\n", host.TaskIDs{Parent: 42, Own: []int{4711, 1, 7}}, false, false},
+		{"before 4.1", head, host.TaskIDs{Parent: 42}, false, false},
+		{"no number", head + "NSpid:\tx\n", host.TaskIDs{}, false, true},
+		{"no number of a parent", "PPid:\tx\nNSpid:\t4711\t1\n", host.TaskIDs{}, false, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := roots(tree(t, map[string]string{"proc/4711/status": tt.status}))
-			init, known, err := r.TaskInit(4711)
-			if init != tt.init || known != tt.known || (err != nil) != tt.wantErr {
-				t.Errorf("got %v, %v, %v, want %v, %v", init, known, err, tt.init, tt.known)
+			got, err := r.TaskIDs(4711)
+			if diff := cmp.Diff(tt.want, got); diff != "" || got.First() != tt.first || (err != nil) != tt.wantErr {
+				t.Errorf("first %v, want %v, err %v (-want +got)\n%s", got.First(), tt.first, err, diff)
 			}
 		})
 	}
-	if _, _, err := roots(t.TempDir()).TaskInit(1); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := roots(t.TempDir()).TaskIDs(1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a process that is gone: got %v, want fs.ErrNotExist", err)
 	}
 }

@@ -10,29 +10,44 @@ import (
 	"strings"
 )
 
-// TaskInit tells whether a process is the first one of a pid namespace other
-// than the initial one: NSpid of /proc/PID/status lists one id per namespace,
-// from the outermost to its own (since Linux 4.1). known is false where the
-// kernel does not say; err is that of the file, for example of a process that
-// has gone.
-func (r Roots) TaskInit(pid int) (init, known bool, err error) {
-	b, err := readFile(r.ProcPath(strconv.Itoa(pid), "status"), maxSmallFile)
-	if err != nil {
-		return false, false, err
-	}
-	ids, err := parseNSpid(string(b))
-	if err != nil {
-		return false, false, fmt.Errorf("parse status of pid %d: %w", pid, err)
-	}
-	if len(ids) == 0 {
-		return false, false, nil
-	}
-	return len(ids) > 1 && ids[len(ids)-1] == 1, true, nil
+// TaskIDs are the ids that /proc/PID/status gives of a process.
+type TaskIDs struct {
+	// Parent is its parent; 0: none that the reader's pid namespace knows.
+	Parent int
+	// Own has one id per pid namespace, from the outermost to its own; none
+	// where the kernel does not say (before Linux 4.1).
+	Own []int
 }
 
-// parseNSpid returns the ids of the NSpid line, none where there is no line.
-func parseNSpid(status string) ([]int, error) {
-	line, ok := statusLine(status, "NSpid")
+// First tells whether it is the first process of a pid namespace other than
+// the initial one. Not only a container's first process is: a namespace can
+// be made inside a container, too.
+func (t TaskIDs) First() bool { return len(t.Own) > 1 && t.Own[len(t.Own)-1] == 1 }
+
+// TaskIDs reads the ids of a process. The error is that of the file, for
+// example of a process that has gone.
+func (r Roots) TaskIDs(pid int) (TaskIDs, error) {
+	b, err := readFile(r.ProcPath(strconv.Itoa(pid), "status"), maxSmallFile)
+	if err != nil {
+		return TaskIDs{}, err
+	}
+	var t TaskIDs
+	parent, err := idLine(string(b), "PPid")
+	if err == nil {
+		t.Own, err = idLine(string(b), "NSpid")
+	}
+	if err != nil {
+		return TaskIDs{}, fmt.Errorf("parse status of pid %d: %w", pid, err)
+	}
+	if len(parent) > 0 {
+		t.Parent = parent[0]
+	}
+	return t, nil
+}
+
+// idLine returns the ids of a line, none where there is no line.
+func idLine(status, key string) ([]int, error) {
+	line, ok := statusLine(status, key)
 	if !ok {
 		return nil, nil
 	}
@@ -40,7 +55,7 @@ func parseNSpid(status string) ([]int, error) {
 	for _, f := range strings.Fields(line) {
 		id, err := strconv.Atoi(f)
 		if err != nil {
-			return nil, fmt.Errorf("line NSpid: %q", clip(line))
+			return nil, fmt.Errorf("line %s: %q", key, clip(line))
 		}
 		ids = append(ids, id)
 	}

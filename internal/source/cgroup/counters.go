@@ -82,17 +82,18 @@ func parseLimit(text []byte) (*int64, error) {
 	return &n, nil
 }
 
-// parsePIDs calls yield with each number of cgroup.procs, one a line, until
-// it returns false. 0 is a process outside the reader's pid namespace.
-func parsePIDs(text []byte, yield func(pid int) bool) {
-	for len(text) > 0 {
-		line, rest, whole := bytes.Cut(text, []byte{'\n'})
+// appendPIDs appends the numbers of cgroup.procs, one a line, and returns the
+// start of a line that goes on. 0 is a process outside the reader's pid
+// namespace: skipped.
+func appendPIDs(pids []int, text []byte) (all []int, rest []byte) {
+	for {
+		line, next, whole := bytes.Cut(text, []byte{'\n'})
 		if !whole {
-			return // cut by the size of the buffer: the number may be too
+			return pids, text
 		}
-		text = rest
-		if v, ok := parseUint(line); ok && v > 0 && v < 1<<31 && !yield(int(v)) {
-			return
+		text = next
+		if v, ok := parseUint(line); ok && v > 0 && v < 1<<31 {
+			pids = append(pids, int(v))
 		}
 	}
 }

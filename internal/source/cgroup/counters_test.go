@@ -78,23 +78,22 @@ func TestParseLimit(t *testing.T) {
 	}
 }
 
-func TestParsePIDs(t *testing.T) {
+func TestAppendPIDs(t *testing.T) {
 	tests := []struct {
 		name, text string
 		want       []int
+		rest       string
 	}{
-		{"some", "1\n20\n300\n", []int{1, 20, 300}},
-		{"of another namespace", "0\n0\n7\n", []int{7}},
-		{"cut", "12\n13", []int{12}},
-		{"none", "", nil},
-		{"odd", "x\n-4\n99999999999\n5\n", []int{5}},
-		{"stops", "1\n2\n3\n4\n5\n6\n", []int{1, 2, 3, 4, 5}},
+		{"some", "1\n20\n300\n", []int{1, 20, 300}, ""},
+		{"of another namespace", "0\n0\n7\n", []int{7}, ""},
+		{"cut", "12\n13", []int{12}, "13"},
+		{"none", "", nil, ""},
+		{"odd", "x\n-4\n99999999999\n5\n", []int{5}, ""},
 	}
 	for _, tt := range tests {
-		var got []int
-		parsePIDs([]byte(tt.text), func(pid int) bool { got = append(got, pid); return len(got) < 5 })
-		if diff := cmp.Diff(tt.want, got); diff != "" {
-			t.Errorf("%s (-want +got)\n%s", tt.name, diff)
+		got, rest := appendPIDs(nil, []byte(tt.text))
+		if diff := cmp.Diff(tt.want, got); diff != "" || string(rest) != tt.rest {
+			t.Errorf("%s: rest %q, want %q (-want +got)\n%s", tt.name, rest, tt.rest, diff)
 		}
 	}
 }
@@ -118,10 +117,9 @@ func FuzzParseCounters(f *testing.F) {
 		if v, err := parseLimit([]byte(text)); v != nil && (err != nil || *v < 0 || *v >= noLimit) {
 			t.Errorf("limit %d, %v", *v, err)
 		}
-		lines := 0
-		parsePIDs([]byte(text), func(int) bool { lines++; return true })
-		if lines > strings.Count(text, "\n") {
-			t.Error("more pids than lines")
+		pids, rest := appendPIDs(nil, []byte(text))
+		if len(pids) > strings.Count(text, "\n") || strings.Contains(string(rest), "\n") {
+			t.Errorf("%d pids and %q, want no more than lines", len(pids), rest)
 		}
 	})
 }

@@ -52,8 +52,8 @@ func (f *files) dir(rel string) string {
 	return f.hier.Mount + rel
 }
 
-// read reads the start of a file, at most the buffer's size: cgroup.procs
-// alone can be longer.
+// read reads the start of a file, at most the buffer's size: only cgroup.procs
+// can be longer.
 func (f *files) read(rel, name string) ([]byte, error) {
 	path := f.dir(rel) + "/" + name
 	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
@@ -66,6 +66,38 @@ func (f *files) read(rel, name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return f.buf[:n], nil
+}
+
+// maxProcs bounds the processes of a cgroup that are listed.
+const maxProcs = 1 << 16
+
+var errTooMany = errors.New("too many processes")
+
+// procs lists the processes of a cgroup: all, for a part would not tell who is
+// outside of it.
+func (f *files) procs(rel string) ([]int, error) {
+	path := f.dir(rel) + "/" + fileProcs
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var pids []int
+	for rest := 0; ; {
+		n, err := retry(func() (int, error) { return unix.Read(fd, f.buf[rest:]) })
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return pids, nil
+		}
+		var left []byte
+		pids, left = appendPIDs(pids, f.buf[:rest+n])
+		if len(pids) > maxProcs || len(left) == len(f.buf) {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: errTooMany}
+		}
+		rest = copy(f.buf[:], left)
+	}
 }
 
 func (f *files) counters(rel, name string) (counters, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +121,53 @@ func TestRun_V2TellsTheTreeBeforeItIsUp(t *testing.T) {
 	}
 	if d := r.stop(); d > time.Second {
 		t.Errorf("cancellation took %v", d)
+	}
+}
+
+func TestRun_FirstProcess(t *testing.T) {
+	many := make([]int, 5000) // longer than one read
+	for i := range many {
+		many[i] = 10000 + i
+	}
+	type ids struct{ parent, depth, own int }
+	tests := []struct {
+		name  string
+		procs []int
+		ids   map[int]ids
+		want  int
+	}{
+		{"the runtime's child", []int{50, 51}, map[int]ids{50: {9, 2, 1}, 51: {50, 2, 7}}, 50},
+		{"a nested one is listed first", []int{40, 50}, map[int]ids{40: {50, 3, 1}, 50: {9, 2, 1}}, 50},
+		{"only a nested one", []int{40, 50}, map[int]ids{40: {50, 2, 1}, 50: {9, 1, 50}}, 0},
+		{"two from outside: the outer one", []int{40, 50, 60}, map[int]ids{40: {9, 3, 1}, 50: {9, 2, 1}, 60: {9, 3, 1}}, 50},
+		{"parent not known", []int{50}, map[int]ids{50: {0, 2, 1}}, 0},
+		{"gone", []int{50}, nil, 0},
+		{"its parent is far down", append([]int{40}, many...), map[int]ids{40: {14999, 2, 1}}, 0},
+		{"a long list", append([]int{40}, many...), map[int]ids{40: {15000, 2, 1}}, 40},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.make(pods, "max")
+			f.make(pod, "max")
+			f.make(ctr, "max")
+			var list strings.Builder
+			for _, pid := range tt.procs {
+				fmt.Fprintln(&list, pid)
+			}
+			f.overwrite(f.path(ctr+"/cgroup.procs"), list.String())
+			for pid, p := range tt.ids {
+				dir := filepath.Join(f.dir, "proc", strconv.Itoa(pid))
+				must(t, os.Mkdir(dir, 0o755))
+				own := strings.Repeat(strconv.Itoa(pid)+"\t", p.depth-1) + strconv.Itoa(p.own)
+				f.overwrite(filepath.Join(dir, "status"), fmt.Sprintf("PPid:\t%d\nNSpid:\t%s\n", p.parent, own))
+			}
+			r := record(t, f.options())
+			r.untilUp()
+			if s := known(r.all(), ctr); s == nil || s.InitPID != tt.want {
+				t.Errorf("got %+v, want first process %d", s, tt.want)
+			}
+		})
 	}
 }
 

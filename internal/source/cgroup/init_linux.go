@@ -2,11 +2,15 @@
 
 package cgroup
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// A container's first process is known by its pid namespace, but it is there
-// only some time after its cgroup: a runtime moves its own process in first,
-// which then makes the namespace.
+// A container's first process is the first of a pid namespace, and its parent,
+// the runtime's, is outside of the cgroup; that of a namespace made inside the
+// container has its parent in it. It is there only some time after its cgroup:
+// a runtime moves its own process in first, which then makes the namespace.
 
 const (
 	maxInitCandidates = 64   // processes of a cgroup that are looked at
@@ -24,18 +28,20 @@ func (l *loop) findInit(n *node) {
 	if !n.wantsInit || n.initPID != 0 {
 		return
 	}
-	b, err := l.files.read(n.path, fileProcs)
+	pids, err := l.files.procs(n.path)
 	if err != nil {
 		return
 	}
-	left := maxInitCandidates
-	parsePIDs(b, func(pid int) bool {
-		if init, _, err := l.opt.Roots.TaskInit(pid); err == nil && init {
-			n.initPID = pid
+	depth := 0
+	for _, pid := range pids[:min(len(pids), maxInitCandidates)] {
+		t, err := l.opt.Roots.TaskIDs(pid)
+		if err != nil || !t.First() || t.Parent == 0 || slices.Contains(pids, t.Parent) {
+			continue
 		}
-		left--
-		return n.initPID == 0 && left > 0
-	})
+		if depth == 0 || len(t.Own) < depth {
+			n.initPID, depth = pid, len(t.Own)
+		}
+	}
 }
 
 // seek makes the loop look again, ever later.

@@ -45,6 +45,9 @@ func helper(role string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+	if role == "nest" {
+		nest()
+	}
 	fmt.Println("joined")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	if role == "leak" {
@@ -57,6 +60,20 @@ func helper(role string) {
 		}
 	}
 	os.Exit(0)
+}
+
+// nest starts the first process of a pid namespace in the same cgroup. It ends
+// with the test's pipe, as this one does.
+func nest() {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"=wait")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	cmd.Stdin = os.Stdin
+	if err := cmd.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	go func() { _ = cmd.Wait() }()
 }
 
 // arena is a cgroup of this test's own on the real hierarchy.
@@ -373,6 +390,36 @@ func TestReal_InitPID(t *testing.T) {
 	})
 	_ = p.in.Close()
 	_ = p.cmd.Wait()
+}
+
+// The first process of a pid namespace that was made inside the container is
+// there first, and yet not the container's.
+func TestReal_InitPIDIsNoNestedOne(t *testing.T) {
+	a := newArena(t)
+	a.make("/docker")
+	r := record(t, Options{})
+	r.untilUp()
+	a.make("/docker/" + cid)
+	outer := a.start("/docker/"+cid, "nest", nil)
+	b, err := os.ReadFile(filepath.Join(a.dir("/docker/"+cid), "cgroup.procs"))
+	must(t, err)
+	if pids := strings.Fields(string(b)); len(pids) != 2 {
+		t.Fatalf("processes %q, want the outer and the nested one", pids)
+	}
+	p := a.start("/docker/"+cid, "wait", &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID})
+	r.until("its first process", func(said []signal.Body) bool {
+		s := known(said, a.path("/docker/"+cid))
+		return s != nil && s.InitPID != 0
+	})
+	for _, b := range r.all() {
+		if s, ok := b.(signal.CgroupSeen); ok && s.InitPID != 0 && s.InitPID != p.cmd.Process.Pid {
+			t.Errorf("first process %d, want %d", s.InitPID, p.cmd.Process.Pid)
+		}
+	}
+	for _, p := range []*process{p, outer} {
+		_ = p.in.Close()
+		_ = p.cmd.Wait()
+	}
 }
 
 func TestReal_KillsFromBeforeAreNoDelta(t *testing.T) {
