@@ -59,8 +59,10 @@ type Task struct {
 	UID  *int64 `json:"uid,omitempty"`
 	// Cgroup is the task's memory cgroup.
 	Cgroup Cgroup `json:"cgroup,omitzero"`
-	// Init tells whether it is the first process of a pid namespace other
-	// than the initial one; nil: not known.
+	// Init tells whether it is a container's first process: the first of a pid
+	// namespace other than the initial one, whose parent lives in another
+	// memory cgroup. That of a namespace made inside a container has its parent
+	// in its own cgroup. nil: not known.
 	Init *bool `json:"init,omitempty"`
 	// PIDNS is the inode number of its pid namespace.
 	PIDNS uint64 `json:"pidns,omitempty"`
@@ -182,7 +184,7 @@ const (
 // became known.
 type CgroupSeen struct {
 	Level
-	// InitPID is the first process of the pid namespace that lives in it.
+	// InitPID is the process that lives in it for which Task.Init is true.
 	InitPID int `json:"init_pid,omitempty"`
 }
 

@@ -30,6 +30,8 @@ import (
 const (
 	actEnv  = "CORONER_TEST_ACT"
 	commEnv = "CORONER_TEST_COMM"
+	// innerEnv is what the first process of a nested pid namespace does.
+	innerEnv = "CORONER_TEST_INNER"
 )
 
 func TestMain(m *testing.M) {
@@ -47,6 +49,11 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "leak":
+		nextByte()
+		leak()
+	case "nest":
+		nextByte()
+		nest()
 		nextByte()
 		leak()
 	case "share":
@@ -87,6 +94,19 @@ func leak() {
 		for i := 0; i < len(b); i += 4096 {
 			b[i] = 1
 		}
+	}
+}
+
+// nest makes a pid namespace inside this process's own, and outlives it. Its
+// first process reads the test's words meanwhile.
+func nest() {
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), actEnv+"="+os.Getenv(innerEnv), commEnv+"=inner")
+	c.Stdin, c.Stderr = os.Stdin, os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if err := c.Run(); c.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(6)
 	}
 }
 

@@ -39,16 +39,44 @@ func (p procfs) lookup(tid int) signal.Task {
 	t := signal.Task{TID: tid}
 	dir := strconv.Itoa(tid)
 	// The cgroup first: it is the first thing that a dying task loses.
-	cgroup, stat := p.read(dir, "cgroup"), p.read(dir, "stat")
-	if path, ok := parseTaskCgroup(cgroup, p.version); ok && (path != "/" || p.version != 1 || alive(stat)) {
-		t.Cgroup.Path = path
+	cgroup := p.cgroup(dir)
+	if belowRoot(cgroup) {
+		t.Cgroup.Path = cgroup
 	}
-	parseStatus(p.read(dir, "status"), &t)
+	parent, first := parseStatus(p.read(dir, "status"), &t)
+	if first {
+		t.Init = p.otherCgroup(cgroup, parent)
+	}
 	t.Comm = strings.TrimSuffix(string(p.read(dir, "comm")), "\n")
 	if ns, err := p.roots.PIDNS(tid); err == nil {
 		t.PIDNS = ns
 	}
 	return t
+}
+
+// cgroup returns the memory cgroup of a task as the kernel prints it, empty
+// where that is not known.
+func (p procfs) cgroup(dir string) string {
+	b, stat := p.read(dir, "cgroup"), p.read(dir, "stat")
+	path := parseTaskCgroup(b, p.version)
+	if path == "/" && p.version == 1 && !alive(stat) {
+		return ""
+	}
+	return path
+}
+
+// otherCgroup tells whether a process's parent lives in another memory cgroup
+// than it does; nil: not known.
+func (p procfs) otherCgroup(own string, parent int) *bool {
+	if own == "" || parent == 0 {
+		return nil
+	}
+	theirs := p.cgroup(strconv.Itoa(parent))
+	if theirs == "" {
+		return nil
+	}
+	other := own != theirs
+	return &other
 }
 
 // read returns the start of a file of a task, nothing where it cannot: a task
@@ -87,30 +115,27 @@ func (p procfs) threads(pid, most int) []int {
 }
 
 // parseTaskCgroup finds the memory cgroup in /proc/PID/cgroup, lines of
-// HIERARCHY:CONTROLLERS:PATH (cgroups(7)). A path above the reader's own
-// cgroup namespace is no path below the root, and so not known.
-func parseTaskCgroup(b []byte, version int) (path string, ok bool) {
+// HIERARCHY:CONTROLLERS:PATH (cgroups(7)); empty: it is not there.
+func parseTaskCgroup(b []byte, version int) string {
 	for line := range bytes.Lines(b) {
 		f := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
 		if len(f) != 3 || !strings.HasPrefix(f[2], "/") {
 			continue
 		}
-		switch version {
-		case 1:
-			ok = hasWord(f[1], "memory")
-		case 2:
-			ok = f[0] == "0" && f[1] == ""
-			f[2] = strings.TrimSuffix(f[2], " (deleted)") // a removed cgroup
-		}
-		if ok {
-			path = f[2]
-			break
+		switch {
+		case version == 1 && hasWord(f[1], "memory"):
+			return f[2]
+		case version == 2 && f[0] == "0" && f[1] == "":
+			return strings.TrimSuffix(f[2], " (deleted)") // a removed cgroup
 		}
 	}
-	if !ok || path == "/.." || strings.HasPrefix(path, "/../") {
-		return "", false
-	}
-	return path, true
+	return ""
+}
+
+// belowRoot tells whether a path starts at the hierarchy's root. One above the
+// reader's own cgroup namespace does not: it serves only to be compared.
+func belowRoot(path string) bool {
+	return path != "" && path != "/.." && !strings.HasPrefix(path, "/../")
 }
 
 func hasWord(list, word string) bool {
@@ -123,8 +148,10 @@ func hasWord(list, word string) bool {
 }
 
 // parseStatus takes Tgid, Uid and NSpid from /proc/PID/status. A process can
-// shape no line of it: the kernel escapes its name.
-func parseStatus(b []byte, t *signal.Task) {
+// shape no line of it: the kernel escapes its name. For the first process of a
+// pid namespace it leaves Init to the caller, who has to look at the parent.
+func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
+	var ids []string
 	for line := range bytes.Lines(b) {
 		key, value, _ := strings.Cut(string(line), ":")
 		f := strings.Fields(value)
@@ -140,14 +167,22 @@ func parseStatus(b []byte, t *signal.Task) {
 			if n, err := strconv.ParseInt(f[0], 10, 64); err == nil {
 				t.UID = &n
 			}
-		case "NSpid": // of this thread: its last id is 1 only for a first process
-			init := len(f) > 1 && f[len(f)-1] == "1"
-			t.Init = &init
+		case "PPid":
+			if n, err := strconv.Atoi(f[0]); err == nil {
+				parent = n
+			}
+		case "NSpid":
+			ids = f
 		}
 	}
-	if t.PID != 0 && t.TID != 0 && t.PID != t.TID {
-		t.Init = nil // the id of another thread than the first says nothing
+	// NSpid is of the thread: that of another than the first says nothing.
+	if len(ids) == 0 || t.PID != 0 && t.TID != 0 && t.PID != t.TID {
+		return parent, false
 	}
+	if first = len(ids) > 1 && ids[len(ids)-1] == "1"; !first {
+		t.Init = new(bool)
+	}
+	return parent, first
 }
 
 // alive tells from /proc/PID/stat that a task has not begun to exit.

@@ -3,10 +3,14 @@
 package tracepoint
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -16,24 +20,24 @@ func TestParseTaskCgroup(t *testing.T) {
 		name, text string
 		version    int
 		want       string
-		ok         bool
+		below      bool
 	}{
 		{"v1", v1, 1, "/docker/ab:c", true},
 		{"v1, controllers together", "3:cpu,memory:/m\n", 1, "/m", true},
 		{"v1, a name like the controller", "3:name=memory:/m\n", 1, "", false},
 		{"v2", v1, 2, "/u", true},
 		{"v2, removed", "0::/a/b (deleted)\n", 2, "/a/b", true},
-		{"above the namespace", "0::/../x\n", 2, "", false},
-		{"just above the namespace", "0::/..\n", 2, "", false},
+		{"above the namespace", "0::/../x\n", 2, "/../x", false},
+		{"just above the namespace", "0::/..\n", 2, "/..", false},
 		{"a name with dots", "0::/..x\n", 2, "/..x", true},
 		{"no hierarchy", v1, 0, "", false},
 		{"gone", "", 2, "", false},
 		{"no cgroup at all", "garbage\n", 2, "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := parseTaskCgroup([]byte(tt.text), tt.version)
-			if got != tt.want || ok != tt.ok {
-				t.Errorf("parseTaskCgroup() = %q, %v; want %q, %v", got, ok, tt.want, tt.ok)
+			got := parseTaskCgroup([]byte(tt.text), tt.version)
+			if got != tt.want || belowRoot(got) != tt.below {
+				t.Errorf("parseTaskCgroup() = %q, below the root %v; want %q, %v", got, belowRoot(got), tt.want, tt.below)
 			}
 		})
 	}
@@ -44,19 +48,61 @@ func TestParseStatus(t *testing.T) {
 		name, text string
 		tid        int
 		want       signal.Task
+		parent     int
+		first      bool
 	}{
-		{"host process", "Name:\tx\nTgid:\t7\nUid:\t1000\t0\t0\t0\nNSpid:\t7\n", 7, signal.Task{PID: 7, TID: 7, UID: ptr(int64(1000)), Init: ptr(false)}},
-		{"first of a namespace", "Tgid:\t7\nNSpid:\t7\t1\n", 7, signal.Task{PID: 7, TID: 7, Init: ptr(true)}},
-		{"nested", "Tgid:\t7\nNSpid:\t7\t1\t12\n", 7, signal.Task{PID: 7, TID: 7, Init: ptr(false)}},
-		{"another thread", "Tgid:\t7\nNSpid:\t9\t3\n", 9, signal.Task{PID: 7, TID: 9}},
-		{"gone", "", 7, signal.Task{TID: 7}},
-		{"broken", "Tgid:\tx\nUid:\n", 7, signal.Task{TID: 7}},
+		{"host process", "Name:\tx\nTgid:\t7\nUid:\t1000\t0\t0\t0\nNSpid:\t7\n", 7, signal.Task{PID: 7, TID: 7, UID: ptr(int64(1000)), Init: ptr(false)}, 0, false},
+		{"first of a namespace", "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1\n", 7, signal.Task{PID: 7, TID: 7}, 3, true},
+		{"nested", "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1\t12\n", 7, signal.Task{PID: 7, TID: 7, Init: ptr(false)}, 3, false},
+		{"another thread", "Tgid:\t7\nPPid:\t3\nNSpid:\t9\t1\n", 9, signal.Task{PID: 7, TID: 9}, 3, false},
+		{"before 4.1", "Tgid:\t7\nPPid:\t3\n", 7, signal.Task{PID: 7, TID: 7}, 3, false},
+		{"gone", "", 7, signal.Task{TID: 7}, 0, false},
+		{"broken", "Tgid:\tx\nUid:\nPPid:\tx\n", 7, signal.Task{TID: 7}, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := signal.Task{TID: tt.tid}
-			parseStatus([]byte(tt.text), &got)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("task (-want +got):\n%s", diff)
+			parent, first := parseStatus([]byte(tt.text), &got)
+			if diff := cmp.Diff(tt.want, got); diff != "" || parent != tt.parent || first != tt.first {
+				t.Errorf("parent %d, first %v; want %d, %v; task (-want +got):\n%s", parent, first, tt.parent, tt.first, diff)
+			}
+		})
+	}
+}
+
+// TestLookup_Init has a process 7, the first one of a pid namespace.
+func TestLookup_Init(t *testing.T) {
+	const alive, exiting = "3 (x) S 1 3 3 0 -1 4194304 0", "3 (x) S 1 3 3 0 -1 4194308 0"
+	for _, tt := range []struct {
+		name         string
+		version      int
+		own          string
+		parent, stat string
+		want         *bool
+	}{
+		{"v1, child of the runtime", 1, "5:memory:/c\n", "5:memory:/system\n", alive, ptr(true)},
+		{"v1, child of the container", 1, "5:memory:/c\n", "5:memory:/c\n", alive, ptr(false)},
+		{"v1, child of the root", 1, "5:memory:/c\n", "5:memory:/\n", alive, ptr(true)},
+		{"v1, the parent exits: it shows the root", 1, "5:memory:/c\n", "5:memory:/\n", exiting, nil},
+		{"v2, child of the runtime", 2, "0::/c\n", "0::/system\n", alive, ptr(true)},
+		{"v2, child of the container", 2, "0::/c (deleted)\n", "0::/c\n", exiting, ptr(false)},
+		{"v2, above the reader's namespace", 2, "0::/../c\n", "0::/../system\n", alive, ptr(true)},
+		{"v2, the same above it", 2, "0::/../c\n", "0::/../c\n", alive, ptr(false)},
+		{"the parent is gone", 2, "0::/c\n", "", "", nil},
+		{"its own is not known", 2, "", "0::/c\n", alive, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range map[string]string{
+				"7/cgroup": tt.own, "7/status": "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1\n", "3/cgroup": tt.parent, "3/stat": tt.stat,
+			} {
+				path := filepath.Join(dir, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := procfs{host.Roots{Proc: dir}, tt.version}.lookup(7)
+			if diff := cmp.Diff(tt.want, got.Init); diff != "" {
+				t.Errorf("init (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -47,6 +47,12 @@ const (
 	absentFigure  = math.MinInt64
 )
 
+// Where a task's parent lives (enum place of probe.bpf.c).
+const (
+	placeSameCgroup  = 1
+	placeOtherCgroup = 2
+)
+
 // constraints are the names of enum oom_constraint (include/linux/oom.h).
 var constraints = [...]string{"CONSTRAINT_NONE", "CONSTRAINT_CPUSET", "CONSTRAINT_MEMORY_POLICY", "CONSTRAINT_MEMCG"}
 
@@ -202,7 +208,6 @@ func (d *decoder) path(b []byte) error {
 }
 
 func (d *decoder) task(b []byte) signal.Task {
-	level, nr := d.order.Uint32(b[32:]), d.order.Uint32(b[36:])
 	t := signal.Task{
 		PID:    int(d.order.Uint32(b[16:])),
 		TID:    int(d.order.Uint32(b[20:])),
@@ -215,9 +220,25 @@ func (d *decoder) task(b []byte) signal.Task {
 		return t
 	}
 	uid := int64(d.order.Uint32(b[24:]))
-	init := level > 0 && nr == 1
-	t.UID, t.Init = &uid, &init
+	t.UID = &uid
+	t.Init = initOf(d.order.Uint16(b[32:]), d.order.Uint16(b[34:]), d.order.Uint32(b[36:]))
 	return t
+}
+
+// initOf tells what signal.Task.Init is, from the depth of a process's own pid
+// namespace, where its parent lives, and its id in that namespace.
+func initOf(level, parent uint16, nr uint32) *bool {
+	var init bool
+	switch {
+	case nr == 0:
+		return nil
+	case level == 0 || nr != 1 || parent == placeSameCgroup:
+	case parent == placeOtherCgroup:
+		init = true
+	default:
+		return nil
+	}
+	return &init
 }
 
 func (d *decoder) cgroup(id uint64) signal.Cgroup {

@@ -140,6 +140,28 @@ func TestDecode_Invocation(t *testing.T) {
 	}
 }
 
+func TestInitOf(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		level, parent uint16
+		nr            uint32
+		want          *bool
+	}{
+		{"initial namespace", 0, placeOtherCgroup, 1, ptr(false)},
+		{"a container's first", 1, placeOtherCgroup, 1, ptr(true)},
+		{"another of the container", 1, placeOtherCgroup, 7, ptr(false)},
+		{"first of a namespace in the container", 2, placeSameCgroup, 1, ptr(false)},
+		{"first of a container in the container", 2, placeOtherCgroup, 1, ptr(true)},
+		{"parent not known", 1, 0, 1, nil},
+		{"parent not known, nor needed", 1, 0, 7, ptr(false)},
+		{"id not known", 0, placeOtherCgroup, 0, nil},
+	} {
+		if diff := cmp.Diff(tt.want, initOf(tt.level, tt.parent, tt.nr)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
 func TestDecode_AbsentFigures(t *testing.T) {
 	b := ringRecord(kindMark, markSize)
 	figures := b[headerSize+2*taskSize:]

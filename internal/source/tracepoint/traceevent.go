@@ -116,8 +116,13 @@ func merge(event, looked, known signal.Task) signal.Task {
 	}
 	if looked.PID == 0 {
 		looked = known
-	} else if looked.Cgroup.Path == "" && known.PID == looked.PID {
-		looked.Cgroup = known.Cgroup
+	} else if known.PID == looked.PID {
+		if looked.Cgroup.Path == "" {
+			looked.Cgroup = known.Cgroup
+		}
+		if looked.Init == nil {
+			looked.Init = known.Init
+		}
 	}
 	looked.TID = event.TID
 	if event.Comm != "" {

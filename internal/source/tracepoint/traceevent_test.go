@@ -80,6 +80,10 @@ func TestMergeVictim(t *testing.T) {
 			signal.Task{PID: 7, TID: 9, Comm: "x", Cgroup: in("/a")},
 		},
 		{
+			"left its parent since its kill", signal.Task{PID: 7, Comm: "x"}, signal.Task{PID: 7, Init: ptr(true)},
+			signal.Task{PID: 7, TID: 9, Comm: "x", Init: ptr(true)},
+		},
+		{
 			"another has its id", signal.Task{PID: 9, Comm: "y", Cgroup: in("/b")}, signal.Task{},
 			signal.Task{PID: 9, TID: 9, Comm: "x"},
 		},

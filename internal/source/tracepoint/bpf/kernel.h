@@ -152,6 +152,7 @@ struct task_struct {
 	int exit_code;
 	int pid;
 	int tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_time;
 	const struct cred *real_cred;

@@ -41,9 +41,14 @@ struct task {
 	__u32 tgid, tid; /* tgid 0: only the thread's id is known */
 	__u32 uid;
 	__u32 pidns;
-	__u32 level, nr; /* of the process in its own pid namespace */
+	__u16 level; /* of the process's own pid namespace, under the initial one */
+	__u16 parent; /* enum place */
+	__u32 nr; /* of the process in its own pid namespace; 0: not known */
 	char comm[16];
 };
+
+/* Where the process's parent lives. */
+enum place { PLACE_UNKNOWN, PLACE_SAME_CGROUP, PLACE_OTHER_CGROUP };
 
 struct kill {
 	struct header h;
@@ -249,13 +254,34 @@ static __always_inline void send_path(struct cgroup_subsys_state *css, __u32 roo
 	bpf_map_update_elem(&sent, &id, &now, BPF_ANY);
 }
 
+/*
+ * parent_place tells a container's first process, whose parent is the runtime's
+ * outside of its cgroup, from that of a pid namespace made inside.
+ */
+static __always_inline __u16 parent_place(struct task_struct *t, struct cgroup_subsys_state *css)
+{
+	struct task_struct *parent = BPF_CORE_READ(t, group_leader, real_parent, group_leader);
+	struct cgroup_subsys_state *parent_css = parent ? memory_css(parent) : 0;
+
+	if (!css || !parent_css)
+		return PLACE_UNKNOWN;
+	return css == parent_css ? PLACE_SAME_CGROUP : PLACE_OTHER_CGROUP;
+}
+
+/* own_id is the id of a process in its own pid namespace. */
+static __always_inline struct upid *own_id(struct pid *pid, __u32 level)
+{
+	return (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+}
+
 static __always_inline void fill_task(struct task *r, struct task_struct *t, struct cgroup_subsys_state *css)
 {
 	struct signal_struct *sig = BPF_CORE_READ(t, signal);
 	struct pid *pid = BPF_CORE_READ(sig, pids[PIDTYPE_TGID]);
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
-	struct pid_namespace *ns = 0;
+	struct pid_namespace *ns;
 	struct upid *own;
+	__u32 level;
 
 	if (!mm)
 		mm = BPF_CORE_READ(sig, oom_mm);
@@ -265,13 +291,15 @@ static __always_inline void fill_task(struct task *r, struct task_struct *t, str
 	r->tid = BPF_CORE_READ(t, pid);
 	r->uid = BPF_CORE_READ(t, real_cred, uid.val);
 	bpf_core_read(r->comm, sizeof(r->comm), &t->comm);
+	r->parent = parent_place(t, css);
 	r->level = 0;
 	r->nr = 0;
 	r->pidns = 0;
 	if (!pid)
 		return;
-	r->level = BPF_CORE_READ(pid, level);
-	own = (void *)pid + bpf_core_field_offset(struct pid, numbers) + r->level * bpf_core_type_size(struct upid);
+	level = BPF_CORE_READ(pid, level);
+	own = own_id(pid, level);
+	r->level = level;
 	r->nr = BPF_CORE_READ(own, nr);
 	ns = BPF_CORE_READ(own, ns);
 	if (ns)
@@ -455,22 +483,22 @@ int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	tgid = BPF_CORE_READ(t, tgid);
 	pid = BPF_CORE_READ(sig, pids[PIDTYPE_TGID]);
+	leader = BPF_CORE_READ(t, group_leader);
+	css = memory_css(leader);
 	if (!bpf_map_lookup_elem(&doomed, &tgid)) {
 		__u32 level = BPF_CORE_READ(pid, level);
-		struct upid *own =
-			(void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
 
-		if (level == 0 || BPF_CORE_READ(own, nr) != 1)
+		if (level == 0 || BPF_CORE_READ(own_id(pid, level), nr) != 1)
+			return 0;
+		if (parent_place(leader, css) == PLACE_SAME_CGROUP)
 			return 0;
 	}
-	leader = BPF_CORE_READ(t, group_leader);
 	key.tgid = tgid;
 	key.start = BPF_CORE_READ(leader, start_time);
 	if (bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST))
 		return 0;
 	bpf_map_delete_elem(&doomed, &tgid);
 
-	css = memory_css(leader);
 	send_path(css, ROOM_EXIT);
 	e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 	if (!e) {
