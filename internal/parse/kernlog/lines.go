@@ -19,6 +19,8 @@ type Lines struct {
 	// Foreign counts the lines that other programs than the kernel wrote, as
 	// far as the framing tells: user space writing to /dev/kmsg included.
 	Foreign uint64
+	// Framed counts the lines whose framing was recognised, whosever they are.
+	Framed uint64
 
 	dec Decoder
 	// logged is true once a line came from a log that other programs write
@@ -59,6 +61,9 @@ func (l *Lines) Feed(line []byte) (Record, bool) {
 		return Record{}, false
 	}
 	l.raw = rec.HasSeq
+	if kind != frameNone {
+		l.Framed++
+	}
 	if rec.Facility > 0 || l.others(kind, indented) {
 		l.logged, l.other = true, true
 		l.Foreign++

@@ -25,7 +25,14 @@ func (l *Lines) program(rec *Record, t time.Time, rest []byte) frame {
 			return frameKernel
 		}
 	}
+	if has(oneSpace(rest), "[s=") {
+		return frameNone // the head of an entry of journalctl -o verbose
+	}
 	return frameForeign
+}
+
+func has(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
 }
 
 // rfc5424 takes what follows the time: HOST APP PROCID MSGID SD MSG.

@@ -40,6 +40,7 @@ type Stats struct {
 	Lines   uint64 // all of them
 	Records uint64 // lines that are the kernel's, as far as the framing tells
 	Foreign uint64 // lines of other programs
+	Framed  uint64 // lines whose framing was recognised, whosever they are
 	Cut     uint64 // lines longer than 64 KiB, whose end was left out
 	Lost    uint64 // records missing from the sequence of raw records
 	Kills   uint64 // processes killed
@@ -72,6 +73,7 @@ func ReadFile(in io.Reader, opts FileOptions, emit func(signal.Signal)) (Stats, 
 	}
 	f.give(f.parser.Flush(f.events[:0]))
 	f.stats.Bytes = counted.n
+	f.stats.Framed = f.lines.Framed
 	f.stats.Foreign, f.stats.Skipped = f.lines.Foreign, f.parser.Malformed
 	f.stats.Dropped = f.parser.Dropped
 	switch {

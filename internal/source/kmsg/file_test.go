@@ -81,7 +81,7 @@ func TestReadFile_AllThatAReportSays(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("signals (-want +got):\n%s", diff)
 	}
-	if want := (Stats{Bytes: int64(len(report)), Lines: 14, Records: 14, Kills: 1}); st != want {
+	if want := (Stats{Bytes: int64(len(report)), Lines: 14, Records: 14, Framed: 14, Kills: 1}); st != want {
 		t.Errorf("got %+v, want %+v", st, want)
 	}
 }
@@ -224,5 +224,56 @@ func TestReadFile_GapsOfRawRecords(t *testing.T) {
 	}
 	if k := got[0].Body.(signal.ReportedKill); k.OOM != nil || k.Seq != 20 {
 		t.Errorf("a kill behind a gap took the context before it: %+v", k)
+	}
+}
+
+// A file in a form that is not read looks otherwise than one without kills.
+func TestReadFile_CountsFramedLines(t *testing.T) {
+	const kill = "Out of memory: Killed process 9 (x) total-vm:4kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB"
+	for _, tt := range []struct {
+		name, log string
+		want      uint64
+	}{
+		{"dmesg", "[   10.5] usb\n\n[   10.6] " + kill + "\n", 2},
+		{"syslog of others", "Feb 28 10:00:00 h app[1]: x\n", 1},
+		{"journal json", `{"_TRANSPORT":"kernel","MESSAGE":"x"}` + "\n", 1},
+		{"bare texts", kill + "\n", 0},
+		{"journal json-pretty", "{\n\t\"_TRANSPORT\" : \"kernel\",\n\t\"MESSAGE\" : \"" + kill + "\"\n}\n", 0},
+		{"journal export", "__REALTIME_TIMESTAMP=1\n_TRANSPORT=kernel\nMESSAGE=" + kill + "\n\n", 0},
+		{"journal verbose", "Thu 2024-05-09 14:52:38.123456 CEST [s=ab;i=1;b=cd;m=1;t=2;x=3]\n    PRIORITY=3\n    MESSAGE=" + kill + "\n", 0},
+		{"coloured dmesg", "\x1b[32m[   10.5] \x1b[0m\x1b[31m" + kill + "\x1b[0m\n", 0},
+	} {
+		if _, st := read(t, strings.NewReader(tt.log), FileOptions{}); st.Framed != tt.want {
+			t.Errorf("%s: got %d framed lines, want %d", tt.name, st.Framed, tt.want)
+		}
+	}
+}
+
+// What was found before the file broke is given out, the last victim too.
+func TestReadFile_BrokenFileTellsWhatItHeld(t *testing.T) {
+	open := strings.Join(strings.Split(report, "\n")[:11], "\n") + "\n" // a summary, no kill line
+	text := report + strings.ReplaceAll(strings.ReplaceAll(open, "[   10.", "[   20."), "pid=9,", "pid=10,")
+	z := zipped(t, text)
+	damaged := bytes.Clone(z)
+	damaged[len(z)-8] ^= 1 // the checksum
+	for _, tt := range []struct {
+		name string
+		in   io.Reader
+	}{
+		{"read", io.MultiReader(strings.NewReader(text), iotest.ErrReader(errors.New("disk gone")))},
+		{"cut gzip", bytes.NewReader(z[:len(z)-8])},
+		{"damaged gzip", bytes.NewReader(damaged)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var pids []int
+			st, err := ReadFile(tt.in, FileOptions{}, func(s signal.Signal) {
+				if k, ok := s.Body.(signal.ReportedKill); ok {
+					pids = append(pids, k.Victim.PID)
+				}
+			})
+			if diff := cmp.Diff([]int{9, 10}, pids); diff != "" || err == nil || st.Kills != 2 {
+				t.Errorf("error %v, %d kills, pids (-want +got):\n%s", err, st.Kills, diff)
+			}
+		})
 	}
 }
