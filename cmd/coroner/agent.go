@@ -3,6 +3,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -43,6 +48,9 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.Logger = logger()
 		o.History.MaxBytes = int64(size)
+		if err := checkAgent(o); err != nil {
+			return usageError{withHint(err, "coroner agent --help")}
+		}
 		a, err := agent.New(c.Context(), o)
 		if err != nil {
 			return err
@@ -51,6 +59,28 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 	}
 	return c
 }
+
+// checkAgent finds what the flags' types alone let through.
+func checkAgent(o agent.Options) error {
+	switch {
+	case !slices.Contains(tracepointModes(), o.Source.TracepointMode):
+		return fmt.Errorf("--source.tracepoint.mode: %q is not one of auto, bpf or tracefs", o.Source.TracepointMode)
+	case o.History.Retention < 0:
+		return errors.New("--history.retention: takes a time of 0 or more")
+	case o.Inquest.Settle < 0:
+		return errors.New("--inquest.settle: takes a time of 0 or more")
+	case o.Inquest.TombstoneTTL < 0:
+		return errors.New("--roster.tombstone-ttl: takes a time of 0 or more")
+	}
+	for _, a := range o.Web.ListenAddress {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("--web.listen-address: %q is not HOST:PORT or :PORT", a)
+		}
+	}
+	return nil
+}
+
+func tracepointModes() []string { return []string{"auto", "bpf", "tracefs"} }
 
 func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
 	switchFlag(f, &o.Source.Tracepoint, "source.tracepoint", "take kills from the kernel's tracepoints (eBPF, else a private tracefs instance)")

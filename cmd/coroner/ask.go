@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,8 +41,8 @@ func clientFlag(c *cobra.Command) func() (*api.Client, error) {
 	}
 }
 
-// filterFlags add the API's filters.
-func filterFlags(c *cobra.Command) func() (api.Query, error) {
+// filterFlags add the API's filters; those by time only to what looks back.
+func filterFlags(c *cobra.Command, back bool) func() (api.Query, error) {
 	f := c.Flags()
 	causes := f.StringSlice("cause", nil, "only these causes (docs/causes.md)")
 	var q api.Query
@@ -51,8 +52,11 @@ func filterFlags(c *cobra.Command) func() (api.Query, error) {
 	f.StringVar(&q.Node, "node", "", "only this node")
 	f.StringVar(&q.Unit, "unit", "", "only this systemd unit")
 	f.StringVarP(&q.Q, "query", "q", "", "only deaths in whose text all these words occur")
-	since := f.String("since", "", "only deaths since this time (RFC 3339), or for this long (2h)")
-	until := f.String("until", "", "only deaths before this time (RFC 3339), or this long ago")
+	var since, until string
+	if back {
+		f.StringVar(&since, "since", "", "only deaths since this time (RFC 3339), or for this long (2h)")
+		f.StringVar(&until, "until", "", "only deaths before this time (RFC 3339), or this long ago")
+	}
 	_ = c.RegisterFlagCompletionFunc("cause", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var out []cobra.Completion
 		for _, i := range death.Causes() {
@@ -64,18 +68,31 @@ func filterFlags(c *cobra.Command) func() (api.Query, error) {
 		out := q
 		now := time.Now()
 		var err error
-		if out.Since, err = api.ParseTime(*since, now); err != nil {
+		if out.Since, err = api.ParseTime(since, now); err != nil {
 			return out, usageError{fmt.Errorf("--since: %w", err)}
 		}
-		if out.Until, err = api.ParseTime(*until, now); err != nil {
+		if out.Until, err = api.ParseTime(until, now); err != nil {
 			return out, usageError{fmt.Errorf("--until: %w", err)}
 		}
 		for _, c := range *causes {
+			if !knownCause(c) {
+				return out, usageError{withHint(fmt.Errorf("--cause: %q is no cause", c), "the causes: %s", strings.Join(causeIDs(), ", "))}
+			}
 			out.Cause = append(out.Cause, death.Cause(c))
 		}
 		return out, nil
 	}
 }
+
+func causeIDs() []string {
+	var out []string
+	for _, i := range death.Causes() {
+		out = append(out, string(i.Cause))
+	}
+	return out
+}
+
+func knownCause(id string) bool { return slices.Contains(causeIDs(), id) }
 
 func newList() *cobra.Command {
 	c := &cobra.Command{
@@ -86,7 +103,7 @@ func newList() *cobra.Command {
   coroner list -q "java burstable" -o json`,
 		Args: cobra.NoArgs,
 	}
-	client, filters, form := clientFlag(c), filterFlags(c), outputFlag(c)
+	client, filters, form := clientFlag(c), filterFlags(c, true), outputFlag(c)
 	limit := c.Flags().Int("limit", api.DefaultLimit, "how many at most; 0: all")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cl, err := client()
@@ -150,7 +167,7 @@ changes its cause. With -o json each line is one death.`,
   coroner watch --cause killed -o json`,
 		Args: cobra.NoArgs,
 	}
-	client, filters, form := clientFlag(c), filterFlags(c), outputFlag(c)
+	client, filters, form := clientFlag(c), filterFlags(c, false), outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cl, err := client()
 		if err != nil {
@@ -182,7 +199,7 @@ func follow(ctx context.Context, cl *api.Client, q api.Query, form format, w io.
 			clear(causes)
 		}
 		causes[d.ID] = d.Cause
-		_, err := fmt.Fprintln(w, strings.Join(line(&d), "  "))
+		_, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(line(&d), "  "), " "))
 		return err
 	})
 }
@@ -223,7 +240,11 @@ the id of a death.`,
 
 // why finds the deaths of what people call target.
 func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death.Death, error) {
-	for _, q := range meanings(target) {
+	queries := meanings(target)
+	if len(queries) == 0 {
+		return nil, usageError{withHint(fmt.Errorf("%q names no container, pod or unit", target), "coroner why --help")}
+	}
+	for _, q := range queries {
 		q.Limit = limit
 		page, err := cl.Deaths(ctx, q)
 		if err != nil {
@@ -245,6 +266,9 @@ func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death
 // meanings lists what target may mean, the likeliest first.
 func meanings(target string) []api.Query {
 	parts := strings.Split(target, "/")
+	if slices.Contains(parts, "") {
+		return nil // an empty name would mean any
+	}
 	switch {
 	case len(parts) == 2 && (parts[0] == "pod" || parts[0] == "pods"):
 		return []api.Query{{Pod: parts[1]}, {Namespace: parts[0], Pod: parts[1]}}

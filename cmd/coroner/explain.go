@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,35 +36,59 @@ oldest first. "-", or no FILE, is standard input. It needs no privileges and no 
 		if len(args) == 0 {
 			args = []string{"-"}
 		}
-		var all []death.Death
+		all := newLatest()
+		var failed error
 		for _, name := range args {
-			deaths, err := explain(name, c.InOrStdin(), c.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			all = append(all, deaths...)
+			err := explain(c.Context(), name, c.InOrStdin(), c.ErrOrStderr(), all)
+			failed = errors.Join(failed, err)
 		}
-		sort.SliceStable(all, func(i, j int) bool { return all[i].Time.Before(all[j].Time) })
-		return printDeaths(c.OutOrStdout(), *form, all)
+		if failed != nil && len(all.list) == 0 {
+			return failed
+		}
+		sort.SliceStable(all.list, func(i, j int) bool { return all.list[i].Time.Before(all.list[j].Time) })
+		if *form == formatJSON {
+			unknownTimes(all.list)
+		}
+		// What was found is told, also when a file could not be read to its end.
+		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, all.list))
 	}
 	return c
 }
 
-// explain runs the inquest over one log.
-func explain(name string, stdin io.Reader, stderr io.Writer) ([]death.Death, error) {
+// unknownTimes takes out the times of a log that has none: they count from
+// 1970 there, and their differences alone are true.
+func unknownTimes(deaths []death.Death) {
+	for i := range deaths {
+		d := &deaths[i]
+		if d.Time.Year() > 1971 {
+			continue
+		}
+		d.Time, d.ObservedAt = time.Time{}, time.Time{}
+		if d.Repeat != nil {
+			d.Repeat = &death.Repeat{Count: d.Repeat.Count}
+		}
+		for j := range d.Evidence {
+			d.Evidence[j].Time = time.Time{}
+		}
+	}
+}
+
+// explain runs the inquest over one log and adds to deaths what it finds. The
+// same death found in two logs is one.
+func explain(ctx context.Context, name string, stdin io.Reader, stderr io.Writer, deaths *latest) error {
 	in, err := openInput(name, stdin)
 	if err != nil {
-		return nil, err
+		return withHint(err, "give the name of a kernel log, or - for standard input")
 	}
 	defer func() { _ = in.Close() }()
+	known := len(deaths.list)
 	shown := name
 	if name == "-" {
 		shown = "standard input"
 	}
 	q := inquest.New(inquest.Options{MaxCases: 1 << 16})
-	deaths := newLatest()
-	opts := kmsg.FileOptions{Now: time.Now(), Progress: progressOf(in, stderr)}
-	stats, err := kmsg.ReadFile(in, opts, func(s signal.Signal) {
+	opts := kmsg.FileOptions{Now: time.Now(), Location: time.Local, Progress: progressOf(in, stderr)}
+	stats, err := kmsg.ReadFile(untilDone(ctx, in), opts, func(s signal.Signal) {
 		if s.Observed.IsZero() {
 			s.Observed = s.Time
 		}
@@ -72,14 +97,35 @@ func explain(name string, stdin io.Reader, stderr io.Writer) ([]death.Death, err
 		deaths.take(q.Take())
 	})
 	opts.Progress(-1)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", shown, err), "explain reads kernel logs: dmesg, journalctl -k, /var/log/kern.log, gzipped or not")
-	}
 	deaths.take(q.Close())
-	if len(deaths.list) == 0 {
+	switch {
+	case err != nil:
+		return withHint(fmt.Errorf("%s: %w", shown, err), "explain reads kernel logs: dmesg, journalctl -k, /var/log/kern.log, gzipped or not")
+	case stats.Kills == 0 && stats.Framed == 0:
+		return withHint(fmt.Errorf("%s: none of its %d lines has the form of a kernel log", shown, stats.Lines),
+			"explain reads dmesg, dmesg -T, journalctl -k (also -o json), syslog and /dev/kmsg records; not json-pretty, export, verbose or coloured output")
+	case len(deaths.list) == known && stats.Kills == 0:
 		_, _ = fmt.Fprintf(stderr, "coroner: %s: no OOM kill in %d lines\n", shown, stats.Lines)
 	}
-	return deaths.list, nil
+	return nil
+}
+
+// untilDone ends a reader that waits for input (a pipe, a device) when ctx
+// ends. The read itself cannot be broken: it is left to the program's end,
+// which follows.
+func untilDone(ctx context.Context, in io.Reader) io.Reader {
+	if f, ok := in.(*os.File); ok {
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			return in
+		}
+	}
+	pr, pw := io.Pipe()
+	context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.Copy(pw, in)
+		pw.CloseWithError(err)
+	}()
+	return pr
 }
 
 // openInput opens a file, or standard input for "-".

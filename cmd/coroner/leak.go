@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
@@ -55,8 +56,8 @@ it. Run it in a cgroup with a limit only: it will take all memory that it can ge
 }
 
 func leak(ctx context.Context, o leakOptions) error {
-	if o.touch < 0 || o.touch > 1 || o.block <= 0 || o.children < 0 {
-		return usageError{errors.New("--touch takes 0 to 1, --block a size above 0, --children 0 or more")}
+	if err := o.check(); err != nil {
+		return usageError{withHint(err, "coroner leak --help")}
 	}
 	if o.wait {
 		_, _ = os.Stdin.Read(make([]byte, 1)) // the end of it will do too
@@ -72,6 +73,8 @@ func leak(ctx context.Context, o leakOptions) error {
 		<-ctx.Done()
 	}
 	if o.signal != 0 {
+		signal.Reset()
+		defaultAction(o.signal) // die of it, as a program would that does not handle it
 		self, err := os.FindProcess(os.Getpid())
 		if err != nil {
 			return fmt.Errorf("find own process: %w", err)
@@ -83,6 +86,24 @@ func leak(ctx context.Context, o leakOptions) error {
 	}
 	if o.exitCode != 0 {
 		return exitCode(o.exitCode)
+	}
+	return nil
+}
+
+func (o leakOptions) check() error {
+	switch {
+	case !(o.touch >= 0 && o.touch <= 1): // NaN is neither
+		return errors.New("--touch takes 0 to 1")
+	case o.block <= 0:
+		return errors.New("--block takes a size above 0")
+	case o.children < 0:
+		return errors.New("--children takes 0 or more")
+	case o.interval < 0:
+		return errors.New("--interval takes 0 or more")
+	case o.exitCode < 0 || o.exitCode > 255:
+		return errors.New("--exit-code takes 0 to 255")
+	case o.signal < 0 || o.signal > 64:
+		return errors.New("--signal takes 1 to 64")
 	}
 	return nil
 }

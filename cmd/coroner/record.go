@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -54,7 +56,10 @@ func record(ctx context.Context, o agent.Options, name string, stdout, stderr io
 	if name != "-" {
 		f, ferr := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if ferr != nil {
-			return withHint(fmt.Errorf("create file: %w", ferr), "record overwrites nothing: give another name, or remove the file")
+			if errors.Is(ferr, fs.ErrExist) {
+				return withHint(ferr, "record overwrites nothing: give another name, or remove the file")
+			}
+			return withHint(ferr, "give the name of a file that can be made, or - for standard output")
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
 		out = f
@@ -110,29 +115,37 @@ The same file always gives the same deaths.`,
 			return err
 		}
 		defer func() { _ = in.Close() }()
-		r, err := signal.NewReader(in)
+		r, err := signal.NewReader(untilDone(c.Context(), in))
 		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
+			return withHint(fmt.Errorf("%s: %w", args[0], err), "a gzipped recording goes through a pipe: zcat FILE | coroner replay -")
 		}
-		q := inquest.New(inquest.Options{Node: r.Header.Node, BootID: r.Header.BootID})
-		deaths := newLatest()
-		for {
-			s, err := r.Read()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			q.Tick(s.Observed)
-			q.Feed(s)
-			deaths.take(q.Take())
-		}
-		deaths.take(q.Close())
+		deaths, failed := replay(r)
 		if r.Skipped > 0 {
 			_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: %d signals of kinds that this version does not know were skipped\n", r.Skipped)
 		}
-		return printDeaths(c.OutOrStdout(), *form, deaths.list)
+		if failed != nil {
+			failed = withHint(fmt.Errorf("%s: %w", args[0], failed), "what could be read before that is told above")
+		}
+		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, deaths))
 	}
 	return c
+}
+
+// replay runs the inquest over a recording, as far as it can be read.
+func replay(r *signal.Reader) ([]death.Death, error) {
+	q := inquest.New(inquest.Options{Node: r.Header.Node, BootID: r.Header.BootID})
+	deaths := newLatest()
+	for {
+		s, err := r.Read()
+		if err != nil {
+			deaths.take(q.Close())
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return deaths.list, err
+		}
+		q.Tick(s.Observed)
+		q.Feed(s)
+		deaths.take(q.Take())
+	}
 }

@@ -16,7 +16,7 @@ const maxProcessLines = 12
 // deathText is one death for people at a terminal.
 func deathText(d *death.Death) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s\n", d.Summary, confidenceNote(d))
+	b.WriteString(strings.TrimSpace(d.Summary+"  "+confidenceNote(d)) + "\n")
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -191,6 +191,9 @@ func exitText(e *death.Exit) string {
 func repeatText(r *death.Repeat) string {
 	s := fmt.Sprintf("%d times in %s", r.Count, r.Last.Sub(r.First).Round(time.Second))
 	if r.PerHour != nil {
+		if *r.PerHour < 1 {
+			return s + fmt.Sprintf(", %.1f a day", *r.PerHour*24)
+		}
 		s += fmt.Sprintf(", %.0f an hour", *r.PerHour)
 	}
 	return s

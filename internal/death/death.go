@@ -22,9 +22,9 @@ type Death struct {
 	// Revision is 1 at first and rises with each amendment.
 	Revision int `json:"revision"`
 	// Time is when it died, by the kernel's clock.
-	Time time.Time `json:"time"`
+	Time time.Time `json:"time,omitzero"`
 	// ObservedAt is when coroner first knew.
-	ObservedAt time.Time `json:"observed_at"`
+	ObservedAt time.Time `json:"observed_at,omitzero"`
 	// Node is the host's name, or the Kubernetes node's.
 	Node string `json:"node,omitempty"`
 	// Subject is what died.
@@ -244,7 +244,7 @@ type Memory struct {
 
 // Evidence is one thing that the verdict rests on.
 type Evidence struct {
-	Time   time.Time `json:"time"`
+	Time   time.Time `json:"time,omitzero"`
 	Source Source    `json:"source"`
 	Text   string    `json:"text"`
 }
@@ -252,8 +252,8 @@ type Evidence struct {
 // Repeat places a death in a series of the same owner and cause.
 type Repeat struct {
 	Count   int       `json:"count"`
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
+	First   time.Time `json:"first,omitzero"`
+	Last    time.Time `json:"last,omitzero"`
 	PerHour *float64  `json:"per_hour,omitempty"`
 }
 
