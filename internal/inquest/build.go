@@ -175,34 +175,50 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		f.Processes = append(f.Processes, p.Process)
 	}
 	f.LivesOn = q.livesOn(c)
-	if o := c.oom; o.MemswLimitBytes != nil && o.MemswUsageBytes != nil && o.UsageBytes != nil && o.LimitBytes != nil &&
-		*o.MemswUsageBytes >= *o.MemswLimitBytes && *o.UsageBytes < *o.LimitBytes-limitSlack(*o.LimitBytes) {
-		f.MemswLimitBytes = o.MemswLimitBytes
-	}
+	f.MemswLimitBytes = swapLimitReached(&c.oom)
 	if c.named {
 		f.Basis = verdict.BasisKernel
 	} else if c.oomKilled {
 		q.infer(c, &f)
 	}
 	c.ownLimits(&f)
-	if f.OOMMemcg != "" {
-		f.OOMLevel = cgpath.Parse(f.OOMMemcg).Level
-		for _, l := range c.chain {
-			if l.Path != f.OOMMemcg {
-				continue
-			}
-			if f.LimitBytes == nil {
-				f.LimitBytes = l.LimitBytes
-			}
-			if f.UsageBytes == nil && c.chainAtKill {
-				f.UsageBytes = l.UsageBytes
-			}
+	c.limitFigures(&f)
+	return f
+}
+
+// swapLimitReached is the limit of memory and swap together where that was
+// reached and the one of memory was not.
+func swapLimitReached(o *death.OOM) *int64 {
+	if o.MemswLimitBytes == nil || o.MemswUsageBytes == nil || o.UsageBytes == nil || o.LimitBytes == nil {
+		return nil
+	}
+	if *o.MemswUsageBytes < *o.MemswLimitBytes || *o.UsageBytes >= *o.LimitBytes-limitSlack(*o.LimitBytes) {
+		return nil
+	}
+	return o.MemswLimitBytes
+}
+
+// limitFigures says what kind of cgroup the limit's is, and takes its figures
+// from the chain where the report has none.
+func (c *caseFile) limitFigures(f *verdict.Facts) {
+	if f.OOMMemcg == "" {
+		return
+	}
+	f.OOMLevel = cgpath.Parse(f.OOMMemcg).Level
+	for _, l := range c.chain {
+		if l.Path != f.OOMMemcg {
+			continue
 		}
-		if f.Constraint == "" {
-			f.Constraint = verdict.ConstraintMemcg
+		if f.LimitBytes == nil {
+			f.LimitBytes = l.LimitBytes
+		}
+		if f.UsageBytes == nil && c.chainAtKill {
+			f.UsageBytes = l.UsageBytes
 		}
 	}
-	return f
+	if f.Constraint == "" {
+		f.Constraint = verdict.ConstraintMemcg
+	}
 }
 
 // livesOn tells whether the container is known to have outlived this: none of
