@@ -476,23 +476,24 @@ int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct process key = {};
 	struct pid *pid;
 	__u32 tgid;
-	__u8 yes = 1;
+	__u8 yes = 1, *doom;
 	struct exit *e;
 
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0;
 	tgid = BPF_CORE_READ(t, tgid);
 	pid = BPF_CORE_READ(sig, pids[PIDTYPE_TGID]);
-	leader = BPF_CORE_READ(t, group_leader);
-	css = memory_css(leader);
-	if (!bpf_map_lookup_elem(&doomed, &tgid)) {
+	doom = bpf_map_lookup_elem(&doomed, &tgid);
+	if (!doom) {
 		__u32 level = BPF_CORE_READ(pid, level);
 
 		if (level == 0 || BPF_CORE_READ(own_id(pid, level), nr) != 1)
 			return 0;
-		if (parent_place(leader, css) == PLACE_SAME_CGROUP)
-			return 0;
 	}
+	leader = BPF_CORE_READ(t, group_leader);
+	css = memory_css(leader);
+	if (!doom && parent_place(leader, css) == PLACE_SAME_CGROUP)
+		return 0;
 	key.tgid = tgid;
 	key.start = BPF_CORE_READ(leader, start_time);
 	if (bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST))
