@@ -38,6 +38,9 @@ type Record struct {
 	// BootID is the journal's name of the boot (_BOOT_ID); empty: not known.
 	// It is only valid for as long as Text is.
 	BootID []byte
+	// Line is the whole line as it stands in the copy, without its line end;
+	// nil for a record of the device itself.
+	Line []byte
 	// Text is what the kernel printed, byte by byte.
 	Text []byte
 }

@@ -73,7 +73,7 @@ func (l *Lines) Feed(line []byte) (Record, bool) {
 	// it is somebody's, and so are the lines without framing behind it.
 	l.other = kind == frameKernel && tagged(rec.Text)
 	l.logged = l.logged || l.other || kind == frameLogged
-	rec.Bare = kind == frameNone
+	rec.Bare, rec.Line = kind == frameNone, line
 	return rec, true
 }
 

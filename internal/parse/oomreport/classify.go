@@ -134,7 +134,7 @@ func classifyMessage(text []byte) (lineKind, whose, []byte) {
 	var w whose
 	rest := text
 	switch {
-	case has(text, "Memory cgroup stats for "):
+	case has(text, statsFor):
 		return lineStats, w, text
 	case has(text, "Memory cgroup out of memory: "):
 		w.memcg, rest = true, text[len("Memory cgroup out of memory: "):]

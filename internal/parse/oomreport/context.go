@@ -7,7 +7,7 @@ import "bytes"
 // parseInvoked reads "COMM invoked oom-killer: gfp_mask=0x..(..), order=N,
 // oom_score_adj=N". Kernels 4.10 to 4.20 have nodemask= before order=, 2.6.36
 // to 3.x oom_adj= before oom_score_adj=.
-func (r *report) parseInvoked(b []byte) {
+func (r *report) parseInvoked(b []byte, doubt bool) {
 	comm, rest, _ := bytes.Cut(b, []byte(invoked))
 	if len(comm) <= maxComm {
 		r.rep.TriggerComm = string(comm)
@@ -17,18 +17,19 @@ func (r *report) parseInvoked(b []byte) {
 			r.rep.GFPMask = string(gfp[:i])
 		}
 	}
-	r.rep.Order = keyInt(rest, ", order=")
-	r.rep.OOMScoreAdj = keyInt(rest, ", oom_score_adj=")
+	r.rep.Order = keyInt(rest, ", order=", doubt)
+	r.rep.OOMScoreAdj = keyInt(rest, ", oom_score_adj=", doubt)
 }
 
-// keyInt finds a number behind key.
-func keyInt(b []byte, key string) *int {
+// keyInt finds a number behind key. Where the end of b is in doubt, it does not
+// stand there.
+func keyInt(b []byte, key string, doubt bool) *int {
 	i := bytes.Index(b, []byte(key))
 	if i < 0 {
 		return nil
 	}
-	n, _, ok := number(b[i+len(key):])
-	if !ok || n < -1<<31 || n > 1<<31-1 {
+	n, after, ok := number(b[i+len(key):])
+	if !ok || doubt && len(after) == 0 || n < -1<<31 || n > 1<<31-1 {
 		return nil
 	}
 	v := int(n)
@@ -39,21 +40,27 @@ func keyInt(b []byte, key string) *int {
 // Not tainted ..." (before 3.11 "Pid: 102, comm: c Not tainted"), and its
 // cpuset from "c cpuset=NAME mems_allowed=0" (before 5.0). Both are believed
 // only for the name that the first line gave.
-func (r *report) parseTrigger(b []byte) {
+// It tells whether it took the cpuset, with which the line ends.
+func (r *report) parseTrigger(b []byte, doubt bool) bool {
 	comm := r.rep.TriggerComm
 	if comm == "" {
-		return
+		return false
 	}
 	if has(b, comm) && has(b[len(comm):], " cpuset=") {
 		set := b[len(comm)+len(" cpuset="):]
-		if i := bytes.LastIndex(set, []byte(" mems_allowed=")); i >= 0 && isList(set[i+14:]) {
+		if i := bytes.LastIndex(set, []byte(" mems_allowed=")); i >= 0 && isList(set[i+14:]) && !doubt {
 			r.rep.Cpuset, r.rep.MemsAllowed = string(set[:i]), string(set[i+14:])
+			return true
 		}
-		return
+		return false
 	}
-	if r.rep.TriggerPID != 0 {
-		return
+	if r.rep.TriggerPID == 0 {
+		r.parseTriggerPID(b, comm)
 	}
+	return false
+}
+
+func (r *report) parseTriggerPID(b []byte, comm string) {
 	mark := " Comm: "
 	switch {
 	case has(b, "CPU: "):
@@ -79,8 +86,8 @@ func (r *report) parseTrigger(b []byte) {
 
 // parseTaskIn reads "Task in /A killed as a result of limit of /B" (before
 // 5.0): A is the victim's cgroup, at or below B.
-func (r *report) parseTaskIn(l *line) {
-	const words = " killed as a result of limit of "
+func (r *report) parseTaskIn(l *line, doubt bool) {
+	const words = limitOf
 	b, ok := bytes.CutPrefix(l.text, []byte("Task in "))
 	if !ok {
 		return
@@ -114,6 +121,19 @@ func (r *report) parseTaskIn(l *line) {
 	}
 	r.rep.TaskMemcg, r.rep.OOMMemcg = bounded(tsk, maxHeld), bounded(oom, maxHeld)
 	r.taskIn = true
+	if doubt {
+		r.doubtLimit()
+	}
+}
+
+const limitOf = " killed as a result of limit of "
+
+// doubtLimit leaves out a limit's cgroup that may lack its end, unless it is
+// the task's own: there is none below that.
+func (r *report) doubtLimit() {
+	if r.rep.OOMMemcg != r.rep.TaskMemcg {
+		r.rep.OOMMemcg = ""
+	}
 }
 
 // parseTasksIn reads "Tasks in /A are going to be killed due to
@@ -140,26 +160,31 @@ const tasksInEnd = " are going to be killed due to memory.oom.group set"
 const noLimit = 1<<53 - 1<<10
 
 // parseUsage reads "memory: usage NkB, limit NkB, failcnt N" and its sisters.
-func (r *report) parseUsage(b []byte) {
+// A number without its unit may lack digits too.
+func (r *report) parseUsage(b []byte, doubt bool) {
 	name, rest, ok := bytes.Cut(b, []byte(": usage "))
 	if !ok {
 		return
 	}
 	u := &Usage{}
-	usage, rest, ok1 := number(rest)
-	limit, rest, ok2 := number(bytes.TrimPrefix(rest, []byte("kB, limit ")))
-	failcnt, _, ok3 := number(bytes.TrimPrefix(rest, []byte("kB, failcnt ")))
-	if !ok1 || !ok2 {
+	usage, rest, ok := number(rest)
+	if rest, ok = cutPrefix(rest, "kB", ok); !ok {
 		return
 	}
 	if usage < noLimit {
 		u.UsageBytes = kilo(usage)
 	}
-	if limit < noLimit {
-		u.LimitBytes = kilo(limit)
+	if rest, ok = cutPrefix(rest, ", limit ", ok); ok {
+		var limit int64
+		limit, rest, ok = number(rest)
+		if rest, ok = cutPrefix(rest, "kB", ok); ok && limit < noLimit {
+			u.LimitBytes = kilo(limit)
+		}
 	}
-	if ok3 {
-		u.Failcnt = &failcnt
+	if rest, ok = cutPrefix(rest, ", failcnt ", ok); ok {
+		if n, after, ok := number(rest); ok && !(doubt && len(after) == 0) {
+			u.Failcnt = &n
+		}
 	}
 	switch string(name) {
 	case "memory":
@@ -173,19 +198,31 @@ func (r *report) parseUsage(b []byte) {
 	}
 }
 
+// cutPrefix takes s off the front of b, if all was well before.
+func cutPrefix(b []byte, s string, ok bool) ([]byte, bool) {
+	if !ok || !has(b, s) {
+		return b, false
+	}
+	return b[len(s):], true
+}
+
+const statsFor = "Memory cgroup stats for "
+
 // parseStats reads "Memory cgroup stats for /A:", whose counters follow, and
 // the form of before 5.2 that has them on the same line, " cache:0KB rss:0KB".
-func (r *report) parseStats(l *line, d *Dropped) {
-	b, ok := bytes.CutPrefix(l.text, []byte("Memory cgroup stats for "))
+func (r *report) parseStats(l *line, doubt bool, d *Dropped) {
+	b, ok := bytes.CutPrefix(l.text, []byte(statsFor))
 	if !ok {
 		return
 	}
 	var path, inline []byte
 	if i := bytes.LastIndex(b, []byte(": cache:")); i >= 0 {
 		path, inline = b[:i], b[i+2:]
-	} else {
-		path = bytes.TrimSuffix(bytes.TrimRight(b, " "), []byte{':'})
+	} else if head, ok := cutSuffix(bytes.TrimRight(b, " "), ":"); ok {
+		path = head
 	}
+	// Sums lack what stood behind the cut.
+	r.noTotals = r.noTotals || doubt || inline != nil && !bytes.HasSuffix(bytes.TrimRight(inline, " "), []byte("KB"))
 	first := !r.hasStats
 	r.hasStats, r.inStats = true, inline == nil
 	if first && len(path) > 0 && path[0] == '/' && !l.cut(24, path) {
@@ -194,6 +231,8 @@ func (r *report) parseStats(l *line, d *Dropped) {
 	for _, f := range bytes.Fields(inline) {
 		name, val, ok := bytes.Cut(f, []byte{':'})
 		n, unit, ok2 := number(val)
+		// Two counters whose blank a wrap swallowed are one word.
+		r.noTotals = r.noTotals || has(unit, "K") && string(unit) != "KB"
 		if !ok || !ok2 || string(unit) != "KB" || n < 0 || n >= noLimit {
 			continue
 		}

@@ -20,6 +20,10 @@ type held struct {
 	// unsure is true when a kill line was broken within its name: whether a
 	// space was there is not known.
 	unsure bool
+	// doubt is true when its end may be missing; width is that of its last
+	// piece.
+	doubt bool
+	width int
 }
 
 // held tells whether the kernel may split lines of this kind: those with
@@ -81,24 +85,33 @@ func (h *held) unmarked(rec *kernlog.Record) bool {
 	if h.kind == lineKilled {
 		return rec.Bare && h.rewrap(t)
 	}
-	return h.open() && (rec.Bare || t[0] == '/' || t[0] == ',' || t[0] == ':' || has(t, " are going to be killed"))
+	return h.open(rec) && (rec.Bare || t[0] == '/' || t[0] == ',' || t[0] == ':' || has(t, " are going to be killed"))
 }
 
 // open tells whether the line cannot have been at its end.
-func (h *held) open() bool {
+func (h *held) open(rec *kernlog.Record) bool {
 	text := h.line.text
 	switch h.kind {
 	case lineSummary:
 		var s summary
 		body, glued := unglue(text)
 		s.tail(body)
-		return s.pid == 0 && len(glued) == 0
+		_, digits := all(rec.Text)
+		return len(glued) == 0 && (s.pid == 0 || rec.Bare && digits)
 	case lineStats:
 		return text[len(text)-1] != ':' && !bytes.HasSuffix(text, []byte("KB"))
 	case lineTaskIn:
-		return !bytes.Contains(text, []byte(" killed as a result of limit of /"))
+		return !bytes.Contains(text, []byte(limitOf+"/")) || rec.Bare && h.deeper(rec.Text)
 	}
 	return true // a whole lineTasksIn is not held
+}
+
+// deeper tells whether the cgroup at the end of a lineTaskIn, with more behind
+// it, is still one that the task's own lies in.
+func (h *held) deeper(more []byte) bool {
+	tsk, oom, ok := bytes.Cut(bytes.TrimPrefix(h.line.text, []byte("Task in ")), []byte(limitOf))
+	n := len(oom) + len(more)
+	return ok && n <= len(tsk) && string(tsk[:len(oom)]) == string(oom) && string(tsk[len(oom):n]) == string(more)
 }
 
 // add appends a piece.

@@ -59,6 +59,15 @@ func parseKilled(w whose, b []byte) (killLine, bool) {
 	return kl, true
 }
 
+// doubtEnd leaves out what touches the end of a line that may lack its end:
+// the adjustment, or the name.
+func (kl *killLine) doubtEnd(b []byte) {
+	kl.adj = nil
+	if len(b) > 0 && b[len(b)-1] == ')' {
+		kl.comm = nil
+	}
+}
+
 // commEnd finds the bracket that ends a name at the front of b: the last one,
 // unless something was pasted behind the line, or the line was cut.
 func commEnd(b []byte) int {
@@ -108,7 +117,7 @@ func (kl *killLine) figures(b []byte) {
 		if kB {
 			rest = rest[2:]
 		}
-		if !kl.set(key, n, kB) {
+		if !kl.set(key, n, kB, rest) {
 			return
 		}
 		kl.whole = len(bytes.TrimRight(rest, " ")) == 0 && (key == "oom_score_adj" || key == "shmem-rss" || key == "file-rss")
@@ -116,7 +125,7 @@ func (kl *killLine) figures(b []byte) {
 	}
 }
 
-func (kl *killLine) set(key string, n int64, kB bool) bool {
+func (kl *killLine) set(key string, n int64, kB bool, rest []byte) bool {
 	var to **int64
 	switch key {
 	case "total-vm", "vsz":
@@ -130,8 +139,8 @@ func (kl *killLine) set(key string, n int64, kB bool) bool {
 	case "pgtables":
 		to = &kl.pgtables
 	case "UID":
-		if kB {
-			return false
+		if kB || len(rest) == 0 {
+			return false // the kernel goes on behind it
 		}
 		kl.uid = &n
 		return true

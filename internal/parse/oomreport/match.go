@@ -12,6 +12,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		dst, r = p.open(dst, rec)
 	}
 	again := r.again(kl, momentOf(rec))
+	r.recheck(&p.wrap)
 	r.settle(string(kl.comm))
 	if !group {
 		r.done = true
@@ -128,6 +129,7 @@ func (p *Parser) giveOut(dst []Event, r *report, reaped *Note) []Event {
 	if row := r.table.find(k.PID); row != nil && k.Comm == "" {
 		k.Comm = row.name
 	}
+	r.recheck(&p.wrap)
 	r.settle(k.Comm)
 	if r.sum.pid == k.PID && k.Comm == "" {
 		k.Comm = r.sum.comm

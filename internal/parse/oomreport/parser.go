@@ -24,6 +24,14 @@ type Parser struct {
 	free    []*report
 	lastID  uint64
 	held    held
+	wrap    wrap
+	// doubt is true while a line is taken whose end may be missing; width is
+	// how wide it is, 0: not known.
+	doubt bool
+	width int
+	// isPiece is true while a line without framing is taken that may be a
+	// piece of the one before it.
+	isPiece bool
 	starts  [rateBurst]moment
 	nStarts uint64
 	// The boot that the records are of, and its latest stamp.
@@ -48,11 +56,15 @@ func (p *Parser) Feed(dst []Event, rec kernlog.Record) []Event {
 		dst = p.Flush(dst)
 	}
 	kind, w, rest := classify(rec.Text)
+	if rec.Line != nil && !rec.HasSeq {
+		return p.wrapped(dst, &rec, kind, w, rest)
+	}
+	dst = p.unwrap(dst, false)
 	if kind == lineOther && !p.busy {
 		return dst
 	}
 	dst = p.line(dst, &rec, kind, w, rest)
-	p.busy = p.held.kind != lineOther || p.gathering()
+	p.settled()
 	return dst
 }
 
@@ -79,7 +91,7 @@ func (p *Parser) rebooted(rec *kernlog.Record) bool {
 // came before by nearness alone, and a victim whose kill line may be among the
 // lost is given out.
 func (p *Parser) Gap(dst []Event) []Event {
-	dst = p.finish(dst)
+	dst = p.finish(p.unwrap(dst, false))
 	for _, r := range p.reports {
 		dst = p.giveOut(dst, r, nil)
 		r.gap, r.inStats = true, false
@@ -89,7 +101,7 @@ func (p *Parser) Gap(dst []Event) []Event {
 
 // Flush ends the log: a victim whose kill line never came is given out.
 func (p *Parser) Flush(dst []Event) []Event {
-	dst = p.finish(dst)
+	dst = p.finish(p.unwrap(dst, false))
 	for _, r := range p.reports {
 		dst = p.giveOut(dst, r, nil)
 		p.free = append(p.free, r)
@@ -116,7 +128,7 @@ func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, 
 		return dst // the latter is of a line that was not kept
 	}
 	if kind.held() {
-		p.held.start(rec, kind)
+		p.hold(rec, kind)
 		if kind == lineTasksIn && bytes.HasSuffix(rec.Text, []byte(tasksInEnd)) {
 			return p.finish(dst)
 		}
@@ -127,14 +139,20 @@ func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, 
 	}
 	kl, ok := parseKilled(w, rest)
 	switch {
-	case !kl.whole && !rec.HasSeq:
-		p.held.start(rec, kind)
+	case (!kl.whole || p.doubt) && !rec.HasSeq:
+		p.hold(rec, kind)
 		return dst
 	case !ok:
 		p.Malformed++
 		return dst
 	}
 	return p.killed(dst, rec, &kl)
+}
+
+// hold begins a line that may go on.
+func (p *Parser) hold(rec *kernlog.Record, kind lineKind) {
+	p.held.start(rec, kind)
+	p.held.doubt, p.held.width = p.doubt, p.width
 }
 
 // goesOn looks whether a record goes on with the line that is held, and ends
@@ -145,6 +163,7 @@ func (p *Parser) goesOn(dst []Event, rec *kernlog.Record, kind lineKind) (_ []Ev
 	}
 	switch p.held.next(rec, kind, &p.Dropped) {
 	case heldJoined:
+		p.held.doubt, p.held.width = p.doubt, p.width
 		return dst, true
 	case heldWaits:
 		if !kind.held() && kind != lineKilled {
@@ -152,6 +171,7 @@ func (p *Parser) goesOn(dst []Event, rec *kernlog.Record, kind lineKind) (_ []Ev
 		}
 		// There is room for one.
 	case heldEnds:
+		p.held.doubt = p.held.doubt || p.isPiece
 	}
 	return p.finish(dst), false
 }
@@ -169,11 +189,12 @@ func (p *Parser) message(dst []Event, rec *kernlog.Record, kind lineKind, rest [
 		p.nStarts++
 		r.began = true
 		r.touch(rec, stageInvoked)
-		r.parseInvoked(numbered(rec.Text))
+		r.parseInvoked(numbered(rec.Text), p.doubt)
+		r.adjWidth = p.width
 	case lineUsage:
 		var r *report
 		dst, r = p.at(dst, rec, stageUsage)
-		r.parseUsage(numbered(rec.Text))
+		r.parseUsage(numbered(rec.Text), p.doubt)
 	case lineTable, lineHeader:
 		var r *report
 		dst, r = p.at(dst, rec, stageTable)
@@ -196,14 +217,25 @@ func (p *Parser) contextLine(rec *kernlog.Record) {
 	}
 	text := numbered(rec.Text)
 	switch {
+	case p.doubt && len(text) > 0 && has([]byte(statsFor), string(text)):
+		// The next counters would be another cgroup's.
+		r.hasStats, r.noTotals = true, true
 	case r.stage == stageTable && len(r.table.cols) > 0 && len(text) > 0 && text[0] == '[':
+		if p.doubt {
+			r.table.lost = true // its name may lack its end
+			return
+		}
 		r.table.add(text, &p.Dropped)
 		r.last, r.snap = momentOf(rec), nil
+	case r.inStats && p.doubt:
+		// Its number may lack its end.
 	case r.inStats:
 		r.parseStatLines(text, &p.Dropped)
 		r.last, r.snap = momentOf(rec), nil
 	case r.stage == stageInvoked:
-		r.parseTrigger(text)
+		if r.parseTrigger(text, p.doubt) {
+			r.memsWidth = p.width
+		}
 		r.last = momentOf(rec)
 	}
 }
@@ -289,6 +321,9 @@ func (p *Parser) finish(dst []Event) []Event {
 			if h.unsure {
 				kl.comm = nil
 			}
+			if h.doubt {
+				kl.doubtEnd(rest)
+			}
 			return p.killed(dst, &rec, &kl)
 		}
 		p.Malformed++
@@ -297,11 +332,12 @@ func (p *Parser) finish(dst []Event) []Event {
 	case lineStats:
 		var r *report
 		dst, r = p.at(dst, &rec, stageUsage)
-		r.parseStats(&h.line, &p.Dropped)
+		r.parseStats(&h.line, h.doubt, &p.Dropped)
 	case lineTaskIn:
 		var r *report
 		dst, r = p.at(dst, &rec, stageUsage)
-		r.parseTaskIn(&h.line)
+		r.parseTaskIn(&h.line, h.doubt)
+		r.taskWidth = h.width
 	case lineTasksIn:
 		return p.group(dst, &rec)
 	}
@@ -318,6 +354,10 @@ func (p *Parser) summary(dst []Event, rec *kernlog.Record) []Event {
 	var r *report
 	dst, r = p.at(dst, rec, stageSummary)
 	r.began = true
+	if p.held.doubt {
+		s.uid = nil // its last digits may be missing
+	}
+	r.sumWidth, r.sumDoubt = p.held.width, p.held.doubt
 	r.sum, r.sumAt = s, originOf(rec)
 	text := p.held.line.text
 	r.sumLine = line{bytes.Clone(text), append([]int(nil), p.held.line.starts...)}

@@ -48,8 +48,12 @@ type report struct {
 
 	hasStats, inStats bool
 	statMemcg         string
-	stats             map[string]int64
-	table             table
+	noTotals          bool
+	// The widths of the lines that end in what may lack its end.
+	adjWidth, memsWidth, taskWidth, sumWidth int
+	sumDoubt                                 bool
+	stats                                    map[string]int64
+	table                                    table
 
 	group string // cgroup of "Tasks in ... are going to be killed"
 	isGrp bool
@@ -184,10 +188,31 @@ func (r *report) settle(comm string) {
 		return
 	}
 	if s, _, ok := parseSummary(&r.sumLine, comm, r.statMemcg); ok {
+		if r.sumDoubt {
+			s.uid = nil
+		}
 		r.sum = s
 	}
 	r.sumLine = line{}
 	r.snap = nil
+}
+
+// recheck leaves out what stood at the end of lines that were cut, as the
+// lines after them show.
+func (r *report) recheck(w *wrap) {
+	if w.cut(r.adjWidth) {
+		r.rep.OOMScoreAdj, r.adjWidth, r.snap = nil, 0, nil
+	}
+	if w.cut(r.memsWidth) {
+		r.rep.MemsAllowed, r.memsWidth, r.snap = "", 0, nil
+	}
+	if w.cut(r.taskWidth) {
+		r.taskWidth, r.snap = 0, nil
+		r.doubtLimit()
+	}
+	if w.cut(r.sumWidth) {
+		r.sum.uid, r.sumWidth, r.sumDoubt = nil, 0, true
+	}
 }
 
 // snapshot gives the context as it stands; nil when there is none.
@@ -208,6 +233,9 @@ func (r *report) snapshot() *Report {
 	}
 	if len(r.stats) > 0 {
 		rep.MemoryStat = maps.Clone(r.stats)
+		if r.noTotals {
+			maps.DeleteFunc(rep.MemoryStat, func(name string, _ int64) bool { return has([]byte(name), "total_") })
+		}
 	}
 	rep.Tasks = r.table.tasks()
 	r.snap = &rep

@@ -65,7 +65,7 @@ func parseSummary(l *line, comm, hint string) (s summary, rest []byte, ok bool) 
 	mid := body
 	if nodemask, after, ok := bytes.Cut(body, []byte(",cpuset=")); ok && isList(nodemask) {
 		s.nodemask, mid = string(nodemask), after
-	} else if i := listEnd(body); i > 0 {
+	} else if i := listEnd(body); i > 0 && afterNodes(body[i:]) {
 		// Kernels without cpusets go on with the cgroups.
 		s.nodemask, mid = string(body[:i]), body[i:]
 	}
@@ -73,6 +73,11 @@ func parseSummary(l *line, comm, hint string) (s summary, rest []byte, ok bool) 
 	off := len("oom-kill:constraint=") + len(constraint) + len(",nodemask=") + len(body) - len(mid)
 	s.names(l, mid, off, comm, hint)
 	return s, rest, true
+}
+
+// afterNodes tells whether b goes on as behind a list of nodes.
+func afterNodes(b []byte) bool {
+	return has(b, ",oom_memcg=") || has(b, ",global_oom") || has(b, taskName)
 }
 
 // unglue takes off the message that kernels 5.0 wrote behind the summary
@@ -159,6 +164,9 @@ func (s *summary) pathless(l *line, mid []byte, task []int) {
 		s.pathCut, head = true, head[:i]
 	}
 	head, s.global = cutSuffix(head, ",global_oom")
+	if s.pid == 0 && !s.global && !s.pathCut {
+		return // the list may lack its end
+	}
 	s.memsAllowed(head)
 }
 

@@ -142,6 +142,9 @@ func (t *table) complete(k *Kill, r *row) {
 		uid := r.vals[colUID]
 		k.UID = &uid
 	}
+	if n := k.OOMScoreAdj; n != nil && t.has[colAdj] && cutFrom(int64(*n), r.vals[colAdj]) {
+		k.OOMScoreAdj = nil
+	}
 	if adj := r.vals[colAdj]; k.OOMScoreAdj == nil && t.has[colAdj] && adj >= -1000 && adj <= 1000 {
 		n := int(adj)
 		k.OOMScoreAdj = &n
@@ -150,6 +153,17 @@ func (t *table) complete(k *Kill, r *row) {
 	if b := r.vals[colPgtables]; k.PgtablesBytes != nil && t.has[colPgtables] && b > 0 && *k.PgtablesBytes == b<<10 {
 		k.PgtablesBytes = &b
 	}
+}
+
+// cutFrom tells whether n is m without its last digits: it stood where a line
+// was cut.
+func cutFrom(n, m int64) bool {
+	for m/10 != 0 {
+		if m /= 10; m == n {
+			return true
+		}
+	}
+	return false
 }
 
 // tasks gives the table as the API shows it.
