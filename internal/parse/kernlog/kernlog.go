@@ -39,7 +39,8 @@ type Record struct {
 	// It is only valid for as long as Text is.
 	BootID []byte
 	// Line is the whole line as it stands in the copy, without its line end;
-	// nil for a record of the device itself.
+	// nil for a record of the device itself and for the journal's objects,
+	// which are whole or none.
 	Line []byte
 	// Text is what the kernel printed, byte by byte.
 	Text []byte

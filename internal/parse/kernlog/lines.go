@@ -73,7 +73,10 @@ func (l *Lines) Feed(line []byte) (Record, bool) {
 	// it is somebody's, and so are the lines without framing behind it.
 	l.other = kind == frameKernel && tagged(rec.Text)
 	l.logged = l.logged || l.other || kind == frameLogged
-	rec.Bare, rec.Line = kind == frameNone, line
+	rec.Bare = kind == frameNone
+	if rec.Bare || body[0] != '{' {
+		rec.Line = line
+	}
 	return rec, true
 }
 

@@ -260,6 +260,13 @@ func TestLines_AllocateNothing(t *testing.T) {
 		"[   12.345678][ T1] " + text, "Feb 15 23:13:51 h kernel: [  1.5] " + text, "2024-05-09T14:52:38.5+02:00 h kernel: a#012b",
 		`{"MESSAGE":"a\nb","_TRANSPORT":"kernel","PRIORITY":"3","__REALTIME_TIMESTAMP":"1"}`, "kern  :err   : [   12.345678] x",
 		"Feb 15 23:13:51 h dockerd[12]: " + text, text,
+		"3,5,2000000,-,caller=C1;a\\x0ab", "[Thu May  9 14:52:38 2024] " + text, "[二 9月  3 05:57:48 2024] " + text, "[jeu. mai  9 14:52:38 2024] " + text,
+		"[   12.345678 <    0.000010>] " + text, "[May 9 14:52] " + text, "[  +0.000012] " + text, "[   37.052923] [   T9185] " + text,
+		"kern  :warn  : [Thu May  9 14:52:38 2024] " + text, "kern  :err   : 2024-05-09T14:52:38,000000+00:00 " + text, "2024-05-09T16:52:38,250000+02:00 " + text,
+		"<4>[   12.345678] " + text, "<4>Feb 15 23:13:51 h kernel: " + text, `<3>1 2024-05-09T14:52:38Z h kernel - - [a b="c"] ` + text,
+		"Thu 2024-05-09 14:52:38 UTC h kernel: " + text, "2024-05-09T17:52:38+0300 h kernel: " + text, "1715266358.500000 h kernel: " + text, "[   12.345678] h kernel: " + text,
+		`{"_BOOT_ID":"0123456789abcdef","MESSAGE":[97,10],"_TRANSPORT":"kernel","_SOURCE_MONOTONIC_TIMESTAMP":"2000000"}`,
+		"2024-05-09 14:52:38 192.168.17.23:6665 [ 1276.828639] " + text, "warning|kernel[-]|[2919920.414131] " + text,
 	} {
 		l := Lines{Now: now()}
 		b := []byte(line)
@@ -284,5 +291,16 @@ func BenchmarkLines(b *testing.B) {
 				l.Feed(in)
 			}
 		})
+	}
+}
+
+func TestLines_BootsOfTheJournal(t *testing.T) {
+	var l Lines
+	line := `{"_BOOT_ID":"0123","MESSAGE":"a","_TRANSPORT":"kernel"}`
+	if rec, ok := l.Feed([]byte(line)); !ok || string(rec.BootID) != "0123" || rec.Line != nil {
+		t.Errorf("got boot %q of line %q, want 0123 and no line", rec.BootID, rec.Line)
+	}
+	if rec, _ := l.Feed([]byte("  [ 1.5] a\r\n")); string(rec.Line) != "  [ 1.5] a" || rec.BootID != nil {
+		t.Errorf("got boot %q of line %q", rec.BootID, rec.Line)
 	}
 }

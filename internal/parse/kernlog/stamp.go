@@ -156,16 +156,21 @@ func (l *Lines) ctime(in []byte) (time.Time, bool) {
 	if !ok1 || !ok2 || !ok3 {
 		return time.Time{}, false
 	}
-	date := bytes.Fields(in[:n-14])
-	if len(date) < 2 {
-		return time.Time{}, true
-	}
-	day, rest, ok := number(date[len(date)-1])
-	mon := month(date[len(date)-2])
+	front, word := lastWord(in[:n-14])
+	day, rest, ok := number(word)
+	_, word = lastWord(front)
+	mon := month(word)
 	if !ok || len(rest) > 0 || day < 1 || day > 31 || mon == 0 {
 		return time.Time{}, true
 	}
 	return time.Date(y1*100+y2, mon, int(day), h, m, s, 0, l.location()).UTC(), true
+}
+
+// lastWord cuts the last word off b; the word is empty when there is none.
+func lastWord(b []byte) (front, word []byte) {
+	b = bytes.TrimRight(b, " ")
+	i := bytes.LastIndexByte(b, ' ') + 1
+	return b[:i], b[i:]
 }
 
 // unixTime reads "1715259158.123456".
