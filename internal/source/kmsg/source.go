@@ -169,7 +169,15 @@ type reader struct {
 	told   uint64
 	parsed bool
 	have   bool
+	// malformed counts the records in a row that are none.
+	malformed int
 }
+
+// maxMalformed is how many records in a row may be none: a file that gives no
+// other is not the kernel's log.
+const maxMalformed = 64
+
+var errNotALog = errors.New("not a kernel log")
 
 // maxRecord is more than any kernel's record takes (CONSOLE_EXT_LOG_MAX is
 // 8 KiB at most).
@@ -191,6 +199,9 @@ func (r *reader) loop(ctx context.Context) error {
 		switch {
 		case err == nil && n > 0:
 			r.record(r.buf[:n], waited)
+			if r.malformed >= maxMalformed {
+				return errNotALog
+			}
 		case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EINTR):
 			// Overrun, or a record larger than the buffer: the kernel has
 			// moved on, and the next sequence number says how far.
@@ -208,9 +219,11 @@ func (r *reader) loop(ctx context.Context) error {
 func (r *reader) record(raw []byte, waited bool) {
 	rec, err := r.dec.Kmsg(raw)
 	if err != nil {
+		r.malformed++
 		r.src.opts.Logger.Debug("record skipped", "err", err)
 		return
 	}
+	r.malformed = 0
 	known := rec.Seq <= r.told
 	if !known {
 		r.gap(rec.Seq)

@@ -318,3 +318,39 @@ func TestClock_LearnsFromLiveRecords(t *testing.T) {
 		t.Errorf("got %v without a clock, want now", got)
 	}
 }
+
+// A device that gives nothing but rubbish is given up, with its name.
+func TestRun_NotAKernelLog(t *testing.T) {
+	rubbish := make([]any, maxMalformed)
+	for i := range rubbish {
+		rubbish[i] = "\x00\x00\x00"
+	}
+	dev := newFake(rubbish...)
+	s := New(Options{Path: "/dev/other", open: func(string) (device, error) { return dev, nil }})
+	var got []signal.Signal
+	err := s.Run(t.Context(), func(s signal.Signal) { got = append(got, s) })
+	if err == nil || err.Error() != "read /dev/other: not a kernel log" || !dev.closed {
+		t.Errorf("got %v (closed: %v), want that the device is no kernel log", err, dev.closed)
+	}
+	if len(got) != 1 || got[0].Body != (signal.SourceState{Reason: "read /dev/other: not a kernel log"}) {
+		t.Errorf("got %+v, want that the source is down", got)
+	}
+}
+
+// Single malformed records do not end it.
+func TestRun_MalformedRecordsBetweenGoodOnes(t *testing.T) {
+	var queue []any
+	for i := range 3 {
+		for range maxMalformed - 1 {
+			queue = append(queue, "rubbish")
+		}
+		queue = append(queue, killed(uint64(i+1), float64(i+1), 50+i))
+	}
+	_, out, stop := running(t, Options{}, newFake(queue...))
+	defer stop()
+	for i := range 3 {
+		if k, ok := (<-out).Body.(signal.ReportedKill); !ok || k.Victim.PID != 50+i {
+			t.Fatalf("signal %d: got %+v", i, k)
+		}
+	}
+}
