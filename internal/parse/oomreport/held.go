@@ -170,3 +170,30 @@ func weight(b []byte) (int, string) {
 	}
 	return n, string(kl.comm)
 }
+
+// hold begins a line that may go on.
+func (p *Parser) hold(rec *kernlog.Record, kind lineKind) {
+	p.held.start(rec, kind)
+	p.held.doubt, p.held.width = p.doubt, p.width
+}
+
+// goesOn looks whether a record goes on with the line that is held, and ends
+// that line if it does not.
+func (p *Parser) goesOn(dst []Event, rec *kernlog.Record, kind lineKind) (_ []Event, joined bool) {
+	if p.held.kind == lineOther {
+		return dst, false
+	}
+	switch p.held.next(rec, kind, &p.Dropped) {
+	case heldJoined:
+		p.held.doubt, p.held.width = p.doubt, p.width
+		return dst, true
+	case heldWaits:
+		if !kind.held() && kind != lineKilled {
+			return dst, false
+		}
+		// There is room for one.
+	case heldEnds:
+		p.held.doubt = p.held.doubt || p.isPiece
+	}
+	return p.finish(dst), false
+}

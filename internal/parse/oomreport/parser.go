@@ -68,25 +68,6 @@ func (p *Parser) Feed(dst []Event, rec kernlog.Record) []Event {
 	return dst
 }
 
-// backwards is how far stamps of one boot may go back: records of several
-// processors and doubled blocks of a paste do.
-const backwards = time.Minute
-
-// rebooted tells whether rec is of another boot than the record before it.
-func (p *Parser) rebooted(rec *kernlog.Record) bool {
-	known := len(p.boot) > 0 && len(rec.BootID) > 0
-	other := known && p.boot != string(rec.BootID[:min(len(rec.BootID), maxBoot)])
-	if len(rec.BootID) > 0 && (other || p.boot == "") {
-		p.boot = bounded(rec.BootID, maxBoot)
-	}
-	if rec.HasStamp {
-		// Where the log names its boots, the stamps need not tell.
-		other = other || !known && rec.Stamp < p.stamp-backwards
-		p.stamp = rec.Stamp
-	}
-	return other
-}
-
 // Gap says that records were lost here: what follows is not joined to what
 // came before by nearness alone, and a victim whose kill line may be among the
 // lost is given out.
@@ -147,33 +128,6 @@ func (p *Parser) line(dst []Event, rec *kernlog.Record, kind lineKind, w whose, 
 		return dst
 	}
 	return p.killed(dst, rec, &kl)
-}
-
-// hold begins a line that may go on.
-func (p *Parser) hold(rec *kernlog.Record, kind lineKind) {
-	p.held.start(rec, kind)
-	p.held.doubt, p.held.width = p.doubt, p.width
-}
-
-// goesOn looks whether a record goes on with the line that is held, and ends
-// that line if it does not.
-func (p *Parser) goesOn(dst []Event, rec *kernlog.Record, kind lineKind) (_ []Event, joined bool) {
-	if p.held.kind == lineOther {
-		return dst, false
-	}
-	switch p.held.next(rec, kind, &p.Dropped) {
-	case heldJoined:
-		p.held.doubt, p.held.width = p.doubt, p.width
-		return dst, true
-	case heldWaits:
-		if !kind.held() && kind != lineKilled {
-			return dst, false
-		}
-		// There is room for one.
-	case heldEnds:
-		p.held.doubt = p.held.doubt || p.isPiece
-	}
-	return p.finish(dst), false
 }
 
 // message takes a record that is a line by itself.

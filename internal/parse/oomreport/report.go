@@ -241,3 +241,22 @@ func (r *report) snapshot() *Report {
 	r.snap = &rep
 	return r.snap
 }
+
+// backwards is how far stamps of one boot may go back: records of several
+// processors and doubled blocks of a paste do.
+const backwards = time.Minute
+
+// rebooted tells whether rec is of another boot than the record before it.
+func (p *Parser) rebooted(rec *kernlog.Record) bool {
+	known := len(p.boot) > 0 && len(rec.BootID) > 0
+	other := known && p.boot != string(rec.BootID[:min(len(rec.BootID), maxBoot)])
+	if len(rec.BootID) > 0 && (other || p.boot == "") {
+		p.boot = bounded(rec.BootID, maxBoot)
+	}
+	if rec.HasStamp {
+		// Where the log names its boots, the stamps need not tell.
+		other = other || !known && rec.Stamp < p.stamp-backwards
+		p.stamp = rec.Stamp
+	}
+	return other
+}
