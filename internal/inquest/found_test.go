@@ -240,3 +240,34 @@ func TestInquest_RateLimitedGroup(t *testing.T) {
 		t.Errorf("got:\n%s", sketch(d))
 	}
 }
+
+// TestInquest_GroupOverContainersByLogAndCounters: the log names the members
+// of a pod's group without their container, the counters say which it was.
+func TestInquest_GroupOverContainersByLogAndCounters(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	head := reported(216, "fat", rightPth, podPath, 60*mib, 60*mib)
+	ds := ticking(q, append(sources(sc, "kmsg", "cgroup"),
+		sc.sig("kmsg", head),
+		sc.sig("kmsg", signal.ReportedGroup{Report: head.Report, Cgroup: signal.Cgroup{Path: podPath}}),
+		sc.sig("kmsg", signal.ReportedKill{Report: head.Report, Victim: signal.Task{PID: 209, Comm: "other"}, Memcg: true}),
+		sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: rightPth}, OOMKill: 1}),
+		sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: leftPath}, OOMKill: 1}),
+		sc.sig("cgroup", signal.NodeCounters{OOMKill: 2}))...)
+	if len(ds) != 2 {
+		t.Fatalf("deaths = %d, want 2\n%s", len(ds), sketch(ds))
+	}
+	for i, want := range []struct {
+		id  string
+		pid int
+	}{{rightID, 216}, {leftID, 209}} {
+		d := ds[i]
+		if d.Container.ID != want.id || len(d.Processes) != 1 || d.Processes[0].PID != want.pid || d.OOM.Containers != 2 || d.Subject != death.SubjectContainer {
+			t.Errorf("got:\n%s", sketch(ds[i:i+1]))
+		}
+	}
+	q.Tick(q.now.Add(time.Minute))
+	if n := q.Stats().Unattributed; n != 0 {
+		t.Errorf("unattributed = %d, want 0", n)
+	}
+}

@@ -136,6 +136,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 		// The line of a group's member names no cgroup: it is of the group's.
 		if path == "" && c.container != nil && c.groupCgroup != c.container.Cgroup {
 			c.note(s, "in which container of the group pid %d lived, the log does not say", or(b.Victim.PID, b.Victim.TID))
+			p.unplaced = true
 		}
 		if path == "" || c.sameOwner(path) {
 			return c

@@ -271,6 +271,7 @@ func (a *account) missing() uint64 {
 
 // auditCgroup makes deaths of what a cgroup counted and nobody saw.
 func (q *Inquest) auditCgroup(path string, a *account) {
+	q.moveMembers(path, a)
 	made := min(a.missing(), maxBorn)
 	if made == 0 {
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -113,5 +114,46 @@ func (q *Inquest) weigh(a *account) {
 	}
 	if found {
 		a.explained += a.missing()
+	}
+}
+
+// moveMembers gives a container the members of a group that it counted and
+// that the log, which names no container, put beside the group's first victim.
+func (q *Inquest) moveMembers(path string, a *account) {
+	for _, c := range q.cases {
+		if !c.group || c.taskMemcg == path || c.groupCgroup == "" || !cgpath.Within(c.groupCgroup, path) || !a.may(c) {
+			continue
+		}
+		var members []*process
+		for _, p := range c.procs {
+			if p.unplaced {
+				members = append(members, p)
+			}
+		}
+		if len(members) == 0 || a.missing() == 0 {
+			continue
+		}
+		if uint64(len(members)) != a.missing() {
+			a.explained += min(uint64(len(members)), a.missing()) // some of these: nothing twice
+			continue
+		}
+		to := q.open(a.signal, pidKey(signal.Task{PID: members[0].PID}))
+		to.oomKilled, to.oom, to.named, to.group = true, c.oom, c.named, true
+		to.groupCgroup, to.chain = c.groupCgroup, a.sample.Chain
+		q.place(to, signal.Cgroup{ID: a.sample.ID, Path: path})
+		to.ended = to.container != nil
+		for _, p := range members {
+			q.takeBack(p)
+			p.unplaced = false
+			q.add(to, p)
+			q.ledger.unexplain(c.taskMemcg, a.signal)
+			q.ledger.explain(path, a.signal)
+		}
+		if c.invocation == nil {
+			c.invocation = &invocation{cases: []*caseFile{c}}
+		}
+		c.invocation.join(to)
+		to.note(a.signal, "its oom_kill counter rose by as many as the log names without a container")
+		q.touch(to)
 	}
 }

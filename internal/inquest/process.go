@@ -24,6 +24,7 @@ type process struct {
 	reported bool      // the kernel's log named it
 	restored bool      // known from before a restart
 	doubled  bool      // the kernel counted it twice
+	unplaced bool      // a group's member, of one of several containers
 }
 
 // deadIndex finds the dead by the ids that sources give: the thread group's

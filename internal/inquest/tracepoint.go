@@ -153,6 +153,7 @@ func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 		return
 	}
 	p.merge(b.Victim, b.Figures, true)
+	p.unplaced = false
 	q.dead.put(p)
 	wasPlaced := c.taskMemcg != ""
 	q.place(c, b.Victim.Cgroup)
