@@ -63,13 +63,6 @@ func BenchmarkList(b *testing.B) {
 			}
 		})
 	}
-	b.Run("counts", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := s.Counts(context.Background()); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }
 
 func BenchmarkOpen(b *testing.B) {

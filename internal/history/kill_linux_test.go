@@ -165,7 +165,7 @@ func TestStore_Concurrent(t *testing.T) {
 					if _, err := s.List(ctx, Query{Q: "leaker", Limit: 20}); err != nil {
 						t.Error(err)
 					}
-					if _, err := s.Counts(ctx); err != nil {
+					if _, err := s.Stats(ctx); err != nil {
 						t.Error(err)
 					}
 					if _, err := s.Prune(ctx, epoch.Add(time.Hour)); err != nil {

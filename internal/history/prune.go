@@ -68,7 +68,7 @@ func (s *Store) Run(ctx context.Context) error {
 
 // Prune removes the deaths that are past the retention at now, then the
 // oldest ones until the history is within its size, and gives the space back.
-// The counts do not fall. It returns how many deaths went.
+// It returns how many deaths went.
 func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 	s.grown.bytes.Store(0)
 	var removed int64
@@ -78,10 +78,6 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 		removed += n
 		if err != nil {
 			return removed, err
-		}
-		// A count whose owner has been silent twice as long is of no use to anyone.
-		if _, err := s.write.ExecContext(ctx, `DELETE FROM tallies WHERE last_ns < ?`, unixNano(now.Add(-2*s.retention))); err != nil {
-			return removed, fmt.Errorf("prune tallies: %w", err)
 		}
 	}
 	n, err := s.pruneSize(ctx)

@@ -15,20 +15,8 @@ import (
 
 // putStatements are prepared once, for the one connection that writes.
 type putStatements struct {
-	seq, find, insert, amend, tally, addWords, dropWords, state *sql.Stmt
+	seq, find, insert, amend, addWords, dropWords, state *sql.Stmt
 }
-
-// tallyDeath adds a death to the sums of its owner, or with -1 takes it out
-// again before an amendment may change the owner or the cause.
-const tallyDeath = `INSERT INTO tallies (` + owner + `, deaths, oom_kills, last_ns)
-	SELECT ` + owner + `, ?, ? * oom_kills, time_ns FROM deaths WHERE id = ?
-	ON CONFLICT (` + owner + `) DO UPDATE SET
-		deaths = tallies.deaths + excluded.deaths,
-		oom_kills = tallies.oom_kills + excluded.oom_kills,
-		last_ns = CASE WHEN excluded.last_ns > tallies.last_ns THEN excluded.last_ns ELSE tallies.last_ns END`
-
-// owner are the columns by which deaths are summed.
-const owner = `namespace, pod, pod_uid, container_id, container_name, unit, subject, cause`
 
 func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 	for _, s := range []struct {
@@ -38,12 +26,11 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 		{&p.seq, `UPDATE sequences SET value = value + ? WHERE name = 'deaths' RETURNING value`},
 		{&p.find, `SELECT seq, revision FROM deaths WHERE id = ?`},
 		{&p.insert, `INSERT INTO deaths (seq, revision, time_ns, node, subject, cause, namespace, pod, pod_uid,
-			container_id, container_name, unit, cgroup, oom_kills, words, body, id)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+			container_id, container_name, unit, cgroup, words, body, id)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&p.amend, `UPDATE deaths SET seq = ?, revision = ?, time_ns = ?, node = ?, subject = ?, cause = ?, namespace = ?,
-			pod = ?, pod_uid = ?, container_id = ?, container_name = ?, unit = ?, cgroup = ?, oom_kills = ?, words = ?,
+			pod = ?, pod_uid = ?, container_id = ?, container_name = ?, unit = ?, cgroup = ?, words = ?,
 			body = ? WHERE id = ?`},
-		{&p.tally, tallyDeath},
 		{&p.addWords, searchInsert},
 		{&p.dropWords, searchDelete},
 		{&p.state, `INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
@@ -59,7 +46,7 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 
 func (p *putStatements) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.tally, p.addWords, p.dropWords, p.state} {
+	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.addWords, p.dropWords, p.state} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
@@ -155,17 +142,11 @@ func (s *Store) putRow(ctx context.Context, tx *sql.Tx, r row, seq int64) (kept 
 		return false, nil
 	default:
 		stmt = s.put.amend
-		if _, err := tx.StmtContext(ctx, s.put.tally).ExecContext(ctx, -1, -1, r.death.ID); err != nil {
-			return false, err
-		}
 		if _, err := tx.StmtContext(ctx, s.put.dropWords).ExecContext(ctx, oldSeq); err != nil {
 			return false, err
 		}
 	}
 	if _, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, columns(r, seq)...); err != nil {
-		return false, err
-	}
-	if _, err := tx.StmtContext(ctx, s.put.tally).ExecContext(ctx, 1, 1, r.death.ID); err != nil {
 		return false, err
 	}
 	if _, err := tx.StmtContext(ctx, s.put.addWords).ExecContext(ctx, seq, r.words); err != nil {
@@ -191,7 +172,7 @@ func columns(r row, seq int64) []any {
 	}
 	return []any{seq, d.Revision, unixNano(d.Time), plain(d.Node), string(d.Subject), string(d.Cause),
 		plain(pod.Namespace), plain(pod.Name), plain(pod.UID), plain(c.ID), plain(c.Name), plain(d.Unit), plain(cgroup),
-		d.OOMKills(), r.words, string(r.body), d.ID}
+		r.words, string(r.body), d.ID}
 }
 
 // unixNano is t's nanoseconds, and 0 for a time that an int64 cannot hold.

@@ -34,7 +34,7 @@ type Options struct {
 	// Retention is how long a death is kept; 0 means for ever.
 	Retention time.Duration
 	// MaxBytes is how large the file may grow before the oldest deaths go;
-	// 0 means any size.
+	// 0 means any size. The -wal file beside it has some 4 MiB more.
 	MaxBytes int64
 	// Logger takes what Run does and what Open found; nil discards.
 	Logger *slog.Logger
@@ -157,43 +157,4 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st.Bytes, err = s.usedBytes(ctx, s.read)
 	st.Unreadable = int64(s.bad.count())
 	return st, err
-}
-
-// Count is how many deaths one owner died of one cause.
-type Count struct {
-	Namespace, Pod, PodUID     string
-	ContainerID, ContainerName string
-	Unit                       string
-	Subject                    death.Subject
-	Cause                      death.Cause
-	// Deaths counts records, OOMKills the processes in them that the kernel's
-	// OOM killer took.
-	Deaths, OOMKills int64
-	// Last is the time of the latest one.
-	Last time.Time
-}
-
-// Counts returns the sums over all deaths, those included that retention has
-// removed since: a counter that starts from them does not fall.
-func (s *Store) Counts(ctx context.Context) ([]Count, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+owner+`, deaths, oom_kills, last_ns FROM tallies WHERE deaths > 0 ORDER BY `+owner)
-	if err != nil {
-		return nil, fmt.Errorf("sum deaths: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var counts []Count
-	for rows.Next() {
-		var c Count
-		var last int64
-		if err := rows.Scan(&c.Namespace, &c.Pod, &c.PodUID, &c.ContainerID, &c.ContainerName, &c.Unit,
-			&c.Subject, &c.Cause, &c.Deaths, &c.OOMKills, &last); err != nil {
-			return nil, fmt.Errorf("sum deaths: %w", err)
-		}
-		c.Last = time.Unix(0, last).UTC()
-		counts = append(counts, c)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("sum deaths: %w", err)
-	}
-	return counts, nil
 }

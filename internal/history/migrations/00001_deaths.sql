@@ -17,7 +17,6 @@ CREATE TABLE deaths (
     container_name text   NOT NULL,
     unit           text   NOT NULL,
     cgroup         text   NOT NULL,
-    oom_kills      bigint NOT NULL, -- processes that the OOM killer took
     words          text   NOT NULL, -- what q searches, in lower case
     body           text   NOT NULL  -- the death as JSON
 );
@@ -25,22 +24,6 @@ CREATE UNIQUE INDEX deaths_seq ON deaths (seq);
 CREATE UNIQUE INDEX deaths_time ON deaths (time_ns, id);
 CREATE INDEX deaths_pod ON deaths (pod, time_ns, id);
 CREATE INDEX deaths_container ON deaths (container_id, time_ns, id);
-
--- Sums over all deaths that ever were here: retention does not lower them.
-CREATE TABLE tallies (
-    namespace      text   NOT NULL,
-    pod            text   NOT NULL,
-    pod_uid        text   NOT NULL,
-    container_id   text   NOT NULL,
-    container_name text   NOT NULL,
-    unit           text   NOT NULL,
-    subject        text   NOT NULL,
-    cause          text   NOT NULL,
-    deaths         bigint NOT NULL,
-    oom_kills      bigint NOT NULL,
-    last_ns        bigint NOT NULL,
-    PRIMARY KEY (namespace, pod, pod_uid, container_id, container_name, unit, subject, cause)
-);
 
 CREATE TABLE sequences (
     name  text   NOT NULL PRIMARY KEY,
@@ -55,5 +38,4 @@ CREATE TABLE state (
 -- +goose Down
 DROP TABLE state;
 DROP TABLE sequences;
-DROP TABLE tallies;
 DROP TABLE deaths;
