@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,6 +110,62 @@ func TestPut_SurvivesKill9(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestOpen_SecondOneIsRefused(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "history.db")
+	link := filepath.Join(t.TempDir(), "link.db")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleEnv+"="+roleFill, pathEnv+"="+path)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() { // it has the history now
+		t.Fatal("the child wrote nothing")
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	for _, name := range []string{path, link} {
+		s, err := Open(ctx, name, Options{})
+		if err == nil {
+			_ = s.Close()
+			t.Errorf("%s: opened while another process has it", name)
+			continue
+		}
+		for _, want := range []string{name, "in use by another", "--history.path"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("error %q lacks %q", err, want)
+			}
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil { // SIGKILL
+		t.Fatal(err)
+	}
+	<-drained
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("the child ended by itself")
+	}
+	s := open(t, path, Options{}) // the lock died with it
+	if _, err := Open(ctx, path, Options{}); err == nil || !strings.Contains(err.Error(), "in use by another") {
+		t.Errorf("a second Open in one process: %v", err)
+	}
+	put(t, s, sample(1_000_000))
+	for range 2 { // histories in memory are not one
+		open(t, Memory, Options{})
 	}
 }
 

@@ -33,7 +33,8 @@ const (
 // Open opens the history at path, makes it when there is none, and brings an
 // older one up to date. A damaged file is set aside as
 // PATH.damaged-YYYYMMDDTHHMMSS and a new one begun; Notice and the log say so.
-// A file of a newer version of coroner, or of another program, is refused.
+// A file of a newer version of coroner, of another program, or in use by
+// another coroner, is refused.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if path == "" {
 		return nil, fmt.Errorf("history: no path given (%s)", remedy)
@@ -45,23 +46,42 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if path != Memory {
-		if err := prepare(path); err != nil {
-			return nil, fmt.Errorf("history %s: %w (%s)", path, err, remedy)
-		}
-		wal, err := os.Stat(path + "-wal")
-		s.unclosed = err == nil && wal.Size() > 0
-	}
-	err := s.open(ctx)
-	if damaged(err) && path != Memory {
-		if err = s.beginAnew(ctx, err); err != nil {
-			return nil, err
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("history %s: %w (%s)", path, err, remedy)
+	if err := s.begin(ctx); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// begin takes the file into use. After an error nothing is left open.
+func (s *Store) begin(ctx context.Context) (err error) {
+	if s.path == Memory {
+		if err := s.open(ctx); err != nil {
+			return fmt.Errorf("history %s: %w", s.path, err)
+		}
+		return nil
+	}
+	if err := prepare(s.path); err != nil {
+		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
+	}
+	if s.lock, err = lock(s.path); err != nil {
+		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
+	}
+	defer func() {
+		if err != nil {
+			unlock(s.lock)
+			s.lock = nil
+		}
+	}()
+	wal, err := os.Stat(s.path + "-wal")
+	s.unclosed = err == nil && wal.Size() > 0
+	err = s.open(ctx)
+	if damaged(err) {
+		return s.beginAnew(ctx, err)
+	}
+	if err != nil {
+		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
+	}
+	return nil
 }
 
 // beginAnew sets the damaged file aside and opens a new one.
@@ -117,7 +137,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	s.read = s.write
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(err, s.closeFile())
 		}
 	}()
 	if err := s.check(ctx); err != nil {

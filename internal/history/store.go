@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -51,6 +52,7 @@ type Store struct {
 	now       func() time.Time
 	notice    string
 	unclosed  bool // the file's last user did not close it
+	lock      *os.File
 
 	// write has one connection, because SQLite has one writer. read is the
 	// same one for a history in memory, which one connection owns.
@@ -87,14 +89,21 @@ func (s *Store) Notice() string {
 
 // Close ends the use of the file. Run must have ended before.
 func (s *Store) Close() error {
+	err := s.closeFile()
+	unlock(s.lock)
+	s.lock = nil
+	if err != nil {
+		return fmt.Errorf("close history: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) closeFile() error {
 	err := s.put.close()
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
 	}
-	if err = errors.Join(err, s.write.Close()); err != nil {
-		return fmt.Errorf("close history: %w", err)
-	}
-	return nil
+	return errors.Join(err, s.write.Close())
 }
 
 // State returns the names and values that Put was given along with deaths.
