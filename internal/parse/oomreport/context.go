@@ -229,18 +229,24 @@ func (r *report) parseStats(l *line, doubt bool, d *Dropped) {
 		r.statMemcg = bounded(path, maxHeld)
 	}
 	for _, f := range bytes.Fields(inline) {
-		name, val, ok := bytes.Cut(f, []byte{':'})
-		n, unit, ok2 := number(val)
-		// Two counters whose blank a wrap swallowed are one word.
-		r.noTotals = r.noTotals || has(unit, "K") && string(unit) != "KB"
-		if !ok || !ok2 || string(unit) != "KB" || n < 0 || n >= noLimit {
-			continue
-		}
-		if first {
-			r.stat(name, n<<10, d)
-		}
-		r.addTotal(name, n<<10, d)
+		r.parseInlineStat(f, first, d)
 	}
+}
+
+// parseInlineStat reads one counter of such a line, "rss:0KB"; own tells that
+// the line is the first cgroup's, whose limit it is.
+func (r *report) parseInlineStat(f []byte, own bool, d *Dropped) {
+	name, val, ok := bytes.Cut(f, []byte{':'})
+	n, unit, ok2 := number(val)
+	// Two counters whose blank a wrap swallowed are one word.
+	r.noTotals = r.noTotals || has(unit, "K") && string(unit) != "KB"
+	if !ok || !ok2 || string(unit) != "KB" || n < 0 || n >= noLimit {
+		return
+	}
+	if own {
+		r.stat(name, n<<10, d)
+	}
+	r.addTotal(name, n<<10, d)
 }
 
 // parseStatLines reads the counters "anon 4096": one a record, or all in one

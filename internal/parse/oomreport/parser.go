@@ -175,12 +175,7 @@ func (p *Parser) contextLine(rec *kernlog.Record) {
 		// The next counters would be another cgroup's.
 		r.hasStats, r.noTotals = true, true
 	case r.stage == stageTable && len(r.table.cols) > 0 && len(text) > 0 && text[0] == '[':
-		if p.doubt {
-			r.table.lost = true // its name may lack its end
-			return
-		}
-		r.table.add(text, &p.Dropped)
-		r.last, r.snap = momentOf(rec), nil
+		p.tableRow(r, rec, text)
 	case r.inStats && p.doubt:
 		// Its number may lack its end.
 	case r.inStats:
@@ -192,6 +187,16 @@ func (p *Parser) contextLine(rec *kernlog.Record) {
 		}
 		r.last = momentOf(rec)
 	}
+}
+
+// tableRow takes one row of the task table.
+func (p *Parser) tableRow(r *report, rec *kernlog.Record, text []byte) {
+	if p.doubt {
+		r.table.lost = true // its name may lack its end
+		return
+	}
+	r.table.add(text, &p.Dropped)
+	r.last, r.snap = momentOf(rec), nil
 }
 
 // newest gives the latest report that a record of this caller can belong to.

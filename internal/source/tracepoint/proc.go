@@ -175,14 +175,21 @@ func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
 			ids = f
 		}
 	}
+	return parent, firstByNSpid(ids, t)
+}
+
+// firstByNSpid tells whether a process is the first of a pid namespace below
+// the initial one; where it is not, Init is false.
+func firstByNSpid(ids []string, t *signal.Task) bool {
 	// NSpid is of the thread: that of another than the first says nothing.
 	if len(ids) == 0 || t.PID != 0 && t.TID != 0 && t.PID != t.TID {
-		return parent, false
+		return false
 	}
-	if first = len(ids) > 1 && ids[len(ids)-1] == "1"; !first {
+	first := len(ids) > 1 && ids[len(ids)-1] == "1"
+	if !first {
 		t.Init = new(bool)
 	}
-	return parent, first
+	return first
 }
 
 // alive tells from /proc/PID/stat that a task has not begun to exit.
