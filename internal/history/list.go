@@ -76,6 +76,8 @@ type Page struct {
 
 // Get returns one death, ErrNotFound, or an *UnreadableError.
 func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var body any
 	err := s.read.QueryRowContext(ctx, `SELECT body FROM deaths WHERE id = ?`, id).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -91,6 +93,8 @@ func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
 // two pages do not move those that are still to come. A page is shorter by
 // the deaths that cannot be read, but never empty before the last one.
 func (s *Store) List(ctx context.Context, q Query) (Page, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	page, err := s.listRows(ctx, q)
 	for err == nil && len(page.Deaths) == 0 && page.Next != "" {
 		seq := page.Seq
@@ -135,6 +139,8 @@ func (s *Store) listRows(ctx context.Context, q Query) (Page, error) {
 // the sequence number after, in that order, at most q.Limit. Cursor, Since
 // and Until of q do not count. upTo is where to go on from.
 func (s *Store) Since(ctx context.Context, q Query, after int64) (entries []Entry, upTo int64, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	q.Cursor, q.Since, q.Until = "", time.Time{}, time.Time{}
 	where, args, err := conditions(q)
 	if err != nil {
@@ -177,6 +183,8 @@ func (s *Store) sinceRows(ctx context.Context, where []string, args []any, limit
 // oldest first. It is what an agent begins with: damage is logged and may make
 // the list shorter. The only error is that of ctx.
 func (s *Store) Recent(ctx context.Context, since time.Time, limit int) ([]death.Death, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var deaths []death.Death
 	_, err := s.scan(ctx, `time_ns`, ` DESC`, []string{`time_ns >= ?`}, max(limit, 0), []any{unixNano(since)}, func(f found) bool {
 		if f.death != nil {

@@ -75,13 +75,16 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	wal, err := os.Stat(s.path + "-wal")
 	s.unclosed = err == nil && wal.Size() > 0
 	err = s.open(ctx)
-	if damaged(err) {
-		return s.beginAnew(ctx, err)
+	switch {
+	case damaged(err):
+		err = s.beginAnew(ctx, err)
+	case err != nil:
+		err = fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
 	}
-	if err != nil {
-		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
+	if err == nil {
+		s.own = identify(s.path)
 	}
-	return nil
+	return err
 }
 
 // beginAnew sets the damaged file aside and opens a new one.
@@ -129,10 +132,11 @@ func prepare(path string) error {
 
 // open connects, checks and migrates. After an error nothing is left open.
 func (s *Store) open(ctx context.Context) (err error) {
-	s.write, err = sql.Open("sqlite", dsn(s.path, "immediate"))
+	write, err := sql.Open("sqlite", dsn(s.path, "immediate"))
 	if err != nil {
 		return err
 	}
+	s.write = write
 	s.write.SetMaxOpenConns(1)
 	s.read = s.write
 	defer func() {
@@ -147,11 +151,11 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.path != Memory {
-		s.read, err = sql.Open("sqlite", dsn(s.path, "deferred")+"&_pragma=query_only(1)")
+		read, err := sql.Open("sqlite", dsn(s.path, "deferred")+"&_pragma=query_only(1)")
 		if err != nil {
-			s.read = s.write
 			return err
 		}
+		s.read = read
 		s.read.SetMaxOpenConns(readers)
 		s.read.SetMaxIdleConns(readers)
 	}

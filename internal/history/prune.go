@@ -48,7 +48,11 @@ func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	for {
-		removed, err := s.Prune(ctx, s.now())
+		_, err := s.renew(ctx)
+		var removed int64
+		if err == nil {
+			removed, err = s.Prune(ctx, s.now())
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -70,6 +74,8 @@ func (s *Store) Run(ctx context.Context) error {
 // oldest ones until the history is within its size, and gives the space back.
 // It returns how many deaths went.
 func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	s.grown.bytes.Store(0)
 	var removed int64
 	if s.retention > 0 {

@@ -66,6 +66,8 @@ type row struct {
 // kept. A death that is there already is replaced only by a higher revision.
 // The entries that come back are those that were new or amended, in order.
 // When Put returns without an error, they survive a kill -9 of this process.
+// When the file was removed or replaced meanwhile, they are in the one that is
+// at its path now, and Notice says so.
 func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]string) ([]Entry, error) {
 	if len(deaths) == 0 && len(state) == 0 {
 		return nil, nil
@@ -83,12 +85,38 @@ func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]
 		rows[i] = row{&deaths[i], searchable(&deaths[i]), body}
 		bytes += int64(len(body) + len(rows[i].words))
 	}
+	entries, err := s.commit(ctx, rows, state)
+	// Looked at afterwards: what went into a file that nobody can reach any
+	// more is put once again.
+	renewed, lost := s.renew(ctx)
+	switch {
+	case lost != nil:
+		return nil, fmt.Errorf("put deaths: %w", lost)
+	case renewed:
+		entries, err = s.commit(ctx, rows, state)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.grown.add(bytes)
+	for i := range entries {
+		s.bad.forget(entries[i].Death.ID)
+	}
+	return entries, nil
+}
+
+// commit writes it all in one transaction.
+func (s *Store) commit(ctx context.Context, rows []row, state map[string]string) (entries []Entry, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.lost != nil {
+		return nil, s.lost
+	}
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("put deaths: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	var entries []Entry
 	if len(rows) > 0 {
 		if entries, err = s.putRows(ctx, tx, rows); err != nil {
 			return nil, err
@@ -101,10 +129,6 @@ func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]
 	}
 	if err := tx.Commit(); err != nil {
 		return nil, fmt.Errorf("put deaths: %w", err)
-	}
-	s.grown.add(bytes)
-	for i := range entries {
-		s.bad.forget(entries[i].Death.ID)
 	}
 	return entries, nil
 }

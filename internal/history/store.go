@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -50,9 +51,15 @@ type Store struct {
 	maxBytes  int64
 	log       *slog.Logger
 	now       func() time.Time
-	notice    string
-	unclosed  bool // the file's last user did not close it
-	lock      *os.File
+
+	// mu is held to read by whoever uses the file, and to write by renew,
+	// which puts another in its place.
+	mu       sync.RWMutex
+	notice   string
+	unclosed bool // the file's last user did not close it
+	lock     *os.File
+	own      ownFiles
+	lost     error // why there is no file in use; nil: there is
 
 	// write has one connection, because SQLite has one writer. read is the
 	// same one for a history in memory, which one connection owns.
@@ -74,10 +81,12 @@ type Entry struct {
 // Path is where the deaths are kept.
 func (s *Store) Path() string { return s.path }
 
-// Notice says what Open had to do to the file, such as setting a damaged one
+// Notice says what had to be done to the file, such as setting a damaged one
 // aside, and how many deaths were found unreadable; empty when nothing.
 func (s *Store) Notice() string {
 	n := s.bad.count()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	switch {
 	case n == 0:
 		return s.notice
@@ -89,6 +98,8 @@ func (s *Store) Notice() string {
 
 // Close ends the use of the file. Run must have ended before.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	err := s.closeFile()
 	unlock(s.lock)
 	s.lock = nil
@@ -110,6 +121,8 @@ func (s *Store) closeFile() error {
 // Of a damaged file it returns what can be read, and logs the rest: nothing in
 // it is worth an agent that does not start. The only error is that of ctx.
 func (s *Store) State(ctx context.Context) (map[string]string, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	state := map[string]string{}
 	err := s.readState(ctx, state)
 	if ctx.Err() != nil {
@@ -152,6 +165,8 @@ type Stats struct {
 
 // Stats returns how much is kept.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var st Stats
 	var oldest, newest sql.NullInt64
 	row := s.read.QueryRowContext(ctx,
