@@ -79,7 +79,7 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		return nil, err
 	}
 	broker := web.NewBroker()
-	handler := web.New(web.Options{
+	handler, err := web.New(web.Options{
 		Store:   shelf{a.store},
 		Status:  a.Status,
 		Ready:   a.Ready,
@@ -88,6 +88,9 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		RoutePrefix: prefix, ExternalURL: external,
 		Version: a.opts.Version, Logger: a.log,
 	})
+	if err != nil {
+		return nil, err
+	}
 	if o.EnablePprof {
 		handler = withPprof(handler)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -238,4 +239,55 @@ func TestStore_ErrorsAreNotToldToTheOutside(t *testing.T) {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
 		}
 	}
+}
+
+func TestNew_PathsThatCannotBe(t *testing.T) {
+	metrics := http.NotFoundHandler()
+	for _, bad := range []string{
+		"metrics", "/", "//", "/metrics/", "/a//b", "/a/../b", "/.", "/{$}", "/a{b", "/a}b", "/{x...}", "GET /metrics", "example.org/metrics",
+		"/a b", "/%", "/%zz", "/-/read%79", "/a?b", "/a#b", "/\x1b[31m", "/é", "/-/ready", "/-/own", "/api/v1/deaths", "/deaths/{id}", "/deaths/x",
+		"/assets/x", "/debug/pprof", "/deaths", " /metrics",
+	} {
+		h, err := New(Options{Metrics: metrics, TelemetryPath: bad})
+		if h != nil || err == nil || !strings.Contains(err.Error(), "--web.telemetry-path") || !strings.Contains(err.Error(), "want") {
+			t.Errorf("telemetry path %q: %v", bad, err)
+		}
+	}
+	for _, bad := range []string{"a{b", "/a{b}", "/{$}", "a//b", "/a/../b", "..", "/a b", "/%zz", "/%41", "a?b", "/\x00", "/é"} {
+		h, err := New(Options{Metrics: metrics, RoutePrefix: bad})
+		if h != nil || err == nil || !strings.Contains(err.Error(), "--web.route-prefix") || !strings.Contains(err.Error(), "want") {
+			t.Errorf("route prefix %q: %v", bad, err)
+		}
+	}
+	for _, good := range []struct{ telemetry, prefix, want string }{
+		{"", "", "/metrics"},
+		{"/metrics", "/", "/metrics"},
+		{"/internal/own-metrics_1.0~", "coroner", "/coroner/internal/own-metrics_1.0~"},
+		{"/m", "/a/b/", "/a/b/m"},
+	} {
+		served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+		h, err := New(Options{Metrics: served, TelemetryPath: good.telemetry, RoutePrefix: good.prefix})
+		if err != nil {
+			t.Errorf("%+v: %v", good, err)
+			continue
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, good.want, nil))
+		if w.Code != http.StatusTeapot {
+			t.Errorf("%s of %+v: %d", good.want, good, w.Code)
+		}
+	}
+}
+
+// Whatever a flag says, New does not panic.
+func FuzzNew(f *testing.F) {
+	f.Add("/metrics", "/coroner")
+	f.Add("{$}", "a{b")
+	f.Add("/-/read%79", "/%41")
+	f.Fuzz(func(t *testing.T, telemetry, prefix string) {
+		h, err := New(Options{Metrics: http.NotFoundHandler(), TelemetryPath: telemetry, RoutePrefix: prefix})
+		if (h == nil) == (err == nil) {
+			t.Errorf("%q, %q: handler %v, error %v", telemetry, prefix, h, err)
+		}
+	})
 }

@@ -81,7 +81,9 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	if change != nil {
 		change(&o)
 	}
-	st.Handler = New(o)
+	if st.Handler, err = New(o); err != nil {
+		t.Fatal(err)
+	}
 	return st
 }
 

@@ -310,7 +310,11 @@ func inBubble(t *testing.T, h http.Handler) net.Conn {
 
 func TestStream_HeartbeatCarriesThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn := inBubble(t, New(Options{Store: &endless{}, Broker: NewBroker()}))
+		h, err := New(Options{Store: &endless{}, Broker: NewBroker()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := inBubble(t, h)
 		start := time.Now()
 		sc := bufio.NewScanner(conn)
 		var beats []time.Duration
@@ -333,7 +337,10 @@ func TestStream_SlowClientIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &endless{size: 1 << 16}
 		ended := make(chan time.Duration, 1)
-		h := New(Options{Store: store, Broker: NewBroker()})
+		h, err := New(Options{Store: store, Broker: NewBroker()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		conn := inBubble(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			start := time.Now()
 			h.ServeHTTP(w, r)

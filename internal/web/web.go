@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ type Options struct {
 	Metrics http.Handler
 	// TelemetryPath is "/metrics" when empty.
 	TelemetryPath string
-	// RoutePrefix is the path below which everything lives.
+	// RoutePrefix is the path below which everything lives; "" and "/" are none.
 	RoutePrefix string
 	// ExternalURL is how the outside reaches this; its path is what links
 	// begin with. Nil: RoutePrefix is.
@@ -102,9 +103,10 @@ type route struct {
 	serve   http.HandlerFunc
 }
 
-// New returns the handler for everything. It panics when the embedded
-// templates are broken, which a test rules out.
-func New(o Options) http.Handler {
+// New returns the handler for everything, or an error that names the flag
+// whose value is no path. It panics when the embedded templates are broken,
+// which a test rules out.
+func New(o Options) (http.Handler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -116,6 +118,12 @@ func New(o Options) http.Handler {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	prefix := cleanPrefix(o.RoutePrefix)
+	if prefix != "" && !plainPath(prefix) {
+		return nil, fmt.Errorf("--web.route-prefix (or the path of --web.external-url) %q: want %s", o.RoutePrefix, plainWanted)
+	}
+	if err := checkTelemetryPath(o.TelemetryPath); err != nil {
+		return nil, err
+	}
 	h.base = prefix
 	if o.ExternalURL != nil {
 		h.base = cleanPrefix(o.ExternalURL.Path)
@@ -127,13 +135,13 @@ func New(o Options) http.Handler {
 		mux.Handle(r.path, only(r.methods, r.serve))
 	}
 	if prefix == "" {
-		return h.guard(mux)
+		return h.guard(mux), nil
 	}
 	outer := http.NewServeMux()
 	outer.Handle(prefix+"/", http.StripPrefix(prefix, mux))
 	outer.Handle("/{$}", http.RedirectHandler(h.base+"/", http.StatusFound))
 	outer.HandleFunc("/", h.notFound)
-	return h.guard(outer)
+	return h.guard(outer), nil
 }
 
 // routes is everything that is served.
@@ -155,6 +163,29 @@ func (h *handler) routes() []route {
 		routes = append(routes, route{h.TelemetryPath, get, h.Metrics.ServeHTTP})
 	}
 	return routes
+}
+
+// plainWanted is what plainPath takes.
+const plainWanted = `a path such as "/a/b", of letters, digits and "-._~"`
+
+// plainPath tells whether p can be a route as it stands: the mux gives some
+// characters a meaning, and others look different in an address.
+func plainPath(p string) bool {
+	const digits, letters = "0123456789", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return strings.HasPrefix(p, "/") && p != "/" && path.Clean(p) == p && strings.Trim(p, digits+letters+"-._~/") == ""
+}
+
+// checkTelemetryPath refuses one that is no path or may be another page's.
+func checkTelemetryPath(p string) error {
+	if !plainPath(p) {
+		return fmt.Errorf("--web.telemetry-path %q: want %s", p, plainWanted)
+	}
+	first, _, _ := strings.Cut(p[1:], "/")
+	switch first {
+	case "deaths", "assets", "api", "-", "debug":
+		return fmt.Errorf("--web.telemetry-path %q: what is below /%s is something else; want a path of its own, such as \"/metrics\"", p, first)
+	}
+	return nil
 }
 
 // cleanPrefix makes "" or "/a/b" of a path.
