@@ -140,9 +140,10 @@ func TestAgent_PodLimit(t *testing.T) {
 		t.Run(name+"/one container", func(t *testing.T) {
 			r := r.on(t)
 			tree := oomtest.New(t)
-			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(96*mib))
-			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(96*mib))
-			// The pause process, a neighbour in the pod's cgroup, tips the pod over first.
+			pod := tree.Cgroup(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.Limit(256*mib))
+			box := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("only")), oomtest.Limit(256*mib))
+			// The pause process, a neighbour in the pod, tips the pod over first. It can
+			// be charged for all pages of the test program itself: some 20 MiB.
 			pause := tree.Cgroup(sh.container(sh.pod("burstable", oomtest.PodUID(name+"1")), oomtest.ContainerID("pause"))).
 				Start(oomtest.Load{Comm: []byte("pause"), Bytes: oomtest.Idle})
 			pause.Go()
