@@ -182,7 +182,7 @@ func TestStream_ResumesWhereItBroke(t *testing.T) {
 		c.OnRetry = func(err error, _ time.Duration) { retries = append(retries, err.Error()) }
 		var got []string
 		start := time.Now()
-		err = c.Stream(t.Context(), Query{Limit: 5, Cursor: "x"}, "9", func(id string, d death.Death) error {
+		err = c.Stream(t.Context(), Query{Node: "n"}, "9", func(id string, d death.Death) error {
 			got = append(got, id+d.ID+d.Node)
 			if d.ID == "c" {
 				return io.EOF
@@ -205,6 +205,18 @@ func TestStream_ResumesWhereItBroke(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 	})
+}
+
+func TestStream_RefusesWhatLooksBack(t *testing.T) {
+	c := client(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked for %s", r.URL) })
+	for name, q := range map[string]Query{
+		"since": {Since: noon}, "until": {Until: noon}, "limit": {Limit: 5}, "cursor": {Cursor: "x"},
+	} {
+		err := c.Stream(t.Context(), q, "", func(string, death.Death) error { return nil })
+		if err == nil || !strings.HasPrefix(err.Error(), name+": ") {
+			t.Errorf("%s: %v, want an error that names it", name, err)
+		}
+	}
 }
 
 func TestStream_Ends(t *testing.T) {

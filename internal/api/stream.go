@@ -39,9 +39,12 @@ func (e callbackError) Error() string { return e.err.Error() }
 // lastID means from now on. It reconnects where it broke off, so that nothing
 // is missed and nothing doubled, and returns nil when ctx ends. It returns an
 // error when the very first connection cannot be made, when the server
-// refuses the query, and when fn returns one. Limit, Cursor, Since and Until
-// of q do not count.
+// refuses the query, and when fn returns one. Limit, Cursor, Since or Until in
+// q are an error too: a stream has none, it begins now or after lastID.
 func (c *Client) Stream(ctx context.Context, q Query, lastID string, fn func(id string, d death.Death) error) error {
+	if name := backward(q); name != "" {
+		return fmt.Errorf("%s: a stream of deaths has none, because it begins now; list the deaths of before", name)
+	}
 	wait, connected := minWait, false
 	for {
 		before := lastID
@@ -75,6 +78,21 @@ func (c *Client) Stream(ctx context.Context, q Query, lastID string, fn func(id 
 	}
 }
 
+// backward names what in q is of use only for the deaths of before.
+func backward(q Query) string {
+	switch {
+	case !q.Since.IsZero():
+		return "since"
+	case !q.Until.IsZero():
+		return "until"
+	case q.Limit != 0:
+		return "limit"
+	case q.Cursor != "":
+		return "cursor"
+	}
+	return ""
+}
+
 // streamOnce reads one connection to its end and keeps lastID. It tells
 // whether the connection was made.
 func (c *Client) streamOnce(ctx context.Context, q Query, lastID *string, fn func(string, death.Death) error) (bool, error) {
@@ -84,7 +102,6 @@ func (c *Client) streamOnce(ctx context.Context, q Query, lastID *string, fn fun
 	if *lastID != "" {
 		header.Set("Last-Event-ID", *lastID)
 	}
-	q.Limit, q.Cursor, q.Since, q.Until = 0, "", time.Time{}, time.Time{}
 	resp, err := c.do(ctx, PathStream, q.Values(), header)
 	if err != nil {
 		return false, err
