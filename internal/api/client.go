@@ -63,7 +63,8 @@ func NewClient(address string, h *http.Client) (*Client, error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("%q is no server's address: want host:port or an http(s) URL (flag --server)", address)
+		shown := address[strings.LastIndex(address, "@")+1:] // a password is before that
+		return nil, fmt.Errorf("%q is no server's address: want host:port or an http(s) URL (flag --server)", shown)
 	}
 	if strings.HasPrefix(u.Host, ":") {
 		u.Host = "localhost" + u.Host
@@ -74,6 +75,13 @@ func NewClient(address string, h *http.Client) (*Client, error) {
 		h = &http.Client{}
 	}
 	return &Client{Base: u, HTTP: h}, nil
+}
+
+// Address is the server's address as it may be shown: without user and password.
+func (c *Client) Address() string {
+	u := *c.Base
+	u.User = nil
+	return u.String()
 }
 
 // Deaths returns one page.
@@ -128,13 +136,13 @@ func (c *Client) get(ctx context.Context, path string, v url.Values, into any) e
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", c.Base.Redacted(), err)
+		return fmt.Errorf("read the answer of %s: %w", c.Address(), err)
 	}
 	if len(body) > maxAnswer {
-		return fmt.Errorf("the answer of %s is over %d bytes: ask for fewer deaths with --limit", c.Base.Redacted(), maxAnswer)
+		return fmt.Errorf("the answer of %s is over %d bytes: ask for fewer deaths with --limit", c.Address(), maxAnswer)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%s answers, but not as coroner does: %w (is it coroner's address? flag --server)", c.Base.Redacted(), err)
+		return fmt.Errorf("%s answers, but not as coroner does: %w (is it coroner's address? flag --server)", c.Address(), err)
 	}
 	return nil
 }
@@ -147,7 +155,7 @@ func (c *Client) do(ctx context.Context, path string, v url.Values, header http.
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, raw, nil)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", c.Base.Redacted(), err)
+		return nil, fmt.Errorf("ask %s: %w", c.Address(), err)
 	}
 	for name, values := range header {
 		req.Header[name] = values
@@ -165,18 +173,18 @@ func (c *Client) do(ctx context.Context, path string, v url.Values, header http.
 
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("ask %s: %w", c.Base.Redacted(), context.Cause(ctx))
+		return fmt.Errorf("ask %s: %w", c.Address(), context.Cause(ctx))
 	}
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // its own text repeats the whole address
 	}
 	return fmt.Errorf("%w from %s: %w (is the agent running? start it with: coroner agent; or name another address with --server)",
-		ErrUnreachable, c.Base.Redacted(), err)
+		ErrUnreachable, c.Address(), err)
 }
 
 func (c *Client) refused(resp *http.Response) error {
-	e := &StatusError{Address: c.Base.Redacted(), Code: resp.StatusCode}
+	e := &StatusError{Address: c.Address(), Code: resp.StatusCode}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	var told Error
 	switch {

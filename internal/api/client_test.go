@@ -49,6 +49,31 @@ func TestNewClient(t *testing.T) {
 	}
 }
 
+func TestClient_NeverShowsThePassword(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	host := strings.TrimPrefix(closed.URL, "http://")
+	closed.Close()
+	c, err := NewClient("http://admin:hunter2@"+host+"/coroner/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Address(), "http://"+host+"/coroner"; got != want {
+		t.Errorf("Address() = %q, want %q", got, want)
+	}
+	_, unreachable := c.Status(t.Context())
+	_, scheme := NewClient("ftp://admin:hunter2@node", nil)
+	_, broken := NewClient("http://admin:hunter2@no de", nil)
+	_, rest := NewClient("http://admin:hunter2@node:3001x", nil)
+	for _, err := range []error{unreachable, scheme, broken, rest} {
+		if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "admin") {
+			t.Errorf("error %v, want one without user and password", err)
+		}
+	}
+	if password, _ := c.Base.User.Password(); password != "hunter2" {
+		t.Errorf("the password for asking is %q", password)
+	}
+}
+
 func TestClient_All(t *testing.T) {
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != PathDeaths || r.URL.Query().Get("pod") != "p" {
