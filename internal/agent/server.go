@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/url"
-	"path"
-	"strings"
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
@@ -75,9 +73,6 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 			prefix = u.Path
 		}
 	}
-	if err := checkPaths(o.TelemetryPath, prefix); err != nil {
-		return nil, err
-	}
 	broker := web.NewBroker()
 	handler, err := web.New(web.Options{
 		Store:   shelf{a.store},
@@ -110,28 +105,6 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 			WebListenAddresses: &o.ListenAddress, WebSystemdSocket: &o.SystemdSocket, WebConfigFile: &o.ConfigFile,
 		},
 	}, nil
-}
-
-// checkPaths finds paths that cannot be served.
-func checkPaths(telemetry, prefix string) error {
-	plain := func(p string) bool {
-		return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, "{}?#% ") && path.Clean(p) == p
-	}
-	taken := func(p string) bool {
-		for _, t := range []string{"/deaths", "/api", "/-", "/assets", "/debug"} {
-			if p == t || strings.HasPrefix(p, t+"/") {
-				return true
-			}
-		}
-		return p == "/"
-	}
-	if telemetry != "" && (!plain(telemetry) || taken(telemetry)) {
-		return fmt.Errorf("--web.telemetry-path %q: must be a path of its own such as /metrics", telemetry)
-	}
-	if p := "/" + strings.Trim(prefix, "/"); !plain(p) {
-		return fmt.Errorf("--web.route-prefix %q: must be a plain path such as /coroner", prefix)
-	}
-	return nil
 }
 
 // withPprof adds Go's profiles, for those who asked for them.
