@@ -232,7 +232,7 @@ the id of a death.`,
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: by the agent at %s\n", cl.Base.Redacted())
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: by the agent at %s\n", cl.Address())
 		return printDeaths(c.OutOrStdout(), *form, deaths)
 	}
 	return c
@@ -259,7 +259,7 @@ func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death
 	} else if !errors.Is(err, api.ErrNotFound) {
 		return nil, err
 	}
-	return nil, withHint(fmt.Errorf("no death of %q is known to the agent at %s", target, cl.Base.Redacted()),
+	return nil, withHint(fmt.Errorf("no death of %q is known to the agent at %s", target, cl.Address()),
 		"coroner list shows what it knows; it cannot know what happened before it ran, but for what the kernel's log still holds")
 }
 
