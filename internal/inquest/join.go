@@ -36,9 +36,6 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 		return c
 	}
 	if c := q.ledger.claim(path); c != nil {
-		c.countedOnly = false
-		c.procs = nil
-		c.oom.Events = 1
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))

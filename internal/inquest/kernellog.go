@@ -146,9 +146,6 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 		return c
 	}
 	if c := q.ledger.claim(path); c != nil {
-		c.countedOnly = false
-		c.procs = nil
-		c.oom.Events = 1
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))

@@ -132,6 +132,7 @@ func (l *ledger) claim(path string) *caseFile {
 	a.born = a.born[1:]
 	a.explained-- // explain books it again, by name
 	l.node.explained--
+	c.countedOnly, c.procs = false, nil
 	return c
 }
 
