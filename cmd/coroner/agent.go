@@ -67,6 +67,8 @@ func checkAgent(o agent.Options) error {
 		return fmt.Errorf("--source.tracepoint.mode: %q is not one of auto, bpf or tracefs", o.Source.TracepointMode)
 	case o.History.Retention < 0:
 		return errors.New("--history.retention: takes a time of 0 or more")
+	case o.History.MaxBytes != 0 && o.History.MaxBytes < 1<<20:
+		return errors.New("--history.max-size: takes 1M or more, or 0 for no bound")
 	case o.Inquest.Settle < 0:
 		return errors.New("--inquest.settle: takes a time of 0 or more")
 	case o.Inquest.TombstoneTTL < 0:
