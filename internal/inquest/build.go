@@ -34,6 +34,9 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	}
 	for _, p := range c.procs {
 		told := p.Process
+		if p.nameless {
+			told = death.Process{Comm: p.alike, Fate: p.Fate}
+		}
 		told.Comm, told.Cgroup = valid(told.Comm), valid(told.Cgroup)
 		d.Processes = append(d.Processes, told)
 	}

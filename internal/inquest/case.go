@@ -56,7 +56,9 @@ type caseFile struct {
 	groupCgroup string // whose flag it is
 	invocation  *invocation
 	countedOnly bool
-	weighed     bool // stands for a counter's rise, though its cgroup was not told
+	weighed     bool   // stands for a counter's rise, though its cgroup was not told
+	decided     bool   // the counters cannot tell more of where it was
+	below       string // it is of a cgroup below this one, which is gone
 
 	killer        *death.Killer
 	killerRuntime bool

@@ -62,6 +62,10 @@ type Stats struct {
 	EarlySettled uint64
 	// AlreadyDying counts victims of mark_victim that were dying before: no kills.
 	AlreadyDying uint64
+	// CountedOnly are deaths that a counter alone told of.
+	CountedOnly uint64
+	// CountedTwice are kills that the kernel counted twice.
+	CountedTwice uint64
 	// Late counts evidence for deaths already let go; it doubles nothing.
 	Late uint64
 }
@@ -132,7 +136,7 @@ func (q *Inquest) Feed(s signal.Signal) {
 	case signal.NodeCounters:
 		q.nodeCounters(b)
 	case signal.SourceState:
-		q.up[s.Source], q.mode[s.Source] = b.Up, b.Mode
+		q.sourceState(s.Source, b)
 	}
 }
 
@@ -156,14 +160,19 @@ func (q *Inquest) Tick(now time.Time) {
 // once, in the order in which they were opened.
 func (q *Inquest) Take() []death.Death {
 	var out []death.Death
+	held := q.dirty[:0]
 	for _, c := range q.dirty {
+		if q.waiting(c) {
+			held = append(held, c)
+			continue
+		}
 		c.dirty = false
 		if d, changed := q.build(c); changed {
 			out = append(out, d)
 		}
 	}
-	clear(q.dirty)
-	q.dirty = q.dirty[:0]
+	clear(q.dirty[len(held):])
+	q.dirty = held
 	return out
 }
 
@@ -177,7 +186,16 @@ func (q *Inquest) Close() []death.Death {
 func (q *Inquest) Stats() Stats {
 	st := q.stats
 	st.OpenCases = len(q.cases)
+	st.CountedTwice = q.ledger.twice
 	return st
+}
+
+func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
+	q.up[src], q.mode[src] = b.Up, b.Mode
+	if src == death.SourceCgroup && b.Up {
+		q.ledger.flat = b.Mode == "v1"
+		q.ledger.begin()
+	}
 }
 
 func (q *Inquest) advance(t time.Time) {
@@ -201,8 +219,8 @@ func (q *Inquest) settle() {
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
 		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil)
-		if c.lost() && q.ledger.nodeKnown && q.now.Sub(c.touched) < lostFor {
-			settled = false // a counter may still place it
+		if q.waiting(c) {
+			settled = false
 		}
 		if (settled || tooMany) && !c.dirty {
 			if !settled {
@@ -221,6 +239,9 @@ func (q *Inquest) settle() {
 const lostFor = time.Minute
 
 func (q *Inquest) forget(c *caseFile) {
+	if c.decided && !c.weighed && c.taskMemcg == "" && len(q.ledger.orphans) < maxKnown {
+		q.ledger.orphans = append(q.ledger.orphans, c.killedAt())
+	}
 	for _, p := range c.procs {
 		q.dead.letGo(p)
 	}

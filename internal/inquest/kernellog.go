@@ -90,7 +90,7 @@ func (q *Inquest) newReported(s signal.Signal, b signal.ReportedKill) {
 	q.add(c, p)
 	q.learnInit(c, p)
 	q.mergeReport(c, s, b)
-	q.ledger.explain(c.taskMemcg, s)
+	q.ledger.explain(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg}, s)
 	q.touch(c)
 	if m, ok := q.kernel.marked[b.Victim.PID]; ok {
 		// mark_victim came without its SIGKILL, and the log says killed.
@@ -145,7 +145,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 	if c := q.sameEnd(s, b.Victim.Cgroup.ID, path, p); c != nil {
 		return c
 	}
-	if c := q.ledger.claim(path); c != nil {
+	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}); c != nil {
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))
@@ -184,7 +184,7 @@ func (q *Inquest) tellReported(p *process, s signal.Signal, b signal.ReportedKil
 	wasPlaced := c.taskMemcg != ""
 	if path := q.taskMemcg(b); path != "" && !wasPlaced {
 		q.place(c, signal.Cgroup{Path: path})
-		q.ledger.explainAt(path, s)
+		q.ledger.explainAt(signal.Cgroup{Path: path}, s)
 	}
 	q.mergeReport(c, s, b)
 	q.touch(c)
@@ -284,7 +284,7 @@ func (q *Inquest) reportedGroup(s signal.Signal, b signal.ReportedGroup) {
 	}
 	if at := cgpath.Parse(b.Cgroup.Path); c.taskMemcg == "" && at.Level == cgpath.Container {
 		q.place(c, b.Cgroup)
-		q.ledger.explainAt(c.taskMemcg, s)
+		q.ledger.explainAt(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg}, s)
 	}
 	c.note(s, "memory.oom.group is set at %s: all of it is killed", death.Printable(b.Cgroup.Path))
 	if at := b.Cgroup.Path; c.container != nil && at != "" && (at == c.container.Cgroup || at == c.podCgroup) {

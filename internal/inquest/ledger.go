@@ -3,7 +3,8 @@
 package inquest
 
 import (
-	"sort"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -11,138 +12,34 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// ledger holds what the kernel counted beside what the inquest explained: for
-// each cgroup that ever saw a kill, and for the machine.
-type ledger struct {
-	accounts map[string]*account
-	node     account
-	// nodeKnown is true once the machine's counter has been heard of.
-	nodeKnown bool
-	// limitHit is when a cgroup's own `oom` last rose (v2): whose limit.
-	limitHit map[string]time.Time
-}
-
-// account compares one counter with what was explained of it.
-type account struct {
-	counted, explained uint64
-	// doubles are processes that the kernel killed, and counted, twice: the
-	// first victim of a group (mm/oom_kill.c, seen on 5.10 to 7.2).
-	doubles uint64
-	changed time.Time
-	born    []*caseFile // cases that a counter alone made
-	gone    bool
-	path    string
-	rises   []rise
-	sample  signal.CgroupCounters // the newest rise
-	signal  signal.Signal
-}
-
-// maxAccounts bounds the cgroups with kills that the ledger remembers.
-const maxAccounts = 10000
-
 // maxBorn bounds the deaths that one rise of one counter may make.
 const maxBorn = 1000
 
-func newLedger() ledger {
-	return ledger{accounts: map[string]*account{}, limitHit: map[string]time.Time{}}
-}
-
-func (l *ledger) account(path string) *account {
-	a := l.accounts[path]
-	if a == nil {
-		if len(l.accounts) >= maxAccounts {
-			l.shrink()
-		}
-		a = &account{path: path}
-		l.accounts[path] = a
-	}
-	return a
-}
-
-// shrink drops the accounts that are balanced, or else the oldest half.
-func (l *ledger) shrink() {
-	paths := make([]string, 0, len(l.accounts))
-	for p, a := range l.accounts {
-		if a.counted <= a.explained+a.doubles {
-			delete(l.accounts, p)
-			continue
-		}
-		paths = append(paths, p)
-	}
-	if len(l.accounts) < maxAccounts {
-		return
-	}
-	sort.Slice(paths, func(i, j int) bool { return l.accounts[paths[i]].changed.Before(l.accounts[paths[j]].changed) })
-	for _, p := range paths[:len(paths)/2] {
-		delete(l.accounts, p)
-	}
-}
-
-// explain books one process that the OOM killer took, as seen by a source
-// that names it. Kills from before the start were never counted here.
-func (l *ledger) explain(path string, s signal.Signal) {
-	if s.Recovered {
-		return
-	}
-	l.node.explained++
-	l.node.changed = s.Observed
-	l.explainAt(path, s)
-}
-
-// explainAt books in its cgroup a kill that the machine's account has already.
-func (l *ledger) explainAt(path string, s signal.Signal) {
-	if path == "" || s.Recovered {
-		return
-	}
-	a := l.account(path)
-	a.explained++
-	a.changed = s.Observed
-}
-
-// unexplain takes back one explain, for a process that was placed wrongly.
-func (l *ledger) unexplain(path string, s signal.Signal) {
-	if s.Recovered {
-		return
-	}
-	l.node.explained--
-	if a := l.accounts[path]; a != nil && a.explained > 0 {
-		a.explained--
-	}
-}
-
-// double books that the kernel counted p twice, which it does once at most.
-func (l *ledger) double(p *process, path string) {
-	if p.doubled || p.restored {
-		return
-	}
-	p.doubled = true
-	l.node.doubles++
-	if path != "" {
-		l.account(path).doubles++
-	}
-}
-
 // claim gives a case that a counter made to the kill that it counted.
-func (l *ledger) claim(path string) *caseFile {
-	a := l.accounts[path]
-	if path == "" || a == nil || len(a.born) == 0 {
+func (q *Inquest) claim(g signal.Cgroup) *caseFile {
+	a := q.ledger.find(g)
+	if g.Path == "" || a == nil {
 		return nil
 	}
-	c := a.born[0]
-	a.born = a.born[1:]
-	a.explained-- // explain books it again, by name
-	l.node.explained--
-	c.countedOnly, c.procs = false, nil
-	return c
-}
-
-func (l *ledger) gone(path string) {
-	if a := l.accounts[path]; a != nil {
-		a.gone = true
+	for len(a.born) > 0 {
+		c := a.born[0]
+		a.born = a.born[1:]
+		if q.now.Sub(c.observed) > q.opts.Settle {
+			continue // that was another kill
+		}
+		a.own.takeBack() // explain books it again, by name
+		q.ledger.node.takeBack()
+		for p := g.Path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
+			q.ledger.account(signal.Cgroup{Path: p}).below.takeBack()
+		}
+		c.countedOnly, c.procs = false, nil
+		q.stats.CountedOnly--
+		return c
 	}
+	return nil
 }
 
-// cgroupCounters takes a rise of one cgroup's counters.
+// cgroupCounters takes what one cgroup's counters stand at.
 func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	for _, l := range b.Chain {
 		if l.Path != "" {
@@ -160,19 +57,31 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 		q.ledger.limitHit[path] = q.now
 		q.limitHit(path, s)
 	}
+	if b.OOMKill == 0 && b.OOMKillBelow == 0 && b.OOMKillTotal == 0 && b.OOMKillBelowTotal == 0 {
+		return
+	}
+	// What the source tells before it is up happened while it was down.
+	missed := !q.up[death.SourceCgroup]
+	s.Recovered = missed && !q.ledger.begun
+	a := q.ledger.account(signal.Cgroup{ID: b.ID, Path: path})
+	if b.OOMKillBelow > 0 || b.OOMKillBelowTotal > 0 {
+		a.below.count(b.OOMKillBelowTotal, b.OOMKillBelow, q.now, func() (uint64, bool) { return q.ledger.base(a.id, true) })
+	}
+	b.OOMKill = a.own.count(b.OOMKillTotal, b.OOMKill, q.now, func() (uint64, bool) { return q.ledger.base(a.id, false) })
 	if b.OOMKill == 0 {
 		return
 	}
-	a := q.ledger.account(path)
-	a.counted += b.OOMKill
-	a.changed = q.now
-	a.rose(q.now, b.OOMKill)
+	a.rose(q.now, b.OOMKill, missed)
 	a.sample, a.signal = b, s
-	if !q.namersUp() {
-		q.auditCgroup(path, a)
+	if !q.namersUp() && !s.Recovered {
+		q.auditCgroup(a, a.own.missing())
 		return
 	}
-	// Tell the case that the counter agrees.
+	q.agree(path, s, b)
+}
+
+// agree tells the case that the counter counted it too.
+func (q *Inquest) agree(path string, s signal.Signal, b signal.CgroupCounters) {
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
 		if q.now.Sub(c.observed) > q.opts.Settle {
@@ -189,6 +98,21 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	}
 }
 
+// base is where a counter stood when the watch began.
+func (l *ledger) base(id uint64, below bool) (uint64, bool) {
+	switch {
+	case l.shrunk:
+		return 0, false
+	case l.since != nil:
+		if t := l.since.Cgroups[id]; below {
+			return t.Below, true
+		} else {
+			return t.Own, true
+		}
+	}
+	return 0, l.begun
+}
+
 // limitHit tells the open cases below path whose limit it was.
 func (q *Inquest) limitHit(path string, s signal.Signal) {
 	for i := len(q.cases) - 1; i >= 0; i-- {
@@ -203,12 +127,15 @@ func (q *Inquest) limitHit(path string, s signal.Signal) {
 	}
 }
 
-// nodeCounters takes a rise of the machine's own count.
+// nodeCounters takes what the machine's own count stands at.
 func (q *Inquest) nodeCounters(b signal.NodeCounters) {
 	q.ledger.nodeKnown = true
-	q.ledger.node.counted += b.OOMKill
-	q.ledger.node.changed = q.now
-	q.stats.NodeOOMKills += b.OOMKill
+	q.stats.NodeOOMKills += q.ledger.node.count(b.Total, b.OOMKill, q.now, func() (uint64, bool) {
+		if q.ledger.since != nil {
+			return q.ledger.since.Node, true
+		}
+		return 0, false
+	})
 	q.stats.NodeTotal = b.Total
 }
 
@@ -217,81 +144,123 @@ func (q *Inquest) namersUp() bool {
 	return q.up[death.SourceTracepoint] || q.up[death.SourceKmsg]
 }
 
-// audit holds the counters beside what was explained, once nothing has moved
-// for a while.
+// audit holds the counters beside what was explained: first each cgroup's,
+// then, from the inside out, those of subtrees, in which a cgroup may have gone
+// before anybody read it, and last the machine's.
 func (q *Inquest) audit() {
-	paths := make([]string, 0, len(q.ledger.accounts))
-	for p := range q.ledger.accounts {
-		paths = append(paths, p)
-	}
-	sort.Strings(paths) // the same signals give the same deaths in the same order
-	var short []string
-	for _, p := range paths {
-		a := q.ledger.accounts[p]
+	active := q.ledger.sorted(q.ledger.active)
+	q.placeLost(active)
+	then := q.now.Add(-q.opts.Patience)
+	for _, a := range active {
 		a.forgetRises(q.now)
-		switch {
-		case a.missing() > 0:
-			short = append(short, p)
-		case a.explained > a.counted && q.quiet(a):
-			a.counted, a.explained, a.doubles = 0, 0, 0 // counted before we looked, or not readable
-		}
-		if a.gone && q.now.Sub(a.changed) > q.opts.TombstoneTTL {
-			delete(q.ledger.accounts, p)
+		q.auditCgroup(a, a.own.due(then))
+		if a.own.explained+a.own.doubles >= a.own.counted && q.quiet(&a.own) {
+			a.own.reset()
+			q.ledger.changed[a] = true
 		}
 	}
-	if len(short) > 0 {
-		q.placeByCount(short)
-	}
-	for _, p := range short {
-		if a := q.ledger.accounts[p]; q.quiet(a) {
-			q.weigh(a)
-			q.auditCgroup(p, a)
-		}
-	}
+	q.auditSums(active)
 	q.auditNode()
+	q.retire(active)
 }
 
-func (q *Inquest) quiet(a *account) bool { return q.now.Sub(a.changed) >= q.opts.Patience }
+// quiet tells that nothing was added for a while.
+func (q *Inquest) quiet(b *balance) bool { return q.now.Sub(b.changed) >= q.opts.Patience }
 
-func (q *Inquest) auditNode() {
-	n := &q.ledger.node
-	if !q.ledger.nodeKnown || q.now.Sub(n.changed) < q.opts.Patience+time.Second {
+// auditSums makes deaths of what a subtree counted and no cgroup in it did.
+func (q *Inquest) auditSums(active []*account) {
+	if q.ledger.flat {
 		return
 	}
-	q.stats.Unattributed += n.missing()
-	n.counted, n.explained, n.doubles = 0, 0, 0
+	then := q.now.Add(-q.opts.Patience - time.Second)
+	deepest := slices.Clone(active)
+	slices.SortStableFunc(deepest, func(a, b *account) int {
+		return strings.Count(b.path, "/") - strings.Count(a.path, "/")
+	})
+	for _, a := range deepest {
+		due := a.below.due(then)
+		if !a.below.known {
+			due = 0
+		}
+		for range min(due, maxBorn) {
+			q.openBelow(a)
+			q.ledger.node.explain(1, q.now)
+			q.ledger.explainBelow(a.path, 1, q.now)
+		}
+		if a.below.explained+a.below.doubles >= a.below.counted && q.now.Sub(a.below.changed) > q.opts.Patience+time.Second {
+			a.below.reset()
+			q.ledger.changed[a] = true
+		}
+	}
 }
 
-// missing is what was counted and not explained.
-func (a *account) missing() uint64 {
-	if a.counted <= a.explained+a.doubles {
-		return 0
+// auditNode counts as unattributed what the machine counted and nobody told.
+func (q *Inquest) auditNode() {
+	n := &q.ledger.node
+	if !q.ledger.nodeKnown {
+		return
 	}
-	return a.counted - a.explained - a.doubles
+	if due := n.due(q.now.Add(-q.opts.Patience - 2*time.Second)); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+		q.stats.Unattributed += due
+		n.explained += due
+	}
+	if n.missing() == 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+		n.reset()
+	}
+}
+
+// retire takes from the audit what is balanced and quiet, and drops the
+// accounts of cgroups that have long gone.
+func (q *Inquest) retire(active []*account) {
+	for _, a := range active {
+		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 {
+			continue
+		}
+		if !a.gone {
+			a.born = nil
+			delete(q.ledger.active, a)
+			continue
+		}
+		if q.now.Sub(later(a.own.changed, a.below.changed)) > q.opts.TombstoneTTL {
+			q.ledger.drop(a)
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // auditCgroup makes deaths of what a cgroup counted and nobody saw.
-func (q *Inquest) auditCgroup(path string, a *account) {
-	q.moveMembers(path, a)
-	made := min(a.missing(), maxBorn)
+func (q *Inquest) auditCgroup(a *account, due uint64) {
+	if due == 0 {
+		return
+	}
+	q.moveMembers(a)
+	q.weigh(a)
+	q.weighOrphans(a)
+	made := min(due, a.own.missing(), maxBorn)
 	if made == 0 {
 		return
 	}
-	a.explained += made
-	q.ledger.node.explained += made
-	q.ledger.node.changed = q.now
-	if a.sample.OOMGroupKill > 0 || groupLevel(q.fillChain(a.sample.Chain, signal.Cgroup{Path: path})) != "" {
-		q.countedGroup(path, a, int(made))
+	a.own.explain(made, q.now)
+	q.ledger.node.explain(made, q.now)
+	q.ledger.explainBelow(a.path, made, q.now)
+	if a.sample.OOMGroupKill > 0 || groupLevel(q.fillChain(a.sample.Chain, signal.Cgroup{Path: a.path})) != "" {
+		q.countedGroup(a, int(made))
 		return
 	}
 	for range made {
-		a.born = append(a.born, q.openCounted(path, a, 1, false))
+		a.born = append(a.born, q.openCounted(a, 1, false))
 	}
 }
 
 // countedGroup makes one death of a whole group's kills, which the counter may
 // tell in several steps.
-func (q *Inquest) countedGroup(path string, a *account, kills int) {
+func (q *Inquest) countedGroup(a *account, kills int) {
 	for _, c := range a.born {
 		if c.group && q.now.Sub(c.touched) <= oneBreath {
 			c.anonymous(kills, q.now)
@@ -299,7 +268,7 @@ func (q *Inquest) countedGroup(path string, a *account, kills int) {
 			return
 		}
 	}
-	a.born = append(a.born, q.openCounted(path, a, kills, true))
+	a.born = append(a.born, q.openCounted(a, kills, true))
 }
 
 // anonymous adds dead of whom nothing is known.
@@ -311,17 +280,45 @@ func (c *caseFile) anonymous(n int, now time.Time) {
 	}
 }
 
-func (q *Inquest) openCounted(path string, a *account, kills int, group bool) *caseFile {
-	c := q.open(a.signal, "cgroup "+path)
+func (q *Inquest) openCounted(a *account, kills int, group bool) *caseFile {
+	c := q.open(a.signal, "cgroup "+a.path)
 	c.oomKilled, c.countedOnly, c.group = true, true, group
 	c.oom.Events = 1
-	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: path})
+	q.stats.CountedOnly++
+	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
 	c.chain = a.sample.Chain
 	c.anonymous(kills, q.now)
-	c.note(a.signal, "the kernel's oom_kill counter of %s rose, and no other source saw the process", death.Printable(path))
+	c.note(a.signal, "the kernel's oom_kill counter of %s rose, and no other source saw the process", death.Printable(a.path))
 	if group {
 		c.note(a.signal, "memory.oom.group is set: all of it was killed; the kernel may count the first victim twice")
 	}
 	q.touch(c)
 	return c
+}
+
+// openBelow opens a case for a kill that a subtree counted, in a cgroup that
+// was gone before its own counter was read.
+func (q *Inquest) openBelow(a *account) {
+	s := signal.Signal{Time: a.below.changed, Observed: q.now, Source: death.SourceCgroup, Recovered: !q.ledger.begun}
+	c := q.open(s, "below "+a.path)
+	c.oomKilled, c.countedOnly, c.below = true, true, a.path
+	c.oom.Events = 1
+	q.stats.CountedOnly++
+	c.anonymous(1, q.now)
+	at := cgpath.Parse(a.path)
+	c.podCgroup = at.PodCgroup
+	if at.PodUID != "" {
+		c.container = &death.Container{Pod: &death.Pod{UID: at.PodUID, QoSClass: at.QoS}}
+	}
+	c.chain = q.roster.chain(a.path)
+	c.note(s, "the oom_kill counter of %s, which counts all below it, rose, and that of no cgroup which is still there", death.Printable(a.path))
+	gone := q.roster.goneBelow(a.path, a.below.changed)
+	switch {
+	case len(gone) == 1:
+		q.place(c, gone[0].Cgroup)
+		c.note(s, "%s was removed just then, as the only one", death.Printable(gone[0].Path))
+	case len(gone) > 1:
+		c.note(s, "%d cgroups below it were removed just then", len(gone))
+	}
+	q.touch(c)
 }

@@ -120,12 +120,12 @@ func TestInquest_MemoryIsBounded(t *testing.T) {
 func TestInquest_PlacedByCount(t *testing.T) {
 	lost := task(100, "leak", "", false)
 	for _, tc := range []struct {
-		name   string
-		risen  []string
-		placed string
+		name  string
+		risen []string
+		pid   int
 	}{
-		{"one cgroup", []string{leftPath}, leftPath},
-		{"two cgroups, one victim each", []string{leftPath, rightPth}, ""},
+		{"one cgroup", []string{leftPath}, 100},
+		{"two cgroups, one victim each", []string{leftPath, rightPth}, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := &scene{}
@@ -144,9 +144,9 @@ func TestInquest_PlacedByCount(t *testing.T) {
 			if len(ds) != len(tc.risen) {
 				t.Fatalf("deaths = %d, want %d\n%s", len(ds), len(tc.risen), sketch(ds))
 			}
-			for _, d := range ds {
-				if d.OOM.TaskMemcg != tc.placed {
-					t.Errorf("placed in %q, want %q", d.OOM.TaskMemcg, tc.placed)
+			for i, d := range ds {
+				if p := d.Processes[0]; d.OOM.TaskMemcg != tc.risen[i] || p.PID != tc.pid || p.Comm != "leak" || d.Revision != 1 {
+					t.Errorf("pid %d (%s) in %q, revision %d", p.PID, p.Comm, d.OOM.TaskMemcg, d.Revision)
 				}
 			}
 			q.Tick(q.now.Add(time.Minute))

@@ -3,6 +3,8 @@
 package inquest
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -10,10 +12,10 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// lost tells whether c is a live OOM kill that nobody could place, and that no
-// counter's rise stands for yet.
+// lost tells whether c is an OOM kill that nobody could place, and that a
+// counter may still place.
 func (c *caseFile) lost() bool {
-	return c.oomKilled && c.taskMemcg == "" && !c.recovered && !c.weighed
+	return c.oomKilled && c.taskMemcg == "" && c.below == "" && !c.decided
 }
 
 // The rise of a counter is read after the kill, within this time.
@@ -22,106 +24,224 @@ const (
 	riseAfter  = 1500 * time.Millisecond
 )
 
-// rise is when a counter rose, and by how much.
-type rise struct {
-	at time.Time
-	n  uint64
-}
-
-// maxRises bounds the rises that an account remembers.
-const maxRises = 256
-
-func (a *account) rose(at time.Time, n uint64) {
-	if len(a.rises) >= maxRises {
-		a.rises = append(a.rises[:0], a.rises[1:]...)
-	}
-	a.rises = append(a.rises, rise{at, n})
-}
-
-func (a *account) forgetRises(now time.Time) {
-	n := 0
-	for n < len(a.rises) && now.Sub(a.rises[n].at) > lostFor {
-		n++
-	}
-	a.rises = a.rises[n:]
-}
+// calm is how long nothing may have moved before one counter that rose and one
+// victim without a cgroup are taken for the same.
+const calm = 100 * time.Millisecond
 
 // may tells whether the kill of c may be one that a counted.
 func (a *account) may(c *caseFile) bool {
 	for _, r := range a.rises {
-		if d := r.at.Sub(c.observed); d >= -riseBefore && d <= riseAfter {
+		if r.covers(c.killedAt()) {
 			return true
 		}
 	}
 	return false
 }
 
-// placeByCount finds the cgroups of victims whose own source could not tell
-// it (tracefs, a log without its report): one cgroup's counter, and only one,
-// rose just then for kills that nobody placed.
-func (q *Inquest) placeByCount(short []string) {
-	waiting := map[string][]*caseFile{}
-	for _, c := range q.cases {
-		if !c.lost() || q.now.Sub(c.observed) < q.opts.Patience {
-			continue
-		}
-		var where []string
-		for _, p := range short {
-			if q.ledger.accounts[p].may(c) {
-				where = append(where, p)
+// killedAt is when it happened, by the clock that the counters go by.
+func (c *caseFile) killedAt() time.Time {
+	if c.recovered {
+		return c.at
+	}
+	return c.observed
+}
+
+func (r rise) covers(killed time.Time) bool {
+	d := r.at.Sub(killed)
+	if r.recovered {
+		return d >= -riseBefore
+	}
+	return d >= -riseBefore && d <= riseAfter
+}
+
+// waiting tells whether c is held back: the counters will say in a moment
+// where its victim lived, and a sink that counted it elsewhere could not take
+// that back.
+func (q *Inquest) waiting(c *caseFile) bool {
+	return c.lost() && q.up[death.SourceCgroup] && q.now.Sub(c.touched) < lostFor
+}
+
+// placeLost finds the cgroups of victims whose own source could not tell it
+// (tracefs, a log without its report).
+func (q *Inquest) placeLost(active []*account) {
+	ready := q.readyLost(active)
+	if len(ready) == 0 {
+		return
+	}
+	where := map[*caseFile][]*account{}
+	victims := map[*account]uint64{}
+	for _, c := range ready {
+		for _, a := range active {
+			if a.own.missing() > 0 && a.may(c) {
+				where[c] = append(where[c], a)
+				victims[a]++
 			}
 		}
-		if len(where) == 1 {
-			waiting[where[0]] = append(waiting[where[0]], c)
+		if a := q.firstProcessOf(c, where[c]); a != nil {
+			where[c] = []*account{a}
 		}
 	}
-	for _, p := range short {
-		a := q.ledger.accounts[p]
-		if uint64(len(waiting[p])) > a.missing() {
-			continue // more victims than kills: not settled
+	var open []*caseFile
+	for _, c := range ready {
+		c.decided = true
+		switch at := where[c]; {
+		case len(at) == 0:
+			q.touch(c) // given out as it is
+		case len(at) == 1 && victims[at[0]] <= at[0].own.missing():
+			victims[at[0]]--
+			q.placeByCount(c, at[0])
+			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
+		default:
+			open = append(open, c)
 		}
-		for _, c := range waiting[p] {
-			a.explained++
-			c.weighed = true
-			q.place(c, signal.Cgroup{ID: a.sample.ID, Path: p})
-			if len(c.chain) == 0 {
-				c.chain = a.sample.Chain
-			}
-			c.note(a.signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(p))
+	}
+	q.placeNameless(open, where)
+}
+
+// readyLost are the victims to decide on: those whose counters have had their
+// time, or all, if one counter alone rose for just as many.
+func (q *Inquest) readyLost(active []*account) []*caseFile {
+	var lost, old []*caseFile
+	full := len(q.cases) > q.opts.MaxCases
+	stirred := q.now.Sub(q.ledger.node.changed) < calm
+	for _, c := range q.cases {
+		if !c.lost() {
+			continue
+		}
+		lost = append(lost, c)
+		if full || q.now.Sub(c.observed) >= q.opts.Patience {
+			old = append(old, c)
+		}
+		stirred = stirred || q.now.Sub(c.observed) < calm
+	}
+	if len(lost) == 0 || stirred || !q.up[death.SourceCgroup] {
+		return old
+	}
+	short, missing := 0, uint64(0)
+	for _, a := range active {
+		if m := a.own.missing(); m > 0 {
+			short++
+			missing += m
+		}
+	}
+	if short == 1 && missing == uint64(len(lost)) && q.ledger.node.missing() == 0 {
+		return lost
+	}
+	return old
+}
+
+// firstProcessOf finds the cgroup whose first process is the victim of c.
+func (q *Inquest) firstProcessOf(c *caseFile, in []*account) *account {
+	if len(c.procs) != 1 || c.procs[0].PID == 0 {
+		return nil
+	}
+	for _, a := range in {
+		if e := q.roster.find(signal.Cgroup{ID: a.id, Path: a.path}); e != nil && e.initPID == c.procs[0].PID {
+			return a
+		}
+	}
+	return nil
+}
+
+// placeByCount books the kill of c as one that a counted.
+func (q *Inquest) placeByCount(c *caseFile, a *account) {
+	a.own.explain(1, q.now)
+	q.ledger.explainBelow(a.path, 1, q.now)
+	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
+	if len(c.chain) == 0 {
+		c.chain = a.sample.Chain
+	}
+	q.touch(c)
+}
+
+// maxCandidates bounds the processes named where it is not known which of
+// them died.
+const maxCandidates = 8
+
+// placeNameless gives each cgroup the kills that it counted, where several
+// cgroups counted kills and it is not known which victim lived in which. How
+// many died where is certain, so each case gets its cgroup and loses its name.
+func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*account) {
+	if len(cases) == 0 {
+		return
+	}
+	names, comm := candidates(cases)
+	for _, c := range cases {
+		i := slices.IndexFunc(where[c], func(a *account) bool { return a.own.missing() > 0 })
+		if i < 0 {
+			c.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceCgroup},
+				"its cgroup is not known: the oom_kill counters of %d cgroups rose just then, for fewer kills than there were", len(where[c]))
 			q.touch(c)
+			continue
 		}
+		a := where[c][i]
+		c.evidence = slices.DeleteFunc(c.evidence, func(e death.Evidence) bool { return e.Source != death.SourceCgroup })
+		for _, p := range c.procs {
+			p.nameless, p.alike = true, comm
+		}
+		q.placeByCount(c, a)
+		c.note(a.signal, "the oom_kill counter of %s rose; which of the processes killed just then lived there is not known: %s",
+			death.Printable(a.path), names)
 	}
 }
 
-// weigh sets against what a counted and nobody explained the victims that
-// nobody could place and that died just then: they are these kills, or those
-// of another cgroup, so nothing may be counted twice. What is left over after
-// that is not made a death of this cgroup either, for it is not known that it
-// is not theirs; the machine's own account tells it as unattributed.
+// candidates lists the victims of cases, and their name if they share it.
+func candidates(cases []*caseFile) (list, comm string) {
+	var pids []string
+	alike := true
+	for _, c := range cases {
+		for _, p := range c.procs {
+			if len(pids) == 0 {
+				comm = p.Comm
+			}
+			alike = alike && p.Comm == comm
+			pids = append(pids, "pid "+itoa(p.PID)+" ("+death.Printable(p.Comm)+")")
+		}
+	}
+	if !alike {
+		comm = ""
+	}
+	if n := len(pids); n > maxCandidates {
+		return strings.Join(pids[:maxCandidates], ", ") + " and " + itoa(n-maxCandidates) + " more", comm
+	}
+	return strings.Join(pids, ", "), comm
+}
+
+// weigh sets against what a counted the victims that were given out without a
+// cgroup and died just then: nothing may be told twice.
 func (q *Inquest) weigh(a *account) {
-	found := false
 	for _, c := range q.cases {
-		if !c.oomKilled || c.taskMemcg != "" || c.recovered || !a.may(c) {
+		if a.own.missing() == 0 {
+			return
+		}
+		if !c.decided || c.weighed || c.taskMemcg != "" || !a.may(c) {
 			continue
 		}
-		found = true
-		if a.missing() > 0 && !c.weighed {
-			a.explained++
-			c.weighed = true
-			c.note(a.signal, "its cgroup is not known; it may be %s, whose oom_kill counter rose just then", death.Printable(a.path))
-			q.touch(c)
+		c.weighed = true
+		a.own.explain(1, q.now)
+		q.ledger.explainBelow(a.path, 1, q.now)
+		c.note(a.signal, "its cgroup is not known; it may be %s, whose oom_kill counter rose just then", death.Printable(a.path))
+		q.touch(c)
+	}
+}
+
+// weighOrphans does the same with those whose cases were let go.
+func (q *Inquest) weighOrphans(a *account) {
+	q.ledger.orphans = slices.DeleteFunc(q.ledger.orphans, func(killed time.Time) bool {
+		if a.own.missing() == 0 || !slices.ContainsFunc(a.rises, func(r rise) bool { return r.covers(killed) }) {
+			return q.now.Sub(killed) > lostFor
 		}
-	}
-	if found {
-		a.explained += a.missing()
-	}
+		a.own.explain(1, q.now)
+		q.ledger.explainBelow(a.path, 1, q.now)
+		return true
+	})
 }
 
 // moveMembers gives a container the members of a group that it counted and
 // that the log, which names no container, put beside the group's first victim.
-func (q *Inquest) moveMembers(path string, a *account) {
+func (q *Inquest) moveMembers(a *account) {
 	for _, c := range q.cases {
-		if !c.group || c.taskMemcg == path || c.groupCgroup == "" || !cgpath.Within(c.groupCgroup, path) || !a.may(c) {
+		if !c.group || c.taskMemcg == a.path || c.groupCgroup == "" || !cgpath.Within(c.groupCgroup, a.path) || !a.may(c) {
 			continue
 		}
 		var members []*process
@@ -130,30 +250,38 @@ func (q *Inquest) moveMembers(path string, a *account) {
 				members = append(members, p)
 			}
 		}
-		if len(members) == 0 || a.missing() == 0 {
+		missing := a.own.missing()
+		if len(members) == 0 || missing == 0 {
 			continue
 		}
-		if uint64(len(members)) != a.missing() {
-			a.explained += min(uint64(len(members)), a.missing()) // some of these: nothing twice
+		if uint64(len(members)) != missing {
+			n := min(uint64(len(members)), missing)
+			a.own.explain(n, q.now) // some of these: nothing twice
+			q.ledger.explainBelow(a.path, n, q.now)
 			continue
 		}
-		to := q.open(a.signal, pidKey(signal.Task{PID: members[0].PID}))
-		to.oomKilled, to.oom, to.named, to.group = true, c.oom, c.named, true
-		to.groupCgroup, to.chain = c.groupCgroup, a.sample.Chain
-		q.place(to, signal.Cgroup{ID: a.sample.ID, Path: path})
-		to.ended = to.container != nil
-		for _, p := range members {
-			q.takeBack(p)
-			p.unplaced = false
-			q.add(to, p)
-			q.ledger.unexplain(c.taskMemcg, a.signal)
-			q.ledger.explain(path, a.signal)
-		}
-		if c.invocation == nil {
-			c.invocation = &invocation{cases: []*caseFile{c}}
-		}
-		c.invocation.join(to)
-		to.note(a.signal, "its oom_kill counter rose by as many as the log names without a container")
-		q.touch(to)
+		q.moveGroup(c, members, a)
 	}
+}
+
+// moveGroup makes a death of its own of a group's members that lived at a.
+func (q *Inquest) moveGroup(c *caseFile, members []*process, a *account) {
+	to := q.open(a.signal, pidKey(signal.Task{PID: members[0].PID}))
+	to.oomKilled, to.oom, to.named, to.group = true, c.oom, c.named, true
+	to.groupCgroup, to.chain = c.groupCgroup, a.sample.Chain
+	q.place(to, signal.Cgroup{ID: a.sample.ID, Path: a.path})
+	to.ended = to.container != nil
+	for _, p := range members {
+		q.takeBack(p)
+		p.unplaced = false
+		q.add(to, p)
+		q.ledger.unexplain(c.taskMemcg, a.signal)
+		q.ledger.explain(signal.Cgroup{ID: a.id, Path: a.path}, a.signal)
+	}
+	if c.invocation == nil {
+		c.invocation = &invocation{cases: []*caseFile{c}}
+	}
+	c.invocation.join(to)
+	to.note(a.signal, "its oom_kill counter rose by as many as the log names without a container")
+	q.touch(to)
 }

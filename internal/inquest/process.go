@@ -25,6 +25,8 @@ type process struct {
 	restored bool      // known from before a restart
 	doubled  bool      // the kernel counted it twice
 	unplaced bool      // a group's member, of one of several containers
+	nameless bool      // it is not known that it is the one that died here
+	alike    string    // the name that all have that may be the one
 }
 
 // deadIndex finds the dead by the ids that sources give: the thread group's

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -118,6 +119,21 @@ func parent(p string) string {
 	return p[:i]
 }
 
+// goneBelow lists the cgroups below path that were removed around then.
+func (r *roster) goneBelow(path string, then time.Time) []*resident {
+	var out []*resident
+	for i := len(r.graves) - 1; i >= 0; i-- {
+		e := r.graves[i]
+		if e.goneAt.Before(then.Add(-riseAfter)) {
+			break
+		}
+		if e.goneAt.Sub(then) <= riseAfter && e.Path != path && cgpath.Within(path, e.Path) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 func (r *roster) expire(now time.Time) {
 	n := 0
 	for n < len(r.graves) && (now.Sub(r.graves[n].goneAt) > r.ttl || len(r.graves)-n > maxTombstones) {
@@ -157,7 +173,7 @@ func (q *Inquest) cgroupGone(s signal.Signal, g signal.CgroupGone) {
 	if e == nil {
 		return
 	}
-	q.ledger.gone(e.Path)
+	q.ledger.gone(e.Cgroup)
 	for _, c := range q.cases {
 		if c.container == nil || c.container.Cgroup != e.Path {
 			continue

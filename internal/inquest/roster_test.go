@@ -240,13 +240,13 @@ func TestInquest_LateIsCounted(t *testing.T) {
 func TestLedger_AccountsAreBounded(t *testing.T) {
 	l := newLedger()
 	for i := range maxAccounts + 10 {
-		a := l.account(fmt.Sprintf("/c%d", i))
-		a.counted = 1
+		a := l.account(signal.Cgroup{Path: fmt.Sprintf("/c%d", i)})
+		a.own.counted = 1
 		if i%2 == 0 {
-			a.explained = 1
+			a.own.explained = 1
 		}
 	}
-	if len(l.accounts) > maxAccounts || l.accounts["/c1"] == nil || l.accounts["/c0"] != nil {
-		t.Errorf("%d accounts; the unbalanced one kept: %v, the balanced one gone: %v", len(l.accounts), l.accounts["/c1"] != nil, l.accounts["/c0"] == nil)
+	if len(l.all) > maxAccounts || l.byPath["/c1"] == nil || l.byPath["/c0"] != nil {
+		t.Errorf("%d accounts; the unbalanced one kept: %v, the balanced one gone: %v", len(l.all), l.byPath["/c1"] != nil, l.byPath["/c0"] == nil)
 	}
 }

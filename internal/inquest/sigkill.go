@@ -204,7 +204,7 @@ func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
 	path := q.roster.path(b.Task.Cgroup)
 	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
 		c := q.cases[i]
-		if c.container != nil && q.now.Sub(c.touched) <= oneBreath && cgpath.Within(c.container.Cgroup, path) {
+		if c.container != nil && c.container.Cgroup != "" && q.now.Sub(c.touched) <= oneBreath && cgpath.Within(c.container.Cgroup, path) {
 			return c
 		}
 	}

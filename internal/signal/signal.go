@@ -202,6 +202,11 @@ type CgroupCounters struct {
 	OOMKill uint64 `json:"oom_kill,omitempty"`
 	// OOMKillBelow counts those of the whole subtree (memory.events, v2 only).
 	OOMKillBelow uint64 `json:"oom_kill_below,omitempty"`
+	// OOMKillTotal and OOMKillBelowTotal are what these two stand at; 0: not
+	// said. A source tells each counter that is not 0 when it begins, with
+	// nothing added.
+	OOMKillTotal      uint64 `json:"oom_kill_total,omitempty"`
+	OOMKillBelowTotal uint64 `json:"oom_kill_below_total,omitempty"`
 	// OOM counts how often this cgroup's own limit made an allocation fail
 	// (memory.events.local, v2 only). It is no count of kills.
 	OOM uint64 `json:"oom,omitempty"`

@@ -132,7 +132,18 @@ func (l *loop) tell(n *node, own counters, belowKills uint64) {
 	l.say(signal.CgroupCounters{
 		Cgroup:  l.cgroup(n),
 		OOMKill: own.kill, OOMKillBelow: belowKills, OOM: own.oom, OOMGroupKill: own.groupKill,
+		OOMKillTotal: n.own.kill, OOMKillBelowTotal: n.below.kill,
 		Chain: l.chain(n),
+	})
+}
+
+// stand tells where the counters of a cgroup stand when the source begins.
+func (l *loop) stand(n *node) {
+	if n.own.kill == 0 && n.below.kill == 0 {
+		return
+	}
+	l.say(signal.CgroupCounters{
+		Cgroup: l.cgroup(n), OOMKillTotal: n.own.kill, OOMKillBelowTotal: n.below.kill, Chain: l.chain(n),
 	})
 }
 

@@ -20,8 +20,8 @@ import (
 var ErrGone = errors.New("the memory hierarchy is no longer mounted")
 
 // Run finds the tree, tells all of it, then says SourceState up, and follows
-// it until ctx is done. The machine's count is told once at the start, with
-// nothing added.
+// it until ctx is done. Where the counters stand, the machine's too, is told
+// once at the start, with nothing added.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	l := &loop{
 		ctx: ctx, opt: s.opt, emit: emit, now: time.Now(),
@@ -192,6 +192,8 @@ func (l *loop) start() error {
 		root.each(l.baseline)
 	}
 	l.starting = false
+	clear(l.levels)
+	root.each(l.stand)
 	l.total = before
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: before})
