@@ -12,6 +12,7 @@ import (
 	"net"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ type Agent struct {
 	pipe    *pipeline
 	keeper  *keeper
 	carried carried
+	logRead position // how far earlier runs read the kernel's log
 	serve   *server
 }
 
@@ -167,11 +169,33 @@ func (a *Agent) wire(ctx context.Context) error {
 		node:  a.nodeKills,
 		queue: make(chan progress, keeperQueue),
 	}
-	if state[stateBootID] == a.bootID && a.bootID != "" {
-		a.keeper.seq = number(state[stateKmsgSeq])
-	}
+	a.goOn(q, state)
 	a.pipe = newPipeline(q, a.keeper.give)
 	return nil
+}
+
+// goOn takes up what earlier runs told of what the kernel counted and logged.
+func (a *Agent) goOn(q *inquest.Inquest, state map[string]string) {
+	a.logRead = position{bootID: a.bootID}
+	a.keeper.kept = map[string]string{}
+	if same := state[stateBootID] == a.bootID && a.bootID != ""; same {
+		a.logRead.seq = number(state[stateKmsgSeq])
+	} else {
+		// Counters and log begin anew with the machine.
+		a.keeper.kept[stateKmsgSeq] = "0"
+		for name := range state {
+			if strings.HasPrefix(name, toldCgroup) {
+				a.keeper.kept[name] = ""
+			}
+		}
+	}
+	told, ok := toldBefore(state, a.bootID)
+	if !ok || !a.opts.Source.Cgroup {
+		a.keeper.kept[stateToldNode] = "" // until the counters are known
+		return
+	}
+	a.keeper.kept[stateToldNode] = strconv.FormatUint(told.Node, 10)
+	q.Continue(told)
 }
 
 // Addresses are where the agent listens.
@@ -184,7 +208,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	kept.Go(a.keeper.run)
 	thought.Go(a.pipe.run)
 
-	sources := newSources(a.opts, position{a.bootID, a.keeper.seq})
+	sources := newSources(a.opts, a.logRead)
 	a.sup.enable(sources)
 	watch, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()

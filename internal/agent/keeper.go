@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,6 @@ const (
 // The names of what the agent keeps between runs beside the deaths.
 const (
 	stateBootID       = "boot_id"
-	stateKmsgSeq      = "kmsg_seq"
 	stateNodeKills    = "node_oom_kills"
 	stateVMStat       = "vmstat_oom_kill"
 	stateUnattributed = "unattributed_oom_kills"
@@ -42,7 +42,8 @@ type keeper struct {
 	node    func() (kills, unattributed, vmstat uint64)
 	log     *slog.Logger
 	bootID  string
-	seq     uint64 // last record of this boot's log that is in the history
+	// kept is state that waits for a history that takes it.
+	kept map[string]string
 
 	queue   chan progress
 	backlog []death.Death
@@ -93,7 +94,7 @@ func (k *keeper) write(p progress) {
 		k.waiting.Add(-int64(over))
 		k.backlog = append(k.backlog[:0:0], k.backlog[over:]...)
 	}
-	_, err := k.store.Put(context.Background(), k.backlog, k.state(p.seq))
+	_, err := k.store.Put(context.Background(), k.backlog, k.state(p.state))
 	if err != nil {
 		k.errs.Add(1)
 		why := err.Error()
@@ -106,7 +107,7 @@ func (k *keeper) write(p progress) {
 		k.log.Info("history takes deaths again")
 	}
 	k.waiting.Add(-int64(len(k.backlog)))
-	k.backlog = nil
+	k.backlog, k.kept = nil, nil
 	now := time.Now()
 	for _, d := range p.deaths {
 		if d.Revision == 1 && !d.Recovered && len(d.Evidence) > 0 {
@@ -116,16 +117,19 @@ func (k *keeper) write(p progress) {
 	k.publish()
 }
 
-func (k *keeper) state(seq uint64) map[string]string {
-	kills, unattributed, vmstat := k.node()
-	k.seq = max(k.seq, seq)
-	return map[string]string{
-		stateBootID:       k.bootID,
-		stateKmsgSeq:      strconv.FormatUint(k.seq, 10),
-		stateNodeKills:    strconv.FormatUint(kills, 10),
-		stateVMStat:       strconv.FormatUint(vmstat, 10),
-		stateUnattributed: strconv.FormatUint(unattributed, 10),
+// state is what is to be kept: what the inquest told, and the figures that go
+// on from run to run.
+func (k *keeper) state(told map[string]string) map[string]string {
+	if k.kept == nil {
+		k.kept = make(map[string]string, len(told)+4)
 	}
+	maps.Copy(k.kept, told)
+	kills, unattributed, vmstat := k.node()
+	k.kept[stateBootID] = k.bootID
+	k.kept[stateNodeKills] = strconv.FormatUint(kills, 10)
+	k.kept[stateVMStat] = strconv.FormatUint(vmstat, 10)
+	k.kept[stateUnattributed] = strconv.FormatUint(unattributed, 10)
+	return k.kept
 }
 
 // stat is the history's figures as a sink.

@@ -27,8 +27,9 @@ const (
 // progress is what one round of the inquest gives out.
 type progress struct {
 	deaths []death.Death
-	// seq is the last record of the kernel's log that is in these deaths.
-	seq uint64
+	// state is kept in the same transaction: what these deaths tell of what
+	// the kernel counted.
+	state map[string]string
 }
 
 // pipeline runs the inquest: it is the one goroutine that owns it.
@@ -37,7 +38,6 @@ type pipeline struct {
 	in     chan signal.Signal
 	give   func(progress)
 	stats  atomic.Pointer[inquest.Stats]
-	seq    uint64
 	living roster
 }
 
@@ -56,22 +56,35 @@ func (p *pipeline) run() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for open := true; open; {
+		settled := false
 		select {
 		case s, ok := <-p.in:
 			if !ok {
-				open = false
+				open, settled = false, true
 				break
 			}
 			p.feed(s)
 			p.drain()
 		case now := <-ticker.C:
 			p.q.Tick(now)
+			settled = true
 		}
 		st := p.q.Stats()
 		p.stats.Store(&st)
-		if deaths := p.q.Take(); len(deaths) > 0 {
-			p.give(progress{deaths: deaths, seq: p.seq})
-		}
+		p.hand(settled)
+	}
+}
+
+// hand gives on what the inquest has found. What changed without a death waits
+// for the next tick.
+func (p *pipeline) hand(settled bool) {
+	deaths := p.q.Take()
+	if len(deaths) == 0 && !settled {
+		return
+	}
+	told := p.q.TakeTold()
+	if len(deaths) > 0 || !told.Empty() {
+		p.give(progress{deaths: deaths, state: toldState(told)})
 	}
 }
 
@@ -93,12 +106,6 @@ func (p *pipeline) drain() {
 func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
 	switch b := s.Body.(type) {
-	case signal.ReportedKill:
-		p.seq = max(p.seq, b.Seq)
-	case signal.ReportedGroup:
-		p.seq = max(p.seq, b.Seq)
-	case signal.ReportedNote:
-		p.seq = max(p.seq, b.Seq)
 	case signal.CgroupSeen:
 		p.living.seen(b.Path)
 	case signal.CgroupGone:

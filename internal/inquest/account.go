@@ -45,6 +45,9 @@ type ledger struct {
 	nodeTaken bool
 	// shrunk: a cgroup without an account may have had one.
 	shrunk bool
+	// void is true when what was told cannot be held against counters: where
+	// kills were told is not known by id.
+	void bool
 
 	// limitHit is when a cgroup's own `oom` last rose (v2): whose limit.
 	limitHit map[string]time.Time
@@ -111,15 +114,16 @@ func (l *ledger) account(g signal.Cgroup) *account {
 		if len(l.all) >= maxAccounts {
 			l.shrink()
 		}
-		a = &account{id: g.ID, path: g.Path}
+		a = &account{path: g.Path}
 		l.all[a] = true
 		l.byPath[a.path] = a
 	}
-	if a.id == 0 {
+	if a.id == 0 && g.ID != 0 {
 		a.id = g.ID
-	}
-	if a.id != 0 {
 		l.byID[a.id] = a
+	}
+	if a.id != 0 && !a.own.known {
+		l.base(a)
 	}
 	l.active[a], l.changed[a] = true, true
 	return a
@@ -288,17 +292,28 @@ func (b *balance) due(then time.Time) uint64 {
 	return m - min(m, fresh)
 }
 
+// base sets from where the counters of a go on.
+func (l *ledger) base(a *account) {
+	switch {
+	case l.shrunk:
+	case l.since != nil:
+		t := l.since.Cgroups[a.id]
+		a.told = t
+		a.own.total, a.own.known = t.Own, true
+		a.below.total, a.below.known = t.Below, true
+	case l.begun:
+		a.own.known, a.below.known = true, true
+	}
+}
+
 // count books a reading: total is where the counter stands, 0 if the source
 // does not say, added what it rose by since the source last read it. It
 // returns by how much it rose in truth, which is more when a source was down.
-func (b *balance) count(total, added uint64, now time.Time, base func() (uint64, bool)) uint64 {
+func (b *balance) count(total, added uint64, now time.Time) uint64 {
 	if total > 0 {
-		from, known := b.total, b.known
-		if !known {
-			from, known = base()
-		}
+		from := b.total
 		switch {
-		case !known:
+		case !b.known:
 			from = total - min(total, added)
 		case total < from:
 			from = total // a counter that began anew

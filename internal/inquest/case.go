@@ -47,6 +47,7 @@ type caseFile struct {
 	context     bool // the log's report is taken in
 	hasReport   bool
 	report      uint64
+	logSeq      uint64 // record of the line that told of it first
 	saidMemcg   bool
 	saidGlobal  bool
 	chain       []signal.Level
@@ -138,6 +139,24 @@ func (q *Inquest) place(c *caseFile, g signal.Cgroup) {
 	for _, p := range c.procs {
 		q.learnInit(c, p)
 	}
+}
+
+// home is the cgroup in which c happened.
+func (q *Inquest) home(c *caseFile) signal.Cgroup {
+	return q.resolve(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg})
+}
+
+// resolve adds to a cgroup's name or id the other one, if it is known.
+func (q *Inquest) resolve(g signal.Cgroup) signal.Cgroup {
+	if e := q.roster.find(g); e != nil {
+		if g.ID == 0 {
+			g.ID = e.ID
+		}
+		if g.Path == "" {
+			g.Path = e.Path
+		}
+	}
+	return g
 }
 
 // learnInit asks the roster whether p was its container's first process,

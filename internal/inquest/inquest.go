@@ -82,6 +82,7 @@ type Inquest struct {
 	ledger  ledger
 	series  series
 	held    []heldReport
+	logSeq  uint64 // the newest record of the kernel's log taken
 	dirty   []*caseFile
 	up      map[death.Source]bool
 	mode    map[death.Source]string
@@ -122,10 +123,13 @@ func (q *Inquest) Feed(s signal.Signal) {
 	case signal.Exit:
 		q.exit(s, b)
 	case signal.ReportedKill:
+		q.logSeq = max(q.logSeq, b.Seq)
 		q.reportedKill(s, b)
 	case signal.ReportedGroup:
+		q.logSeq = max(q.logSeq, b.Seq)
 		q.reportedGroup(s, b)
 	case signal.ReportedNote:
+		q.logSeq = max(q.logSeq, b.Seq)
 		q.reportedNote(s, b)
 	case signal.CgroupSeen:
 		q.cgroupSeen(b)

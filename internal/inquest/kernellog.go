@@ -89,8 +89,11 @@ func (q *Inquest) newReported(s signal.Signal, b signal.ReportedKill) {
 	c := q.caseForReported(s, b, p, path)
 	q.add(c, p)
 	q.learnInit(c, p)
+	if c.logSeq == 0 {
+		c.logSeq = b.Seq
+	}
 	q.mergeReport(c, s, b)
-	q.ledger.explain(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg}, s)
+	q.ledger.explain(q.home(c), s)
 	q.touch(c)
 	if m, ok := q.kernel.marked[b.Victim.PID]; ok {
 		// mark_victim came without its SIGKILL, and the log says killed.
@@ -184,7 +187,7 @@ func (q *Inquest) tellReported(p *process, s signal.Signal, b signal.ReportedKil
 	wasPlaced := c.taskMemcg != ""
 	if path := q.taskMemcg(b); path != "" && !wasPlaced {
 		q.place(c, signal.Cgroup{Path: path})
-		q.ledger.explainAt(signal.Cgroup{Path: path}, s)
+		q.ledger.explainAt(q.home(c), s)
 	}
 	q.mergeReport(c, s, b)
 	q.touch(c)
@@ -284,7 +287,7 @@ func (q *Inquest) reportedGroup(s signal.Signal, b signal.ReportedGroup) {
 	}
 	if at := cgpath.Parse(b.Cgroup.Path); c.taskMemcg == "" && at.Level == cgpath.Container {
 		q.place(c, b.Cgroup)
-		q.ledger.explainAt(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg}, s)
+		q.ledger.explainAt(q.home(c), s)
 	}
 	c.note(s, "memory.oom.group is set at %s: all of it is killed", death.Printable(b.Cgroup.Path))
 	if at := b.Cgroup.Path; c.container != nil && at != "" && (at == c.container.Cgroup || at == c.podCgroup) {

@@ -65,9 +65,9 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	s.Recovered = missed && !q.ledger.begun
 	a := q.ledger.account(signal.Cgroup{ID: b.ID, Path: path})
 	if b.OOMKillBelow > 0 || b.OOMKillBelowTotal > 0 {
-		a.below.count(b.OOMKillBelowTotal, b.OOMKillBelow, q.now, func() (uint64, bool) { return q.ledger.base(a.id, true) })
+		a.below.count(b.OOMKillBelowTotal, b.OOMKillBelow, q.now)
 	}
-	b.OOMKill = a.own.count(b.OOMKillTotal, b.OOMKill, q.now, func() (uint64, bool) { return q.ledger.base(a.id, false) })
+	b.OOMKill = a.own.count(b.OOMKillTotal, b.OOMKill, q.now)
 	if b.OOMKill == 0 {
 		return
 	}
@@ -98,21 +98,6 @@ func (q *Inquest) agree(path string, s signal.Signal, b signal.CgroupCounters) {
 	}
 }
 
-// base is where a counter stood when the watch began.
-func (l *ledger) base(id uint64, below bool) (uint64, bool) {
-	switch {
-	case l.shrunk:
-		return 0, false
-	case l.since != nil:
-		if t := l.since.Cgroups[id]; below {
-			return t.Below, true
-		} else {
-			return t.Own, true
-		}
-	}
-	return 0, l.begun
-}
-
 // limitHit tells the open cases below path whose limit it was.
 func (q *Inquest) limitHit(path string, s signal.Signal) {
 	for i := len(q.cases) - 1; i >= 0; i-- {
@@ -130,12 +115,7 @@ func (q *Inquest) limitHit(path string, s signal.Signal) {
 // nodeCounters takes what the machine's own count stands at.
 func (q *Inquest) nodeCounters(b signal.NodeCounters) {
 	q.ledger.nodeKnown = true
-	q.stats.NodeOOMKills += q.ledger.node.count(b.Total, b.OOMKill, q.now, func() (uint64, bool) {
-		if q.ledger.since != nil {
-			return q.ledger.since.Node, true
-		}
-		return 0, false
-	})
+	q.stats.NodeOOMKills += q.ledger.node.count(b.Total, b.OOMKill, q.now)
 	q.stats.NodeTotal = b.Total
 }
 

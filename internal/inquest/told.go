@@ -2,6 +2,8 @@
 
 package inquest
 
+import "github.com/coroner-dev/coroner/internal/death"
+
 // Told is how much of what the kernel counted has been told as deaths: what an
 // agent keeps with them, so that the next one finds the kills that happened in
 // between, by the counters, once each.
@@ -27,11 +29,17 @@ type ToldChange struct {
 	Cgroups map[uint64]CgroupTold
 	// Removed are ids that will not come back.
 	Removed []uint64
+	// LogSeq is the kernel log's record up to which all that it says is told;
+	// 0: not known.
+	LogSeq uint64
+	// Void: what was kept of the counters no longer holds. A next run must not
+	// go on from it.
+	Void bool
 }
 
 // Empty tells that nothing changed.
 func (c *ToldChange) Empty() bool {
-	return c.Node == nil && len(c.Cgroups) == 0 && len(c.Removed) == 0
+	return c.Node == nil && len(c.Cgroups) == 0 && len(c.Removed) == 0 && !c.Void
 }
 
 // TakeTold returns what changed since it was last called. It belongs to the
@@ -39,14 +47,19 @@ func (c *ToldChange) Empty() bool {
 func (q *Inquest) TakeTold() ToldChange {
 	var c ToldChange
 	l := &q.ledger
-	if n := l.node.told(); l.node.known && (n != l.nodeTold || !l.nodeTaken) {
+	c.LogSeq = q.logTold()
+	if n := q.nodeTold(); l.node.known && (n != l.nodeTold || !l.nodeTaken) {
 		l.nodeTold, l.nodeTaken = n, true
 		c.Node = &n
 	}
 	for a := range l.changed {
 		delete(l.changed, a)
 		t := CgroupTold{Own: a.own.told(), Below: a.below.told()}
-		if a.id == 0 || t == a.told {
+		switch {
+		case a.id == 0 && !a.gone && !q.up[death.SourceCgroup]:
+			c.Void, l.void = true, true
+			continue
+		case a.id == 0 || !a.own.known || t == a.told:
 			continue
 		}
 		a.told = t
@@ -67,6 +80,37 @@ func (q *Inquest) Continue(t Told) {
 		t.Cgroups = map[uint64]CgroupTold{}
 	}
 	q.ledger.since = &t
+	q.ledger.node.total, q.ledger.node.known = t.Node, true
+}
+
+// nodeTold leaves out the kills whose death is still held back.
+func (q *Inquest) nodeTold() uint64 {
+	n := q.ledger.node.told()
+	for _, c := range q.dirty {
+		if c.revision == 0 {
+			n -= min(n, uint64(len(c.procs)))
+		}
+	}
+	return n
+}
+
+// logTold is the record before the first whose kill is still held back.
+func (q *Inquest) logTold() uint64 {
+	seq := q.logSeq
+	hold := func(its uint64) {
+		if its > 0 {
+			seq = min(seq, its-1)
+		}
+	}
+	for _, h := range q.held {
+		hold(h.b.Seq)
+	}
+	for _, c := range q.dirty {
+		if c.revision == 0 {
+			hold(c.logSeq)
+		}
+	}
+	return seq
 }
 
 // begin is called once the cgroup source has told of all that is there.

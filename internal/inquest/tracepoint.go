@@ -120,7 +120,7 @@ func (q *Inquest) marked(s signal.Signal, b signal.MarkVictim) {
 		}
 	}
 	q.noteMarked(c, s, b)
-	q.ledger.explain(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}, s)
+	q.ledger.explain(q.resolve(b.Victim.Cgroup), s)
 	q.touch(c)
 }
 
@@ -165,7 +165,7 @@ func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 	q.learnInit(c, p)
 	q.noteMarked(c, s, b)
 	if !wasPlaced {
-		q.ledger.explainAt(signal.Cgroup{ID: c.cgroupID, Path: c.taskMemcg}, s)
+		q.ledger.explainAt(q.home(c), s)
 	}
 	q.touch(c)
 }
