@@ -49,8 +49,12 @@ const (
 
 // Main runs the tests, or the load when this process is one.
 func Main(m *testing.M) {
-	if spec, ok := os.LookupEnv(loadVariable); ok {
-		if err := runLoad(spec); err != nil {
+	for variable, run := range map[string]func(string) error{loadVariable: runLoad, stormVariable: runStorm} {
+		spec, ok := os.LookupEnv(variable)
+		if !ok {
+			continue
+		}
+		if err := run(spec); err != nil {
 			fmt.Fprintln(os.Stderr, "load:", err)
 			os.Exit(3)
 		}

@@ -5,6 +5,7 @@
 package oomtest_test
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -125,5 +126,22 @@ func TestRun_Cpuset(t *testing.T) {
 	box := oomtest.New(t).Cgroup("box", oomtest.Mems("1"))
 	if _, end := box.Run(oomtest.Load{}); end.Signal != killed {
 		t.Errorf("ended by %+v, want SIGKILL", end)
+	}
+}
+
+// TestStorm: the book of a storm agrees with the kernel's counters.
+func TestStorm(t *testing.T) {
+	tree := oomtest.New(t)
+	var boxes []*oomtest.Cgroup
+	for i := range 10 {
+		boxes = append(boxes, tree.Cgroup(fmt.Sprint("box", i), oomtest.Limit(oomtest.StormBytes)))
+	}
+	const kills = 20
+	s := oomtest.StartStorm(t, boxes, kills, 0)
+	s.Wait()
+	for i, b := range boxes {
+		if n := len(s.PIDs(i)); n != kills || b.OOMKills() != kills || !s.Over(i) {
+			t.Errorf("box %d: %d in the book, %d counted, want %d", i, n, b.OOMKills(), kills)
+		}
 	}
 }
