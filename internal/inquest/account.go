@@ -335,9 +335,18 @@ func (b *balance) count(total, added uint64, now time.Time) uint64 {
 	return added
 }
 
-// reset forgets figures that tell nothing more: explained beyond what was
-// counted (it was counted before we looked, or is not readable) hides nothing
-// that comes later.
+// done tells that there is nothing more to compare, and has not been for a
+// while: all that was counted is explained, or more. More is explained than was
+// counted where the counter is read late, or was read before the kill was told;
+// the latter must not hide for ever what comes later.
+func (b *balance) done(now time.Time, quiet time.Duration) bool {
+	if b.explained+b.doubles > b.counted {
+		quiet = lostFor
+	}
+	return b.missing() == 0 && now.Sub(b.changed) >= quiet
+}
+
+// reset forgets figures that tell nothing more.
 func (b *balance) reset() {
 	b.counted, b.explained, b.doubles = 0, 0, 0
 	b.fresh = b.fresh[:0]

@@ -289,3 +289,26 @@ func TestAudit_StormInMemoryBounds(t *testing.T) {
 		t.Errorf("unattributed = %d, want 0", n)
 	}
 }
+
+// TestAudit_CounterReadLate: a counter that is read seconds after its kills
+// were told makes no deaths of them.
+func TestAudit_CounterReadLate(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	sigs := sources(sc, "tracepoint", "cgroup")
+	for i := range 5 {
+		v := task(100+i, "leak", leftPath, false)
+		v.MM = uint64(i + 1)
+		for _, b := range oomKill(v, v) {
+			sigs = append(sigs, sc.sig("tracepoint", b))
+		}
+	}
+	for n := range 20 { // time goes on
+		sc.n += 500
+		sigs = append(sigs, sc.sig("cgroup", signal.NodeCounters{Total: uint64(20 + 5*min(n, 1)), OOMKill: uint64(5 * min(n, 1) / max(n, 1))}))
+	}
+	sigs = append(sigs, sc.sig("cgroup", stands(leftCgroup, leftPath, 5, 0)))
+	if ds := ticking(q, sigs...); len(ds) != 5 {
+		t.Errorf("deaths = %d, want 5\n%s", len(ds), sketch(ds))
+	}
+}

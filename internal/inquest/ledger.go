@@ -134,7 +134,7 @@ func (q *Inquest) audit() {
 	for _, a := range active {
 		a.forgetRises(q.now)
 		q.auditCgroup(a, a.own.due(then))
-		if a.own.explained+a.own.doubles >= a.own.counted && q.quiet(&a.own) {
+		if a.own.done(q.now, q.opts.Patience) {
 			a.own.reset()
 			q.ledger.changed[a] = true
 		}
@@ -143,9 +143,6 @@ func (q *Inquest) audit() {
 	q.auditNode()
 	q.retire(active)
 }
-
-// quiet tells that nothing was added for a while.
-func (q *Inquest) quiet(b *balance) bool { return q.now.Sub(b.changed) >= q.opts.Patience }
 
 // auditSums makes deaths of what a subtree counted and no cgroup in it did.
 func (q *Inquest) auditSums(active []*account) {
@@ -167,7 +164,7 @@ func (q *Inquest) auditSums(active []*account) {
 			q.ledger.node.explain(1, q.now)
 			q.ledger.explainBelow(a.path, 1, q.now)
 		}
-		if a.below.explained+a.below.doubles >= a.below.counted && q.now.Sub(a.below.changed) > q.opts.Patience+time.Second {
+		if a.below.done(q.now, q.opts.Patience+time.Second) {
 			a.below.reset()
 			q.ledger.changed[a] = true
 		}
@@ -184,7 +181,7 @@ func (q *Inquest) auditNode() {
 		q.stats.Unattributed += due
 		n.explained += due
 	}
-	if n.missing() == 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+	if n.done(q.now, q.opts.Patience+time.Second) {
 		n.reset()
 	}
 }

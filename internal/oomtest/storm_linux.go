@@ -4,10 +4,12 @@ package oomtest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -151,6 +153,13 @@ func runStorm(text string) error {
 	s := forker{
 		mem: mem, stop: &book[bookStop], parent: uintptr(os.Getpid()), zero: '0',
 		pause: unix.NsecToTimespec(spec.Pause.Nanoseconds()),
+		most:  [4]byte{'1', '0', '0', '0'},
+	}
+	cwd := unix.AT_FDCWD
+	s.cwd = uintptr(cwd)
+	copy(s.adj[:], "/proc/self/oom_score_adj")
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become the subreaper: %w", err)
 	}
 	var forkers []uintptr
 	for i, dir := range spec.Dirs {
@@ -168,12 +177,36 @@ func runStorm(text string) error {
 		}
 		forkers = append(forkers, pid)
 	}
-	for _, pid := range forkers {
-		if _, err := unix.Wait4(int(pid), nil, 0, nil); err != nil {
+	return reap(book, forkers, spec.Kills)
+}
+
+// reap waits for all. A forker can be killed itself, for what it forked last
+// may hold its memory still when it wants some for the next; its child is then
+// this process's.
+func reap(book []uint32, forkers []uintptr, kills int) error {
+	for {
+		var end unix.WaitStatus
+		pid, err := unix.Wait4(-1, &end, 0, nil)
+		switch {
+		case errors.Is(err, unix.ECHILD):
+			return nil
+		case err != nil:
 			return fmt.Errorf("wait: %w", err)
 		}
+		killed := end.Signaled() && end.Signal() == syscall.SIGKILL
+		i := slices.Index(forkers, uintptr(pid))
+		if i < 0 {
+			if at := slices.Index(book, uint32(pid)|notKilled); killed && at >= bookHeader {
+				atomic.StoreUint32(&book[at], uint32(pid))
+			}
+			continue
+		}
+		its := book[bookHeader+i*(1+kills):][:1+kills]
+		if at := slices.Index(its[1:], 0); killed && at >= 0 {
+			atomic.StoreUint32(&its[1+at], uint32(pid))
+		}
+		atomic.StoreUint32(&its[0], 1)
 	}
-	return nil
 }
 
 // forker is what one forker needs. A forker, and what it forks, is a copy of a
@@ -188,6 +221,9 @@ type forker struct {
 	pause  unix.Timespec
 	status uint32
 	zero   byte
+	most   [4]byte
+	adj    [32]byte // a path, and 0
+	cwd    uintptr
 }
 
 // fork makes the forker of one cgroup, and returns in the parent alone.
@@ -210,25 +246,29 @@ func (s *forker) fork() (uintptr, syscall.Errno) {
 	for i := 1; i < len(s.book) && *s.stop == 0; i++ {
 		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		switch {
-		case errno != 0:
-			s.exit()
+		case errno != 0: // no memory left for it, as yet
+			i--
+			continue
 		case pid == 0:
+			// The forker, which is as large, must not be the victim.
+			fd, _, _ := syscall.RawSyscall6(syscall.SYS_OPENAT, s.cwd, uintptr(unsafe.Pointer(&s.adj[0])), syscall.O_WRONLY, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&s.most)), 4)
 			for at := 0; at < len(s.mem); at += 4096 {
 				s.mem[at] = 1
 			}
 			s.exit()
 		}
+		s.book[i] = uint32(pid) | notKilled // until it is known
 		s.status = 0
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_WAIT4, pid, uintptr(unsafe.Pointer(&s.status)), 0, 0, 0, 0)
 		if s.status&0x7f != uint32(syscall.SIGKILL) {
-			pid |= notKilled
+			continue
 		}
 		s.book[i] = uint32(pid)
 		if s.pause.Sec != 0 || s.pause.Nsec != 0 {
 			_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&s.pause)), 0, 0)
 		}
 	}
-	s.book[0] = 1
 	s.exit()
 	return 0, 0
 }

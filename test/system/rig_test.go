@@ -27,7 +27,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
 
-func TestMain(m *testing.M) { oomtest.Main(m) }
 
 const (
 	mib = int64(1 << 20)
