@@ -31,7 +31,7 @@ type ledger struct {
 	flat bool
 	// orphans are when victims were killed whose cases were let go without
 	// a cgroup: some counter's rise stands for each.
-	orphans []time.Time
+	orphans []span
 
 	// begun is true once each counter's stand at the beginning is known: a
 	// cgroup not heard of by then began at nothing.
@@ -84,12 +84,11 @@ type balance struct {
 	fresh []rise
 }
 
-// rise is when a counter rose, and by how much.
+// rise is by how much a counter rose, and when: after since, when it was read
+// before, which is zero where nobody watched, until at.
 type rise struct {
-	at time.Time
-	n  uint64
-	// recovered: somewhen before at, while nobody watched.
-	recovered bool
+	since, at time.Time
+	n         uint64
 }
 
 // maxAccounts bounds the cgroups with kills that the ledger remembers.
@@ -362,11 +361,11 @@ func (b *balance) told() uint64 {
 	return t - min(t, b.counted)
 }
 
-func (a *account) rose(at time.Time, n uint64, recovered bool) {
+func (a *account) rose(r rise) {
 	if len(a.rises) >= maxRises {
 		a.rises = append(a.rises[:0], a.rises[1:]...)
 	}
-	a.rises = append(a.rises, rise{at, n, recovered})
+	a.rises = append(a.rises, r)
 }
 
 func (a *account) forgetRises(now time.Time) {

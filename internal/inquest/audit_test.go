@@ -312,3 +312,25 @@ func TestAudit_CounterReadLate(t *testing.T) {
 		t.Errorf("deaths = %d, want 5\n%s", len(ds), sketch(ds))
 	}
 }
+
+// TestAudit_LogReadLate: lines of the log that come long after the counters
+// told of their kills add no deaths.
+func TestAudit_LogReadLate(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	sigs := append(sources(sc, "kmsg", "cgroup"), sc.sig("cgroup", signal.NodeCounters{Total: 10}))
+	killed := sc.sig("cgroup", signal.NodeCounters{OOMKill: 2, Total: 12})
+	sigs = append(sigs, killed, sc.sig("cgroup", stands(leftCgroup, leftPath, 1, 0)), sc.sig("cgroup", stands(rightCgroup, rightPth, 1, 0)))
+	sc.n += 7000
+	for i := range 2 {
+		s := sc.sig("kmsg", signal.ReportedKill{Report: uint64(i), Victim: signal.Task{PID: 100 + i, Comm: "leak"}, Memcg: true})
+		s.Time = killed.Time
+		sigs = append(sigs, s)
+	}
+	if ds := ticking(q, sigs...); len(ds) != 2 {
+		t.Errorf("deaths = %d, want 2\n%s", len(ds), sketch(ds))
+	}
+	if n := unattributed(q); n != 0 {
+		t.Errorf("unattributed = %d, want 0", n)
+	}
+}

@@ -244,7 +244,7 @@ const lostFor = time.Minute
 
 func (q *Inquest) forget(c *caseFile) {
 	if c.decided && !c.weighed && c.taskMemcg == "" && len(q.ledger.orphans) < maxKnown {
-		q.ledger.orphans = append(q.ledger.orphans, c.killedAt())
+		q.ledger.orphans = append(q.ledger.orphans, c.killed())
 	}
 	for _, p := range c.procs {
 		q.dead.letGo(p)

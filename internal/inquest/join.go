@@ -35,7 +35,7 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 		c.oomKilled = true
 		return c
 	}
-	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}); c != nil {
+	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}, s); c != nil {
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))

@@ -148,7 +148,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 	if c := q.sameEnd(s, b.Victim.Cgroup.ID, path, p); c != nil {
 		return c
 	}
-	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}); c != nil {
+	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}, s); c != nil {
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))

@@ -15,18 +15,14 @@ import (
 // maxBorn bounds the deaths that one rise of one counter may make.
 const maxBorn = 1000
 
-// claim gives a case that a counter made to the kill that it counted.
-func (q *Inquest) claim(g signal.Cgroup) *caseFile {
+// claim gives a case that a counter made to the kill that it counted, of which
+// s tells late.
+func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 	a := q.ledger.find(g)
-	if g.Path == "" || a == nil {
-		return nil
+	if g.Path == "" || a == nil || !a.covers(spanOf(s)) {
+		return nil // that was another kill
 	}
-	for len(a.born) > 0 {
-		c := a.born[0]
-		a.born = a.born[1:]
-		if q.now.Sub(c.observed) > q.opts.Settle {
-			continue // that was another kill
-		}
+	if c := a.takeBorn(q.now); c != nil {
 		a.own.takeBack() // explain books it again, by name
 		q.ledger.node.takeBack()
 		for p := g.Path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
@@ -35,6 +31,18 @@ func (q *Inquest) claim(g signal.Cgroup) *caseFile {
 		c.countedOnly, c.procs = false, nil
 		q.stats.CountedOnly--
 		return c
+	}
+	return nil
+}
+
+// takeBorn returns the oldest case that a counter alone made, once.
+func (a *account) takeBorn(now time.Time) *caseFile {
+	for len(a.born) > 0 {
+		c := a.born[0]
+		a.born = a.born[1:]
+		if now.Sub(c.observed) <= lostFor {
+			return c
+		}
 	}
 	return nil
 }
@@ -71,13 +79,25 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	if b.OOMKill == 0 {
 		return
 	}
-	a.rose(q.now, b.OOMKill, missed)
+	a.rose(riseOf(s, b, missed))
 	a.sample, a.signal = b, s
 	if !q.namersUp() && !s.Recovered {
 		q.auditCgroup(a, a.own.missing())
 		return
 	}
 	q.agree(path, s, b)
+}
+
+// riseOf says when what b tells of happened.
+func riseOf(s signal.Signal, b signal.CgroupCounters, missed bool) rise {
+	r := rise{since: b.Since, at: s.Observed, n: b.OOMKill}
+	switch {
+	case missed:
+		r.since = time.Time{}
+	case r.since.IsZero():
+		r.since = r.at.Add(-riseAfter)
+	}
+	return r
 }
 
 // agree tells the case that the counter counted it too.

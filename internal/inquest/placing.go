@@ -18,10 +18,15 @@ func (c *caseFile) lost() bool {
 	return c.oomKilled && c.taskMemcg == "" && c.below == "" && !c.decided
 }
 
-// The rise of a counter is read after the kill, within this time.
 const (
-	riseBefore = 200 * time.Millisecond
-	riseAfter  = 1500 * time.Millisecond
+	// riseAfter is how long after a kill its counter is read, by a source that
+	// does not say when it read it before.
+	riseAfter = 1500 * time.Millisecond
+	// slack is how far the clocks of two sources may be apart.
+	slack = 50 * time.Millisecond
+	// giveUp is how long the counters have, on a machine that is short of
+	// everything, to say where a victim lived.
+	giveUp = 10 * time.Second
 )
 
 // calm is how long nothing may have moved before one counter that rose and one
@@ -29,29 +34,30 @@ const (
 const calm = 100 * time.Millisecond
 
 // may tells whether the kill of c may be one that a counted.
-func (a *account) may(c *caseFile) bool {
-	for _, r := range a.rises {
-		if r.covers(c.killedAt()) {
-			return true
-		}
-	}
-	return false
+func (a *account) may(c *caseFile) bool { return a.covers(c.killed()) }
+
+func (a *account) covers(killed span) bool {
+	return slices.ContainsFunc(a.rises, func(r rise) bool { return r.covers(killed) })
 }
 
-// killedAt is when it happened, by the clock that the counters go by.
-func (c *caseFile) killedAt() time.Time {
-	if c.recovered {
-		return c.at
+// span is a time in which something happened.
+type span struct{ from, to time.Time }
+
+// killed is when the first of c was killed: the stamps of the kernel's log
+// drift from the clock, so it is known by when, and roughly since when.
+func (c *caseFile) killed() span { return newSpan(c.at, c.observed) }
+
+func spanOf(s signal.Signal) span { return newSpan(s.Time, s.Observed) }
+
+func newSpan(from, to time.Time) span {
+	if from.IsZero() || from.After(to) {
+		from = to
 	}
-	return c.observed
+	return span{from, to}
 }
 
-func (r rise) covers(killed time.Time) bool {
-	d := r.at.Sub(killed)
-	if r.recovered {
-		return d >= -riseBefore
-	}
-	return d >= -riseBefore && d <= riseAfter
+func (r rise) covers(killed span) bool {
+	return !r.at.Before(killed.from.Add(-slack)) && (r.since.IsZero() || !r.since.After(killed.to.Add(slack)))
 }
 
 // waiting tells whether c is held back: the counters will say in a moment
@@ -83,8 +89,15 @@ func (q *Inquest) placeLost(active []*account) {
 	}
 	var open []*caseFile
 	for _, c := range ready {
+		at := where[c]
+		if len(at) == 0 && q.absorb(c, active) {
+			continue
+		}
+		if len(at) == 0 && q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
+			continue // a counter may be read late
+		}
 		c.decided = true
-		switch at := where[c]; {
+		switch {
 		case len(at) == 0:
 			q.touch(c) // given out as it is
 		case len(at) == 1 && victims[at[0]] <= at[0].own.missing():
@@ -96,6 +109,35 @@ func (q *Inquest) placeLost(active []*account) {
 		}
 	}
 	q.placeNameless(open, where)
+}
+
+// absorb drops c where a counter's rise, which may well be its kill, was told
+// as a death already, before the log said anything: it is not told twice.
+func (q *Inquest) absorb(c *caseFile, active []*account) bool {
+	if c.revision > 0 || len(c.procs) != 1 {
+		return false
+	}
+	for _, a := range active {
+		if !a.may(c) {
+			continue
+		}
+		born := a.takeBorn(q.now)
+		if born == nil {
+			continue
+		}
+		q.ledger.node.takeBack() // both were booked
+		names, _ := candidates([]*caseFile{c})
+		born.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg},
+			"told late, and without its cgroup: it may have been %s", names)
+		q.touch(born)
+		c.procs[0].owner = nil
+		q.dead.letGo(c.procs[0])
+		c.procs = nil
+		drop := func(o *caseFile) bool { return o == c }
+		q.cases, q.dirty = slices.DeleteFunc(q.cases, drop), slices.DeleteFunc(q.dirty, drop)
+		return true
+	}
+	return false
 }
 
 // readyLost are the victims to decide on: those whose counters have had their
@@ -227,9 +269,9 @@ func (q *Inquest) weigh(a *account) {
 
 // weighOrphans does the same with those whose cases were let go.
 func (q *Inquest) weighOrphans(a *account) {
-	q.ledger.orphans = slices.DeleteFunc(q.ledger.orphans, func(killed time.Time) bool {
-		if a.own.missing() == 0 || !slices.ContainsFunc(a.rises, func(r rise) bool { return r.covers(killed) }) {
-			return q.now.Sub(killed) > lostFor
+	q.ledger.orphans = slices.DeleteFunc(q.ledger.orphans, func(killed span) bool {
+		if a.own.missing() == 0 || !a.covers(killed) {
+			return q.now.Sub(killed.to) > lostFor
 		}
 		a.own.explain(1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)

@@ -250,6 +250,9 @@ func (s *forker) fork() (uintptr, syscall.Errno) {
 			i--
 			continue
 		case pid == 0:
+			// Its parent can be killed before it notes this.
+			own, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
+			s.book[i] = uint32(own) | notKilled // until it is known
 			// The forker, which is as large, must not be the victim.
 			fd, _, _ := syscall.RawSyscall6(syscall.SYS_OPENAT, s.cwd, uintptr(unsafe.Pointer(&s.adj[0])), syscall.O_WRONLY, 0, 0, 0)
 			_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&s.most)), 4)
@@ -258,11 +261,10 @@ func (s *forker) fork() (uintptr, syscall.Errno) {
 			}
 			s.exit()
 		}
-		s.book[i] = uint32(pid) | notKilled // until it is known
 		s.status = 0
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_WAIT4, pid, uintptr(unsafe.Pointer(&s.status)), 0, 0, 0, 0)
 		if s.status&0x7f != uint32(syscall.SIGKILL) {
-			continue
+			continue // by the child's own word
 		}
 		s.book[i] = uint32(pid)
 		if s.pause.Sec != 0 || s.pause.Nsec != 0 {

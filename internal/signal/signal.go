@@ -202,6 +202,9 @@ type CgroupCounters struct {
 	OOMKill uint64 `json:"oom_kill,omitempty"`
 	// OOMKillBelow counts those of the whole subtree (memory.events, v2 only).
 	OOMKillBelow uint64 `json:"oom_kill_below,omitempty"`
+	// Since is when these counters were read before: what was added happened
+	// since then. Zero: not said.
+	Since time.Time `json:"since,omitzero"`
 	// OOMKillTotal and OOMKillBelowTotal are what these two stand at; 0: not
 	// said. A source tells each counter that is not 0 when it begins, with
 	// nothing added.

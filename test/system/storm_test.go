@@ -149,7 +149,8 @@ func TestAgent_Storm(t *testing.T) {
 				return agrees(last, truth, removed, tc.named, tree.Version)
 			})
 			if err != nil {
-				t.Fatal(err)
+				missed, _ := p.metric("coroner_unattributed_oom_kills_total")
+				t.Fatalf("%v; %v unattributed, without a cgroup %v", err, missed, last[""])
 			}
 			p.audited(tree.Root, total, last)
 			p.cost(total)

@@ -133,6 +133,7 @@ func (l *loop) tell(n *node, own counters, belowKills uint64) {
 		Cgroup:  l.cgroup(n),
 		OOMKill: own.kill, OOMKillBelow: belowKills, OOM: own.oom, OOMGroupKill: own.groupKill,
 		OOMKillTotal: n.own.kill, OOMKillBelowTotal: n.below.kill,
+		Since: l.sched.lastBegan.UTC(),
 		Chain: l.chain(n),
 	})
 }

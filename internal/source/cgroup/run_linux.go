@@ -176,6 +176,7 @@ func (l *loop) start() error {
 	if err != nil {
 		return fmt.Errorf("stat %s: %w", dir, err)
 	}
+	stood := time.Now()
 	before, _ := l.readTotal()
 	l.starting = true
 	root := newNode(nil, "/", id)
@@ -198,7 +199,7 @@ func (l *loop) start() error {
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: before})
 	}
-	l.sched.begin(time.Now(), l.files.hier.Version, l.opt.PollInterval, l.scanInterval())
+	l.sched.begin(stood, l.files.hier.Version, l.opt.PollInterval, l.scanInterval())
 	l.up = true
 	l.state()
 	return l.ctx.Err()

@@ -70,7 +70,8 @@ type schedule struct {
 	countWanted bool
 	countAt     time.Time
 	countFrom   time.Time // the duty allows no count before
-	lastCount   time.Time
+	lastBegan   time.Time // when the last count began
+	lastCount   time.Time // when it ended
 	// owed is how many kills of the machine's count no cgroup explained yet.
 	owed  uint64
 	tries int
@@ -78,7 +79,7 @@ type schedule struct {
 
 func (s *schedule) begin(now time.Time, version int, poll, scan time.Duration) {
 	s.version = version
-	s.poll, s.scan, s.lastCount = now.Add(poll), now.Add(scan), now
+	s.poll, s.scan, s.lastCount, s.lastBegan = now.Add(poll), now.Add(scan), now, now
 	s.budget = budget{saved: budgetMost * budgetGap, last: now}
 }
 
@@ -251,8 +252,9 @@ func (l *loop) countNow() {
 	s := &l.sched
 	s.countWanted = false
 	var found uint64
+	began := time.Now()
 	took := l.timed(func() { found = l.count() })
-	s.lastCount = time.Now()
+	s.lastBegan, s.lastCount = began, time.Now()
 	s.countFrom = s.lastCount.Add(max(minCountGap, dutyShare*took))
 	s.owed -= min(s.owed, found)
 	switch {
