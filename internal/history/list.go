@@ -84,7 +84,7 @@ func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
 		return death.Death{}, ErrNotFound
 	}
 	if err != nil {
-		return death.Death{}, fmt.Errorf("get death %q: %w", id, err)
+		return death.Death{}, fmt.Errorf("get death %q: %w", id, s.met(err))
 	}
 	return s.decode(id, body)
 }
@@ -215,12 +215,12 @@ type found struct {
 func (s *Store) scan(ctx context.Context, key string, order string, where []string, limit int, args []any, take func(found) bool) (int64, error) {
 	tx, err := s.read.BeginTx(ctx, nil)
 	if err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	defer func() { _ = tx.Rollback() }()
 	var newest int64
 	if err := tx.QueryRowContext(ctx, `SELECT value FROM sequences WHERE name = 'deaths'`).Scan(&newest); err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	// The bodies come last, so that sorting does not carry them around.
 	inner := `SELECT ` + key + `, id FROM deaths`
@@ -231,7 +231,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 	rows, err := tx.QueryContext(ctx, `SELECT found.`+key+`, found.id, deaths.body FROM (`+inner+`) AS found
 		JOIN deaths ON deaths.id = found.id ORDER BY found.`+key+order+`, found.id`+order, append(args, limit)...)
 	if err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	defer func() { _ = rows.Close() }()
 	bytes := 0
@@ -239,7 +239,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		var f found
 		var body any
 		if err := rows.Scan(&f.key, &f.id, &body); err != nil {
-			return 0, fmt.Errorf("list deaths: %w", err)
+			return 0, fmt.Errorf("list deaths: %w", s.met(err))
 		}
 		if d, err := s.decode(f.id, body); err == nil {
 			f.death = &d
@@ -253,7 +253,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	return newest, nil
 }

@@ -3,10 +3,12 @@
 // Package history keeps deaths and finds them again. They live in one SQLite
 // file (modernc.org/sqlite, no cgo), or in memory under the name ":memory:".
 //
-// The file is in WAL mode with synchronous=NORMAL: whatever Put returned for
-// is there after a kill -9 of the agent; a power cut may take the last
-// transactions, and does not damage the file. A file that is damaged all the
-// same is set aside under a new name, never deleted.
+// The file is in WAL mode with synchronous=FULL: each commit ends with an fsync
+// of the log of writes. Whatever Keep returned for is there after a kill -9 of
+// the agent, a crash of the kernel and a power cut, as long as the file system
+// and the disk do what fsync asks for; one that only says so may lose the last
+// commits. A file that is damaged all the same is set aside under a new name,
+// never deleted, also while it is in use.
 //
 // The statements are such that PostgreSQL takes them too, with $n for ?. What
 // is SQLite's own is in open.go, search.go and vacuum of prune.go.
@@ -20,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -38,19 +41,23 @@ type Options struct {
 	// MaxBytes is how large the file may grow before the oldest deaths go;
 	// 0 means any size. The -wal file beside it has some 4 MiB more.
 	MaxBytes int64
+	// Standby: where the file cannot be opened, Open gives a history in memory,
+	// and Run tries again until what is in memory is in the file.
+	Standby bool
 	// Logger takes what Run does and what Open found; nil discards.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+
+	vfs string // what SQLite reads and writes through; tests give their own
 }
 
 // Store is an open history. It is safe for concurrent use.
 type Store struct {
-	path      string
-	retention time.Duration
-	maxBytes  int64
-	log       *slog.Logger
-	now       func() time.Time
+	path string
+	opts Options
+	log  *slog.Logger
+	now  func() time.Time
 
 	// mu is held to read by whoever uses the file, and to write by renew,
 	// which puts another in its place.
@@ -60,6 +67,14 @@ type Store struct {
 	lock     *os.File
 	own      ownFiles
 	lost     error // why there is no file in use; nil: there is
+	standby  error // why memory stands in for the file; nil: it does not
+
+	// anew: the file is not the one of earlier rounds, and Keep is to say so.
+	anew atomic.Bool
+	// suspect: a read or write met damage, and the file is to be looked through.
+	suspect atomic.Bool
+	looked  atomic.Int64 // when it last was, for the sake of a read
+	dropped atomic.Uint64
 
 	// write has one connection, because SQLite has one writer. read is the
 	// same one for a history in memory, which one connection owns.
@@ -79,7 +94,25 @@ type Entry struct {
 }
 
 // Path is where the deaths are kept.
-func (s *Store) Path() string { return s.path }
+func (s *Store) Path() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.standby != nil {
+		return Memory
+	}
+	return s.path
+}
+
+// Trouble is why deaths are not kept where they should be; nil: they are.
+func (s *Store) Trouble() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return errors.Join(s.lost, s.standby)
+}
+
+// Dropped counts the deaths that memory, standing in for the file, had no room
+// for.
+func (s *Store) Dropped() uint64 { return s.dropped.Load() }
 
 // Notice says what had to be done to the file, such as setting a damaged one
 // aside, and how many deaths were found unreadable; empty when nothing.
@@ -124,7 +157,7 @@ func (s *Store) State(ctx context.Context) (map[string]string, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	state := map[string]string{}
-	err := s.readState(ctx, state)
+	err := readState(ctx, s.read, state)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("read state: %w", ctx.Err())
 	}
@@ -134,8 +167,8 @@ func (s *Store) State(ctx context.Context) (map[string]string, error) {
 	return state, nil
 }
 
-func (s *Store) readState(ctx context.Context, state map[string]string) error {
-	rows, err := s.read.QueryContext(ctx, `SELECT name, value FROM state`)
+func readState(ctx context.Context, db *sql.DB, state map[string]string) error {
+	rows, err := db.QueryContext(ctx, `SELECT name, value FROM state`)
 	if err != nil {
 		return err
 	}
@@ -172,7 +205,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	row := s.read.QueryRowContext(ctx,
 		`SELECT count(*), (SELECT min(time_ns) FROM deaths), (SELECT max(time_ns) FROM deaths) FROM deaths`)
 	if err := row.Scan(&st.Deaths, &oldest, &newest); err != nil {
-		return Stats{}, fmt.Errorf("count deaths: %w", err)
+		return Stats{}, fmt.Errorf("count deaths: %w", s.met(err))
 	}
 	if oldest.Valid {
 		st.Oldest, st.Newest = time.Unix(0, oldest.Int64).UTC(), time.Unix(0, newest.Int64).UTC()
