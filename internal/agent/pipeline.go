@@ -68,8 +68,10 @@ func (p *pipeline) run() {
 			p.q.Tick(now)
 		}
 		st := p.q.Stats()
-		p.stats.Store(&st)
-		if deaths := p.q.Take(); len(deaths) > 0 {
+		was := p.stats.Swap(&st)
+		// The machine's own count is kept too, also where no death comes with it.
+		counted := st.NodeTotal != was.NodeTotal || st.Unattributed != was.Unattributed
+		if deaths := p.q.Take(); len(deaths) > 0 || counted {
 			p.give(progress{deaths: deaths, seq: p.seq})
 		}
 	}

@@ -47,6 +47,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.tell()
 	return s, nil
 }
 

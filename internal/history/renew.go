@@ -83,6 +83,7 @@ func (s *Store) renew(ctx context.Context) (bool, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.tell()
 	if s.lost == nil {
 		what := s.own.look(s.path)
 		if what == inPlace && !s.suspect.Load() {
@@ -110,6 +111,7 @@ func (s *Store) renew(ctx context.Context) (bool, error) {
 func (s *Store) discard(ctx context.Context, why error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.tell()
 	if s.lost != nil || s.path == Memory || s.standby != nil {
 		return errors.Join(s.lost, s.standby, why)
 	}

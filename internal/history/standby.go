@@ -56,6 +56,10 @@ func (s *Store) comeBack(ctx context.Context) {
 			s.log.Warn("history still cannot be used", "path", s.path, "err", err)
 		}
 		why = err
+		s.mu.Lock()
+		s.standby = err
+		s.tell()
+		s.mu.Unlock()
 	}
 }
 
@@ -63,11 +67,11 @@ func (s *Store) comeBack(ctx context.Context) {
 func (s *Store) moveTo(ctx context.Context, file *Store, began time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.tell()
 	n, err := file.receive(ctx, s.write)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("history %s: move what is in memory: %w", s.path, err), file.closeFile())
 		unlock(file.lock)
-		s.standby = err
 		return err
 	}
 	if err := s.closeFile(); err != nil {

@@ -68,6 +68,7 @@ type Store struct {
 	own      ownFiles
 	lost     error // why there is no file in use; nil: there is
 	standby  error // why memory stands in for the file; nil: it does not
+	told     atomic.Pointer[condition]
 
 	// anew: the file is not the one of earlier rounds, and Keep is to say so.
 	anew atomic.Bool
@@ -93,22 +94,28 @@ type Entry struct {
 	Death death.Death
 }
 
-// Path is where the deaths are kept.
-func (s *Store) Path() string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.standby != nil {
-		return Memory
-	}
-	return s.path
+// condition is what is told of a Store while its lock may be held for long,
+// by a disk that hangs.
+type condition struct {
+	path, notice string
+	trouble      error
 }
 
-// Trouble is why deaths are not kept where they should be; nil: they are.
-func (s *Store) Trouble() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return errors.Join(s.lost, s.standby)
+// tell brings the condition up to date, under the lock.
+func (s *Store) tell() {
+	c := condition{s.path, s.notice, errors.Join(s.lost, s.standby)}
+	if s.standby != nil {
+		c.path = Memory
+	}
+	s.told.Store(&c)
 }
+
+// Path is where the deaths are kept. Like Notice, Trouble and Dropped it does
+// not wait for the disk.
+func (s *Store) Path() string { return s.told.Load().path }
+
+// Trouble is why deaths are not kept where they should be; nil: they are.
+func (s *Store) Trouble() error { return s.told.Load().trouble }
 
 // Dropped counts the deaths that memory, standing in for the file, had no room
 // for.
@@ -117,14 +124,12 @@ func (s *Store) Dropped() uint64 { return s.dropped.Load() }
 // Notice says what had to be done to the file, such as setting a damaged one
 // aside, and how many deaths were found unreadable; empty when nothing.
 func (s *Store) Notice() string {
-	n := s.bad.count()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	n, notice := s.bad.count(), s.told.Load().notice
 	switch {
 	case n == 0:
-		return s.notice
-	case s.notice != "":
-		return s.notice + "; " + s.unreadableNotice(n)
+		return notice
+	case notice != "":
+		return notice + "; " + s.unreadableNotice(n)
 	}
 	return s.unreadableNotice(n)
 }
