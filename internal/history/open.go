@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -88,6 +89,11 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	wal, err := os.Stat(s.path + "-wal")
 	s.unclosed = err == nil && wal.Size() > 0
 	err = s.open(ctx, s.path)
+	if damaged(err) { // a page that could not be read just then looks the same
+		if err = readable(s.path); err == nil {
+			err = s.open(ctx, s.path)
+		}
+	}
 	switch {
 	case damaged(err):
 		err = s.beginAnew(ctx, err)
@@ -179,7 +185,7 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 		return err
 	}
 	if path != Memory {
-		read, err := sql.Open("sqlite", dsn(path, "deferred", s.opts.vfs)+"&_pragma=query_only(1)")
+		read, err := sql.Open("sqlite", dsn(path, "deferred", s.opts.vfs)+"&_pragma=query_only(1)&mode=rw") // and makes no file
 		if err != nil {
 			return err
 		}
@@ -244,6 +250,18 @@ func (s *Store) check(ctx context.Context) error {
 		return &damageError{strings.Join(strings.Fields(verdict), " ")}
 	}
 	return nil
+}
+
+// readable tells whether the disk gives all of the file. It must not be open:
+// closing any descriptor of it drops SQLite's own locks.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	_, err = io.Copy(io.Discard, f)
+	return err
 }
 
 // wantsCheck tells whether to look through the whole file, which takes about

@@ -128,32 +128,40 @@ func (s *Store) Keep(ctx context.Context, r Round) (Kept, error) {
 
 // place commits to the file that is at the path.
 func (s *Store) place(ctx context.Context, rows []row, r Round) ([]Entry, error) {
-	entries, err := s.commit(ctx, rows, r)
+	entries, file, err := s.commit(ctx, rows, r)
 	if damaged(err) {
 		s.suspect.Store(true)
 	}
 	// Looked at afterwards: what went into a file that nobody can reach any
 	// more is put once again.
-	renewed, lost := s.renew(ctx)
+	now, lost := s.renew(ctx)
 	if lost != nil {
 		return nil, fmt.Errorf("put deaths: %w", lost)
 	}
-	if renewed {
-		entries, err = s.commit(ctx, rows, r)
+	if now != file {
+		again, _, failed := s.commit(ctx, rows, r)
+		if err != nil || len(again) > 0 || failed != nil {
+			entries, err = again, failed
+		}
 	}
 	if damaged(err) { // although the check found nothing
 		if lost := s.discard(ctx, err); lost != nil {
 			return nil, fmt.Errorf("put deaths: %w", lost)
 		}
-		entries, err = s.commit(ctx, rows, r)
+		entries, _, err = s.commit(ctx, rows, r)
 	}
 	return entries, err
 }
 
-// commit writes it all in one transaction.
-func (s *Store) commit(ctx context.Context, rows []row, r Round) (entries []Entry, err error) {
+// commit writes it all in one transaction, and says into which file.
+func (s *Store) commit(ctx context.Context, rows []row, r Round) ([]Entry, int, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	entries, err := s.transact(ctx, rows, r)
+	return entries, s.files, err
+}
+
+func (s *Store) transact(ctx context.Context, rows []row, r Round) (entries []Entry, err error) {
 	if s.lost != nil {
 		return nil, s.lost
 	}

@@ -69,17 +69,18 @@ func (o ownFiles) look(path string) whereabouts {
 
 // renew looks whether the file in use is still the one at the path, and whole
 // where there is reason to doubt it. Else renew takes into use what is there
-// now, or begins a new one, and returns true. After an error no file is in
-// use, and the next call tries again.
-func (s *Store) renew(ctx context.Context) (bool, error) {
+// now, or begins a new one. It returns which file that is. After an error no
+// file is in use, and the next call tries again.
+func (s *Store) renew(ctx context.Context) (int, error) {
 	if s.path == Memory {
-		return false, nil
+		return 0, nil
 	}
 	s.mu.RLock()
+	file := s.files
 	fine := s.standby != nil || s.lost == nil && !s.suspect.Load() && s.own.look(s.path) == inPlace
 	s.mu.RUnlock()
 	if fine {
-		return false, nil
+		return file, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +88,7 @@ func (s *Store) renew(ctx context.Context) (bool, error) {
 	if s.lost == nil {
 		what := s.own.look(s.path)
 		if what == inPlace && !s.suspect.Load() {
-			return false, nil // somebody else was here
+			return s.files, nil // somebody else was here
 		}
 		s.leave(ctx, what)
 	}
@@ -104,7 +105,26 @@ func (s *Store) renew(ctx context.Context) (bool, error) {
 	if err == nil {
 		s.suspect.Store(false)
 	}
-	return err == nil, err
+	s.files++
+	return s.files, err
+}
+
+// reading runs a read. One that failed because the file went from under it is
+// done again, in the file that is there then.
+func (s *Store) reading(ctx context.Context, read func() error) error {
+	s.mu.RLock()
+	err := read()
+	gone := err != nil && s.lost == nil && s.own.look(s.path) != inPlace
+	s.mu.RUnlock()
+	if !gone {
+		return err
+	}
+	if _, lost := s.renew(ctx); lost != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return read()
 }
 
 // discard sets the file in use aside: it looks whole, and does not work.

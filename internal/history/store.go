@@ -66,6 +66,7 @@ type Store struct {
 	unclosed bool // the file's last user did not close it
 	lock     *os.File
 	own      ownFiles
+	files    int   // how many were in use before this one
 	lost     error // why there is no file in use; nil: there is
 	standby  error // why memory stands in for the file; nil: it does not
 	told     atomic.Pointer[condition]
@@ -202,10 +203,15 @@ type Stats struct {
 }
 
 // Stats returns how much is kept.
-func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var st Stats
+func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
+	err = s.reading(ctx, func() error {
+		st, err = s.stats(ctx)
+		return err
+	})
+	return st, err
+}
+
+func (s *Store) stats(ctx context.Context) (st Stats, err error) {
 	var oldest, newest sql.NullInt64
 	row := s.read.QueryRowContext(ctx,
 		`SELECT count(*), (SELECT min(time_ns) FROM deaths), (SELECT max(time_ns) FROM deaths) FROM deaths`)
@@ -215,7 +221,6 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	if oldest.Valid {
 		st.Oldest, st.Newest = time.Unix(0, oldest.Int64).UTC(), time.Unix(0, newest.Int64).UTC()
 	}
-	var err error
 	st.Bytes, err = s.usedBytes(ctx, s.read)
 	st.Unreadable = int64(s.bad.count())
 	return st, err
