@@ -158,15 +158,9 @@ func (a *Agent) wire(ctx context.Context) error {
 		return fmt.Errorf("read recent deaths: %w", err)
 	}
 	q.Restore(a.began, known)
-	counts, err := a.store.Counts(ctx)
-	if err != nil {
-		return fmt.Errorf("read counters: %w", err)
+	if err := a.seed(ctx, state); err != nil {
+		return err
 	}
-	seed := make([]metrics.Count, len(counts))
-	for i, c := range counts {
-		seed[i] = metrics.Count(c)
-	}
-	a.metrics.Seed(seed, number(state[stateFolded]))
 	a.metrics.Remember(known)
 
 	a.keeper = newKeeper(a.store, a.metrics, state, a.log)
@@ -176,6 +170,20 @@ func (a *Agent) wire(ctx context.Context) error {
 		a.keeper.seq = number(state[stateKmsgSeq])
 	}
 	a.pipe = newPipeline(q, a.keeper.give)
+	return nil
+}
+
+// seed lets the counters go on from where the last run kept them.
+func (a *Agent) seed(ctx context.Context, state map[string]string) error {
+	counts, err := a.store.Counts(ctx)
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	seed := make([]metrics.Count, len(counts))
+	for i, c := range counts {
+		seed[i] = metrics.Count(c)
+	}
+	a.metrics.Seed(seed, number(state[stateFolded]))
 	return nil
 }
 
