@@ -43,6 +43,7 @@ type Agent struct {
 	pipe    *pipeline
 	keeper  *keeper
 	figures figures
+	read    position
 	carried carried
 	serve   *server
 }
@@ -169,6 +170,7 @@ func (a *Agent) wire(ctx context.Context) error {
 	if state[stateBootID] == a.bootID && a.bootID != "" {
 		a.keeper.seq = number(state[stateKmsgSeq])
 	}
+	a.read = position{a.bootID, a.keeper.seq}
 	a.pipe = newPipeline(q, a.keeper.give)
 	return nil
 }
@@ -197,7 +199,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	kept.Go(a.keeper.run)
 	thought.Go(a.pipe.run)
 
-	sources := newSources(a.opts, position{a.bootID, a.keeper.seq})
+	sources := newSources(a.opts, a.read)
 	a.sup.enable(sources)
 	watch, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
