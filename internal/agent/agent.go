@@ -39,13 +39,13 @@ type Agent struct {
 	bootID  string
 	began   time.Time
 	store   *history.Store
-	trouble string // why the history is not the one asked for
 	metrics *metrics.Metrics
 	sup     *supervisor
 	pipe    *pipeline
 	keeper  *keeper
+	figures figures
+	read    position
 	carried carried
-	logRead position // how far earlier runs read the kernel's log
 	serve   *server
 }
 
@@ -126,15 +126,13 @@ func (a *Agent) identify() {
 
 func (a *Agent) openHistory(ctx context.Context) error {
 	h := a.opts.History
-	o := history.Options{Retention: h.Retention, MaxBytes: h.MaxBytes, Logger: a.log}
-	store, err := history.Open(ctx, h.Path, o)
+	store, err := history.Open(ctx, h.Path, history.Options{
+		Retention: h.Retention, MaxBytes: h.MaxBytes, Logger: a.log, Standby: true,
+	})
 	if err != nil {
-		a.trouble = err.Error()
-		a.log.Error("history is kept in memory only", "err", err)
-		if store, err = history.Open(ctx, ":memory:", o); err != nil {
-			return fmt.Errorf("open history in memory: %w", err)
-		}
-	} else if n := store.Notice(); n != "" {
+		return fmt.Errorf("open history: %w", err)
+	}
+	if n := store.Notice(); n != "" {
 		a.log.Warn("history begun anew", "reason", n)
 	}
 	a.store = store
@@ -162,39 +160,54 @@ func (a *Agent) wire(ctx context.Context) error {
 		return fmt.Errorf("read recent deaths: %w", err)
 	}
 	q.Restore(a.began, known)
+	if err := a.seed(ctx, state); err != nil {
+		return err
+	}
 	a.metrics.Remember(known)
 
-	a.keeper = &keeper{
-		store: a.store, metrics: a.metrics, log: a.log, bootID: a.bootID,
-		node:  a.nodeKills,
-		queue: make(chan progress, keeperQueue),
-	}
+	a.keeper = newKeeper(a.store, a.metrics, state, a.log)
+	a.keeper.bootID, a.keeper.node = a.bootID, a.nodeKills
+	a.keeper.latest = audit{a.carried.kills, a.carried.unattributed, a.carried.vmstat}
 	a.goOn(q, state)
 	a.pipe = newPipeline(q, a.keeper.give)
 	return nil
 }
 
+// seed lets the counters go on from where the last run kept them.
+func (a *Agent) seed(ctx context.Context, state map[string]string) error {
+	counts, err := a.store.Counts(ctx)
+	if err != nil {
+		return fmt.Errorf("read counters: %w", err)
+	}
+	seed := make([]metrics.Count, len(counts))
+	for i, c := range counts {
+		seed[i] = metrics.Count(c)
+	}
+	a.metrics.Seed(seed, number(state[stateFolded]))
+	return nil
+}
+
 // goOn takes up what earlier runs told of what the kernel counted and logged.
 func (a *Agent) goOn(q *inquest.Inquest, state map[string]string) {
-	a.logRead = position{bootID: a.bootID}
-	a.keeper.kept = map[string]string{}
-	if same := state[stateBootID] == a.bootID && a.bootID != ""; same {
-		a.logRead.seq = number(state[stateKmsgSeq])
+	a.read = position{bootID: a.bootID}
+	keep := a.keeper.told
+	if state[stateBootID] == a.bootID && a.bootID != "" {
+		a.read.seq = number(state[stateKmsgSeq])
 	} else {
 		// Counters and log begin anew with the machine.
-		a.keeper.kept[stateKmsgSeq] = "0"
+		keep[stateKmsgSeq] = "0"
 		for name := range state {
 			if strings.HasPrefix(name, toldCgroup) {
-				a.keeper.kept[name] = ""
+				keep[name] = ""
 			}
 		}
 	}
 	told, ok := toldBefore(state, a.bootID)
 	if !ok || !a.opts.Source.Cgroup {
-		a.keeper.kept[stateToldNode] = "" // until the counters are known
+		keep[stateToldNode] = "" // until the counters are known
 		return
 	}
-	a.keeper.kept[stateToldNode] = strconv.FormatUint(told.Node, 10)
+	keep[stateToldNode] = strconv.FormatUint(told.Node, 10)
 	q.Continue(told)
 }
 
@@ -208,7 +221,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	kept.Go(a.keeper.run)
 	thought.Go(a.pipe.run)
 
-	sources := newSources(a.opts, a.logRead)
+	sources := newSources(a.opts, a.read)
 	a.sup.enable(sources)
 	watch, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
@@ -236,55 +249,53 @@ func (a *Agent) Run(ctx context.Context) error {
 	watched.Wait()
 	close(a.pipe.in)
 	thought.Wait()
-	close(a.keeper.queue)
+	a.keeper.end()
 	kept.Wait()
 	a.serve.stop()
 	served.Wait()
+	a.figures.asked.Wait()
 	return errors.Join(failed, a.store.Close())
 }
 
-// nodeKills are the machine's OOM kills and the unattributed ones, over all
-// runs, and its own counter as it stood then.
-func (a *Agent) nodeKills() (kills, unattributed, vmstat uint64) {
+// nodeKills are what the inquest knows now of the machine's own count.
+func (a *Agent) nodeKills() audit {
 	st := a.pipe.stats.Load()
-	vmstat = max(st.NodeTotal, a.carried.vmstat)
-	return a.carried.kills + vmstat - a.carried.vmstat, a.carried.unattributed + st.Unattributed, vmstat
+	vmstat := max(st.NodeTotal, a.carried.vmstat)
+	return audit{a.carried.kills + vmstat - a.carried.vmstat, a.carried.unattributed + st.Unattributed, vmstat}
 }
 
 func (a *Agent) nodeStat() metrics.NodeStat {
 	if _, err := a.opts.Path.NodeOOMKills(); err != nil || !a.opts.Source.Cgroup {
 		return metrics.NodeStat{}
 	}
-	kills, unattributed, _ := a.nodeKills()
-	return metrics.NodeStat{OOMKills: &kills, Unattributed: &unattributed}
+	n := a.keeper.counted()
+	return metrics.NodeStat{OOMKills: &n.kills, Unattributed: &n.unattributed}
 }
 
 // Status says how the agent is doing.
-func (a *Agent) Status(ctx context.Context) api.Status {
+func (a *Agent) Status(context.Context) api.Status {
 	node := a.nodeStat()
 	st := api.Status{
 		Version: a.opts.Version, Node: a.node, Kernel: a.kernel, Started: a.began.UTC(),
 		Sources:      a.sup.status(),
 		NodeOOMKills: node.OOMKills, UnattributedOOMKills: node.Unattributed,
-		History: a.historyStatus(ctx),
+		History: a.historyStatus(),
 	}
 	return st
 }
 
-func (a *Agent) historyStatus(ctx context.Context) api.HistoryStatus {
+func (a *Agent) historyStatus() api.HistoryStatus {
+	sink := a.keeper.stat()
 	st := api.HistoryStatus{
 		Path: a.store.Path(), MaxBytes: a.opts.History.MaxBytes,
 		RetentionSeconds: a.opts.History.Retention.Seconds(),
-		Notice:           a.store.Notice(), Error: a.trouble,
+		Notice:           a.store.Notice(), Error: a.keeper.failure(),
+		Waiting: sink.QueueLength, Dropped: sink.Dropped,
 	}
-	if why := a.keeper.failure.Load(); why != nil {
-		st.Error = *why
-	}
-	if s, err := a.store.Stats(ctx); err == nil {
-		st.Deaths, st.Bytes = s.Deaths, s.Bytes
-		if !s.Oldest.IsZero() {
-			st.Oldest, st.Newest = &s.Oldest, &s.Newest
-		}
+	s := a.figures.get(a.store)
+	st.Deaths, st.Bytes = s.Deaths, s.Bytes
+	if !s.Oldest.IsZero() {
+		st.Oldest, st.Newest = &s.Oldest, &s.Newest
 	}
 	return st
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,13 +18,17 @@ import (
 )
 
 const (
-	// keeperQueue bounds the rounds of deaths that wait to be written.
-	keeperQueue = 1024
-	// keeperRetry is how long a history that refuses is left alone.
-	keeperRetry = time.Second
-	// keeperBacklog bounds the deaths kept in memory while the history
-	// refuses them; at some 4 KiB each they take 40 MiB at most.
+	// keeperBacklog bounds the deaths kept in memory while the history does
+	// not take them; at some 4 KiB each they take 40 MiB at most.
 	keeperBacklog = 10000
+	// keeperRound is how many deaths are written in one transaction.
+	keeperRound = 256
+	// keeperPatience is how long metrics wait for the history.
+	keeperPatience = time.Second
+	// keeperFirst is how long a history that refuses is left alone, doubled
+	// each time up to keeperLast.
+	keeperFirst = 250 * time.Millisecond
+	keeperLast  = 5 * time.Second
 )
 
 // The names of what the agent keeps between runs beside the deaths.
@@ -31,108 +37,392 @@ const (
 	stateNodeKills    = "node_oom_kills"
 	stateVMStat       = "vmstat_oom_kill"
 	stateUnattributed = "unattributed_oom_kills"
+	stateFolded       = "folded_deaths"
 )
 
-// keeper writes deaths to the history and then tells them on. The inquest
-// never waits for it: what does not fit is counted and dropped.
+// archive is the history as the keeper uses it.
+type archive interface {
+	Keep(ctx context.Context, r history.Round) (history.Kept, error)
+	Trouble() error
+	Dropped() uint64
+}
+
+// audit is the machine's own count: its OOM kills and the unattributed ones
+// over all runs, and its counter as it stood then.
+type audit struct{ kills, unattributed, vmstat uint64 }
+
+// waiting is a death, in its newest revision, on its way into the history.
+type waiting struct {
+	death  death.Death
+	change metrics.Change
+	since  time.Time
+	source death.Source // that told it first; "" when that was told already
+}
+
+// keeper writes deaths to the history and then tells them on. Whoever gives
+// them never waits for it: what does not fit is counted and dropped. Counters
+// and state are written along with the deaths that they are about.
 type keeper struct {
-	store   *history.Store
+	store   archive
 	metrics *metrics.Metrics
 	publish func()
-	node    func() (kills, unattributed, vmstat uint64)
+	node    func() audit
 	log     *slog.Logger
 	bootID  string
-	// kept is state that waits for a history that takes it.
-	kept map[string]string
+	wake    chan struct{} // holds one: there is something to write
+	alarm   chan struct{} // holds one: there is something to watch over
+	ending  chan struct{} // closed: write what there is, and end
 
-	queue   chan progress
-	backlog []death.Death
-	dropped atomic.Uint64
-	errs    atomic.Uint64
-	waiting atomic.Int64
-	failure atomic.Pointer[string]
+	mu      sync.Mutex
+	backlog []*waiting // oldest first
+	byID    map[string]*waiting
+	written []*waiting     // what the writer has now
+	orphans metrics.Change // of the deaths that were dropped
+	told    map[string]string // state of the inquest that goes with these deaths
+	latest  audit
+	shown   audit             // what the history has, or what was let out
+	saved   map[string]string // the state that the history has
+	all     bool              // the history lacks counters and state that it had
+	stale   time.Time         // since when state waits; zero: it does not
+	taken   time.Time         // when the history last took something
+	let     time.Time         // when metrics last went on without it
+	watched bool              // somebody looks whether it is overdue
+	failed  string            // why it takes nothing; "": it does
+
+	dropped, errs atomic.Uint64
 }
 
-// give queues one round of deaths.
+// newKeeper goes on from what the history has. It writes at once from where
+// this run goes on.
+func newKeeper(store archive, m *metrics.Metrics, state map[string]string, log *slog.Logger) *keeper {
+	return &keeper{
+		store: store, metrics: m, log: log, publish: func() {},
+		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), ending: make(chan struct{}),
+		byID: map[string]*waiting{}, told: map[string]string{}, saved: state, stale: time.Now(), watched: true,
+		shown: audit{kills: number(state[stateNodeKills]), unattributed: number(state[stateUnattributed])},
+	}
+}
+
+// give takes one round of deaths, and what the machine's counters say with
+// them.
 func (k *keeper) give(p progress) {
-	k.waiting.Add(int64(len(p.deaths)))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	for i := range p.deaths {
+		k.add(&p.deaths[i], now)
+	}
+	for len(k.backlog) > 0 && len(k.backlog)+len(k.written) > keeperBacklog {
+		k.drop()
+	}
+	maps.Copy(k.told, p.state)
+	if k.latest = k.node(); k.stale.IsZero() {
+		k.stale = now
+	}
+	poke(k.wake)
+	if !k.watched {
+		k.watched = true
+		poke(k.alarm)
+	}
+}
+
+func poke(ch chan struct{}) {
 	select {
-	case k.queue <- p:
+	case ch <- struct{}{}:
 	default:
-		k.waiting.Add(-int64(len(p.deaths)))
-		k.dropped.Add(uint64(len(p.deaths)))
 	}
 }
 
-// run writes until the queue is closed and empty.
-func (k *keeper) run() {
-	retry := time.NewTimer(keeperRetry)
-	defer retry.Stop()
-	for {
-		select {
-		case p, ok := <-k.queue:
-			if !ok {
-				k.write(progress{})
-				return
-			}
-			k.metrics.Take(p.deaths)
-			k.write(p)
-		case <-retry.C:
-			if len(k.backlog) > 0 {
-				k.write(progress{})
-			}
-		}
-		retry.Reset(keeperRetry)
-	}
-}
-
-// write puts the backlog and p into the history in one transaction.
-func (k *keeper) write(p progress) {
-	k.backlog = append(k.backlog, p.deaths...)
-	if over := len(k.backlog) - keeperBacklog; over > 0 {
-		k.dropped.Add(uint64(over))
-		k.waiting.Add(-int64(over))
-		k.backlog = append(k.backlog[:0:0], k.backlog[over:]...)
-	}
-	_, err := k.store.Put(context.Background(), k.backlog, k.state(p.state))
-	if err != nil {
-		k.errs.Add(1)
-		why := err.Error()
-		if k.failure.Swap(&why) == nil {
-			k.log.Error("history refuses deaths; they wait in memory", "err", err)
-		}
+// add counts a death and puts it in line. A newer revision takes the place of
+// an older one that still waits.
+func (k *keeper) add(d *death.Death, now time.Time) {
+	change := k.metrics.Take(d)
+	if w := k.byID[d.ID]; w != nil {
+		w.change.Join(change)
+		w.death = *d
 		return
 	}
-	if k.failure.Swap(nil) != nil {
-		k.log.Info("history takes deaths again")
+	w := &waiting{death: *d, change: change, since: now}
+	if d.Revision == 1 && !d.Recovered && len(d.Evidence) > 0 {
+		w.source = d.Evidence[0].Source
 	}
-	k.waiting.Add(-int64(len(k.backlog)))
-	k.backlog, k.kept = nil, nil
-	now := time.Now()
-	for _, d := range p.deaths {
-		if d.Revision == 1 && !d.Recovered && len(d.Evidence) > 0 {
-			k.metrics.Detected(d.Evidence[0].Source, now.Sub(d.Time).Seconds())
-		}
-	}
-	k.publish()
+	k.byID[d.ID] = w
+	k.backlog = append(k.backlog, w)
 }
 
-// state is what is to be kept: what the inquest told, and the figures that go
-// on from run to run.
-func (k *keeper) state(told map[string]string) map[string]string {
-	if k.kept == nil {
-		k.kept = make(map[string]string, len(told)+4)
+// drop lets the oldest go. It stays counted.
+func (k *keeper) drop() {
+	w := k.backlog[0]
+	k.backlog[0] = nil
+	k.backlog = k.backlog[1:]
+	delete(k.byID, w.death.ID)
+	k.metrics.Orphan(&k.orphans, w.change)
+	k.dropped.Add(1)
+}
+
+// end lets run write what there is, and return.
+func (k *keeper) end() { close(k.ending) }
+
+// run writes until end. It may hang with the history; watch does not.
+func (k *keeper) run() {
+	var watching sync.WaitGroup
+	ended := make(chan struct{})
+	watching.Go(func() { k.watch(ended) })
+	defer watching.Wait()
+	defer close(ended)
+	ending, wait := k.ending, keeperFirst
+	for {
+		r, any := k.next()
+		if !any && ending == nil {
+			return
+		}
+		var retry <-chan time.Time
+		if any {
+			kept, err := k.store.Keep(context.Background(), r.Round)
+			if err == nil {
+				k.kept(r, kept.Anew)
+				wait = keeperFirst
+				continue
+			}
+			k.refused(r, err)
+			if ending == nil {
+				k.abandon()
+				return
+			}
+			retry = time.After(wait)
+			wait = min(2*wait, keeperLast)
+		}
+		for again := false; !again; {
+			select {
+			case <-k.wake:
+				again = retry == nil // what is new waits with what is there
+			case <-retry:
+				again = true
+			case <-ending:
+				again, ending = true, nil
+			}
+		}
 	}
-	maps.Copy(k.kept, told)
-	kills, unattributed, vmstat := k.node()
-	k.kept[stateBootID] = k.bootID
-	k.kept[stateNodeKills] = strconv.FormatUint(kills, 10)
-	k.kept[stateVMStat] = strconv.FormatUint(vmstat, 10)
-	k.kept[stateUnattributed] = strconv.FormatUint(unattributed, 10)
-	return k.kept
+}
+
+// watch lets metrics go on when the history is overdue, until ended.
+func (k *keeper) watch(ended <-chan struct{}) {
+	for {
+		var late <-chan time.Time
+		if d := k.overdue(); d > 0 {
+			late = time.After(d)
+		}
+		select {
+		case <-late:
+		case <-k.alarm:
+		case <-ended:
+			return
+		}
+	}
+}
+
+// abandon counts what a history that refuses at the end never got.
+func (k *keeper) abandon() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := len(k.backlog)
+	k.dropped.Add(uint64(n))
+	k.log.Error("ended while the history refused deaths; they are lost", "deaths", n, "err", k.failed)
+}
+
+// round is what is written in one transaction.
+type round struct {
+	history.Round
+	batch   metrics.Batch
+	orphans metrics.Change
+	deaths  []*waiting
+	audit   audit
+	began   time.Time
+}
+
+// next takes the oldest deaths out of the line. State comes with the last of
+// them: it says that all before is there.
+func (k *keeper) next() (round, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.backlog) == 0 && k.stale.IsZero() && !k.all && !k.metrics.Unkept() {
+		return round{}, false
+	}
+	n := min(len(k.backlog), keeperRound)
+	r := round{deaths: k.backlog[:n:n], orphans: k.orphans, audit: k.shown, began: time.Now()}
+	k.orphans = metrics.Change{}
+	k.backlog, k.written = k.backlog[n:], r.deaths
+	change := metrics.Change{}
+	change.Join(r.orphans)
+	for _, w := range r.deaths {
+		delete(k.byID, w.death.ID)
+		r.Deaths = append(r.Deaths, w.death)
+		change.Join(w.change)
+	}
+	r.batch = k.metrics.Prepare(change, k.all)
+	for _, c := range r.batch.Counts {
+		r.Counts = append(r.Counts, history.Count(c))
+	}
+	r.AllCounts = r.batch.All
+	r.State = map[string]string{}
+	k.set(r.State, stateFolded, strconv.FormatUint(r.batch.Folded, 10))
+	if len(k.backlog) == 0 {
+		k.stale = time.Time{}
+		r.audit = k.latest
+		k.set(r.State, stateBootID, k.bootID)
+		k.set(r.State, stateNodeKills, strconv.FormatUint(k.latest.kills, 10))
+		k.set(r.State, stateVMStat, strconv.FormatUint(k.latest.vmstat, 10))
+		k.set(r.State, stateUnattributed, strconv.FormatUint(k.latest.unattributed, 10))
+		for name, value := range k.told {
+			k.set(r.State, name, value)
+		}
+	} else {
+		// A part of the deaths without what they tell of the counters: should
+		// this be the last that is written, nobody must go on from there.
+		k.set(r.State, stateToldNode, "")
+	}
+	return r, true
+}
+
+// set adds what the history does not have.
+func (k *keeper) set(state map[string]string, name, value string) {
+	if had, ok := k.saved[name]; !ok || had != value || k.all {
+		state[name] = value
+	}
+}
+
+// kept notes that the history has a round, and tells it on.
+func (k *keeper) kept(r round, anew bool) {
+	k.metrics.Kept(r.batch)
+	k.mu.Lock()
+	now := time.Now()
+	k.written, k.shown, k.taken = nil, r.audit, now
+	k.all = anew
+	if anew {
+		k.tellAgain(now)
+	}
+	for name, value := range r.State {
+		k.saved[name] = value
+		if k.told[name] == value && len(k.backlog) == 0 {
+			delete(k.told, name)
+		}
+	}
+	if k.failed != "" {
+		k.failed = ""
+		k.log.Info("history takes deaths again")
+	}
+	k.mu.Unlock()
+	for _, w := range r.deaths {
+		if w.source != "" {
+			k.metrics.Detected(w.source, now.Sub(w.death.Time).Seconds())
+		}
+	}
+	if len(r.deaths) > 0 {
+		k.publish()
+	}
+}
+
+// tellAgain makes all state wait for a history that was begun anew.
+func (k *keeper) tellAgain(now time.Time) {
+	for name, value := range k.saved {
+		if _, newer := k.told[name]; !newer && (name == stateToldNode || name == stateKmsgSeq || strings.HasPrefix(name, toldCgroup)) {
+			k.told[name] = value
+		}
+	}
+	k.saved, k.stale = map[string]string{}, now
+}
+
+// refused puts a round back in line, before what came meanwhile.
+func (k *keeper) refused(r round, err error) {
+	k.errs.Add(1)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.written = nil
+	k.orphans.Join(r.orphans)
+	for _, w := range r.deaths {
+		if newer := k.byID[w.death.ID]; newer != nil {
+			w.death = newer.death
+			w.change.Join(newer.change)
+			newer.death.ID = "" // it is in the other now
+		}
+		k.byID[w.death.ID] = w
+	}
+	line := append(make([]*waiting, 0, len(r.deaths)+len(k.backlog)), r.deaths...)
+	for _, w := range k.backlog {
+		if w.death.ID != "" {
+			line = append(line, w)
+		}
+	}
+	k.backlog = line
+	if k.stale.IsZero() {
+		k.stale = r.began
+	}
+	k.trouble(err.Error())
+}
+
+// trouble is noted under the lock.
+func (k *keeper) trouble(why string) {
+	if k.failed == "" {
+		k.log.Error("history does not take deaths; they wait in memory", "err", why)
+	}
+	k.failed = why
+}
+
+// overdue lets metrics go on without the history when it took nothing for too
+// long, and returns when to look again; 0: nothing waits.
+func (k *keeper) overdue() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	oldest := k.stale
+	for _, line := range [][]*waiting{k.backlog, k.written} {
+		if len(line) > 0 && (oldest.IsZero() || line[0].since.Before(oldest)) {
+			oldest = line[0].since
+		}
+	}
+	if k.watched = !oldest.IsZero(); !k.watched {
+		return 0
+	}
+	for _, t := range []time.Time{k.taken, k.let} {
+		if t.After(oldest) {
+			oldest = t
+		}
+	}
+	if left := keeperPatience - time.Since(oldest); left > 0 {
+		return left
+	}
+	if k.failed == "" {
+		k.trouble("it does not answer since " + oldest.UTC().Format(time.RFC3339))
+	}
+	k.metrics.Release()
+	k.shown, k.let = k.latest, time.Now()
+	return keeperPatience
+}
+
+// failure is why deaths are not kept where they should be; "": they are.
+func (k *keeper) failure() string {
+	k.mu.Lock()
+	failed := k.failed
+	k.mu.Unlock()
+	if why := k.store.Trouble(); why != nil && failed == "" {
+		return why.Error()
+	}
+	return failed
+}
+
+// counted is what a scrape may show of the machine's own count.
+func (k *keeper) counted() audit {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.shown
 }
 
 // stat is the history's figures as a sink.
 func (k *keeper) stat() metrics.SinkStat {
-	return metrics.SinkStat{Sink: "history", QueueLength: int(k.waiting.Load()), Dropped: k.dropped.Load(), Errors: k.errs.Load()}
+	up := k.failure() == ""
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return metrics.SinkStat{
+		Sink: "history", Up: up, QueueLength: len(k.backlog) + len(k.written),
+		Dropped: k.dropped.Load() + k.store.Dropped(), Errors: k.errs.Load(),
+	}
 }

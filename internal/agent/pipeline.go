@@ -55,6 +55,7 @@ func (p *pipeline) emit(s signal.Signal) { p.in <- s }
 func (p *pipeline) run() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	counted := false
 	for open := true; open; {
 		settled := false
 		select {
@@ -70,22 +71,28 @@ func (p *pipeline) run() {
 			settled = true
 		}
 		st := p.q.Stats()
-		p.stats.Store(&st)
-		p.hand(settled)
+		was := p.stats.Swap(&st)
+		// The machine's own count is kept too, also where no death comes with it.
+		counted = counted || st.NodeTotal != was.NodeTotal || st.Unattributed != was.Unattributed
+		if p.hand(settled, counted) {
+			counted = false
+		}
 	}
 }
 
 // hand gives on what the inquest has found. What changed without a death waits
 // for the next tick.
-func (p *pipeline) hand(settled bool) {
+func (p *pipeline) hand(settled, counted bool) bool {
 	deaths := p.q.Take()
 	if len(deaths) == 0 && !settled {
-		return
+		return false
 	}
 	told := p.q.TakeTold()
-	if len(deaths) > 0 || !told.Empty() {
-		p.give(progress{deaths: deaths, state: toldState(told)})
+	if len(deaths) == 0 && told.Empty() && !counted {
+		return false
 	}
+	p.give(progress{deaths: deaths, state: toldState(told)})
+	return true
 }
 
 // drain takes what else waits, so that a storm is given out in batches.

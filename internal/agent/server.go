@@ -75,9 +75,9 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 	}
 	broker := web.NewBroker()
 	handler, err := web.New(web.Options{
-		Store:   shelf{a.store},
-		Status:  a.Status,
-		Ready:   a.Ready,
+		Store:  shelf{a.store},
+		Status: a.Status,
+		Ready:  a.Ready, History: a.keeping,
 		Broker:  broker,
 		Metrics: a.metrics.Handler(), TelemetryPath: o.TelemetryPath,
 		RoutePrefix: prefix, ExternalURL: external,
@@ -148,6 +148,15 @@ func (s *server) addresses() []net.Addr {
 		out = append(out, l.Addr())
 	}
 	return out
+}
+
+// keeping tells whether deaths are kept where they should be, else why not.
+func (a *Agent) keeping() (bool, string) {
+	why, st := a.keeper.failure(), a.keeper.stat()
+	if why == "" {
+		return true, "up"
+	}
+	return false, fmt.Sprintf("down: %s; %d deaths wait, %d were dropped", why, st.QueueLength, st.Dropped)
 }
 
 // Ready tells whether at least one source watches.

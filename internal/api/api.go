@@ -85,6 +85,10 @@ type HistoryStatus struct {
 	// Notice says what happened to the file, such as a damaged one that was set
 	// aside, and how many deaths in it were found unreadable.
 	Notice string `json:"notice,omitempty"`
-	// Error is why deaths are not being kept at the moment.
+	// Error is why deaths are not being kept at the moment, or not there.
 	Error string `json:"error,omitempty"`
+	// Waiting deaths are not kept yet; Dropped ones, and amendments of deaths,
+	// never will be, for want of room while the history did not take them.
+	Waiting int    `json:"waiting"`
+	Dropped uint64 `json:"dropped"`
 }

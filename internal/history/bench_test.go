@@ -25,8 +25,8 @@ func filled(b *testing.B, n int) *Store {
 }
 
 func BenchmarkPut(b *testing.B) {
-	for _, batch := range []int{1, 100} {
-		b.Run(map[int]string{1: "one", 100: "batch of 100"}[batch], func(b *testing.B) {
+	for _, batch := range []int{1, 256} {
+		b.Run(map[int]string{1: "one", 256: "batch of 256"}[batch], func(b *testing.B) {
 			s := filled(b, benchRows)
 			n := 1_000_000
 			for b.Loop() {

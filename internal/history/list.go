@@ -75,26 +75,34 @@ type Page struct {
 }
 
 // Get returns one death, ErrNotFound, or an *UnreadableError.
-func (s *Store) Get(ctx context.Context, id string) (death.Death, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var body any
-	err := s.read.QueryRowContext(ctx, `SELECT body FROM deaths WHERE id = ?`, id).Scan(&body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return death.Death{}, ErrNotFound
-	}
-	if err != nil {
-		return death.Death{}, fmt.Errorf("get death %q: %w", id, err)
-	}
-	return s.decode(id, body)
+func (s *Store) Get(ctx context.Context, id string) (d death.Death, err error) {
+	err = s.reading(ctx, func() error {
+		var body any
+		err := s.read.QueryRowContext(ctx, `SELECT body FROM deaths WHERE id = ?`, id).Scan(&body)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrNotFound
+		case err != nil:
+			return fmt.Errorf("get death %q: %w", id, s.met(err))
+		}
+		d, err = s.decode(id, body)
+		return err
+	})
+	return d, err
 }
 
 // List returns the newest deaths that q selects. Deaths that arrive between
 // two pages do not move those that are still to come. A page is shorter by
 // the deaths that cannot be read, but never empty before the last one.
-func (s *Store) List(ctx context.Context, q Query) (Page, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+func (s *Store) List(ctx context.Context, q Query) (page Page, err error) {
+	err = s.reading(ctx, func() error {
+		page, err = s.listPage(ctx, q)
+		return err
+	})
+	return page, err
+}
+
+func (s *Store) listPage(ctx context.Context, q Query) (Page, error) {
 	page, err := s.listRows(ctx, q)
 	for err == nil && len(page.Deaths) == 0 && page.Next != "" {
 		seq := page.Seq
@@ -139,8 +147,14 @@ func (s *Store) listRows(ctx context.Context, q Query) (Page, error) {
 // the sequence number after, in that order, at most q.Limit. Cursor, Since
 // and Until of q do not count. upTo is where to go on from.
 func (s *Store) Since(ctx context.Context, q Query, after int64) (entries []Entry, upTo int64, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	err = s.reading(ctx, func() error {
+		entries, upTo, err = s.since(ctx, q, after)
+		return err
+	})
+	return entries, upTo, err
+}
+
+func (s *Store) since(ctx context.Context, q Query, after int64) (entries []Entry, upTo int64, err error) {
 	q.Cursor, q.Since, q.Until = "", time.Time{}, time.Time{}
 	where, args, err := conditions(q)
 	if err != nil {
@@ -215,12 +229,12 @@ type found struct {
 func (s *Store) scan(ctx context.Context, key string, order string, where []string, limit int, args []any, take func(found) bool) (int64, error) {
 	tx, err := s.read.BeginTx(ctx, nil)
 	if err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	defer func() { _ = tx.Rollback() }()
 	var newest int64
 	if err := tx.QueryRowContext(ctx, `SELECT value FROM sequences WHERE name = 'deaths'`).Scan(&newest); err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	// The bodies come last, so that sorting does not carry them around.
 	inner := `SELECT ` + key + `, id FROM deaths`
@@ -231,7 +245,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 	rows, err := tx.QueryContext(ctx, `SELECT found.`+key+`, found.id, deaths.body FROM (`+inner+`) AS found
 		JOIN deaths ON deaths.id = found.id ORDER BY found.`+key+order+`, found.id`+order, append(args, limit)...)
 	if err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	defer func() { _ = rows.Close() }()
 	bytes := 0
@@ -239,7 +253,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		var f found
 		var body any
 		if err := rows.Scan(&f.key, &f.id, &body); err != nil {
-			return 0, fmt.Errorf("list deaths: %w", err)
+			return 0, fmt.Errorf("list deaths: %w", s.met(err))
 		}
 		if d, err := s.decode(f.id, body); err == nil {
 			f.death = &d
@@ -253,7 +267,7 @@ func (s *Store) scan(ctx context.Context, key string, order string, where []stri
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("list deaths: %w", err)
+		return 0, fmt.Errorf("list deaths: %w", s.met(err))
 	}
 	return newest, nil
 }

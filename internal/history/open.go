@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -34,28 +35,41 @@ const (
 // older one up to date. A damaged file is set aside as
 // PATH.damaged-YYYYMMDDTHHMMSS and a new one begun; Notice and the log say so.
 // A file of a newer version of coroner, of another program, or in use by
-// another coroner, is refused.
+// another coroner, is refused. With Options.Standby what is refused is no error.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if path == "" {
 		return nil, fmt.Errorf("history: no path given (%s)", remedy)
 	}
-	s := &Store{path: path, retention: o.Retention, maxBytes: o.MaxBytes, log: o.Logger, now: o.Now, grown: newGrowth(o.MaxBytes)}
+	s := newStore(path, o)
+	err := s.begin(ctx)
+	if err != nil && o.Standby {
+		err = s.standBy(ctx, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.tell()
+	return s, nil
+}
+
+func newStore(path string, o Options) *Store {
+	s := &Store{path: path, opts: o, log: o.Logger, now: o.Now, grown: newGrowth(o.MaxBytes)}
+	if o.Standby && (o.MaxBytes <= 0 || o.MaxBytes > standbyBytes) {
+		s.grown = newGrowth(standbyBytes)
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if err := s.begin(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s
 }
 
 // begin takes the file into use. After an error nothing is left open.
 func (s *Store) begin(ctx context.Context) (err error) {
 	if s.path == Memory {
-		if err := s.open(ctx); err != nil {
+		if err := s.open(ctx, Memory); err != nil {
 			return fmt.Errorf("history %s: %w", s.path, err)
 		}
 		return nil
@@ -74,7 +88,12 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	}()
 	wal, err := os.Stat(s.path + "-wal")
 	s.unclosed = err == nil && wal.Size() > 0
-	err = s.open(ctx)
+	err = s.open(ctx, s.path)
+	if damaged(err) { // a page that could not be read just then looks the same
+		if err = readable(s.path); err == nil {
+			err = s.open(ctx, s.path)
+		}
+	}
 	switch {
 	case damaged(err):
 		err = s.beginAnew(ctx, err)
@@ -98,17 +117,22 @@ func (s *Store) beginAnew(ctx context.Context, why error) error {
 	if err := prepare(s.path); err != nil {
 		return fmt.Errorf("history %s: %w (%s)", s.path, err, remedy)
 	}
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx, s.path); err != nil {
 		return fmt.Errorf("history %s, begun anew: %w (%s)", s.path, err, remedy)
 	}
+	s.anew.Store(true)
 	return nil
 }
 
 // prepare makes the folder and the file, so that the file is private from the
 // first moment; SQLite gives -wal and -shm the same mode.
 func prepare(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return err
+		}
+		syncDir(filepath.Dir(dir))
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -123,16 +147,26 @@ func prepare(path string) error {
 		return errors.New("is no regular file")
 	}
 	// WAL needs new files beside it.
-	probe, err := os.CreateTemp(filepath.Dir(path), ".coroner-probe-*")
+	probe, err := os.CreateTemp(dir, ".coroner-probe-*")
 	if err != nil {
 		return err
 	}
+	defer syncDir(dir)
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
+// syncDir makes the names in a folder outlast a power cut. Not every system
+// can, and SQLite does the same for the files that it makes.
+func syncDir(dir string) {
+	if f, err := os.Open(dir); err == nil {
+		_ = f.Sync()
+		_ = f.Close()
+	}
+}
+
 // open connects, checks and migrates. After an error nothing is left open.
-func (s *Store) open(ctx context.Context) (err error) {
-	write, err := sql.Open("sqlite", dsn(s.path, "immediate"))
+func (s *Store) open(ctx context.Context, path string) (err error) {
+	write, err := sql.Open("sqlite", dsn(path, "immediate", s.opts.vfs))
 	if err != nil {
 		return err
 	}
@@ -150,8 +184,8 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
-	if s.path != Memory {
-		read, err := sql.Open("sqlite", dsn(s.path, "deferred")+"&_pragma=query_only(1)")
+	if path != Memory {
+		read, err := sql.Open("sqlite", dsn(path, "deferred", s.opts.vfs)+"&_pragma=query_only(1)&mode=rw") // and makes no file
 		if err != nil {
 			return err
 		}
@@ -164,16 +198,19 @@ func (s *Store) open(ctx context.Context) (err error) {
 
 // dsn names the file and the settings of each connection. The busy timeout
 // matters only when another process reads the file.
-func dsn(path, txlock string) string {
+func dsn(path, txlock, vfs string) string {
 	v := url.Values{
 		"_txlock":       {txlock},
 		"_busy_timeout": {"5000"},
 		"_journal_mode": {"WAL"},
-		"_synchronous":  {"NORMAL"},
+		"_synchronous":  {"FULL"},
 		"_pragma":       {"cache_size(-512)", "journal_size_limit(8388608)", "trusted_schema(0)"},
 	}
 	if path == Memory {
 		return "file::memory:?" + v.Encode()
+	}
+	if vfs != "" {
+		v.Set("vfs", vfs)
 	}
 	// Only a file without content takes this; one that has it would be written to.
 	if fi, err := os.Stat(path); err == nil && fi.Size() == 0 {
@@ -215,15 +252,27 @@ func (s *Store) check(ctx context.Context) error {
 	return nil
 }
 
+// readable tells whether the disk gives all of the file. It must not be open:
+// closing any descriptor of it drops SQLite's own locks.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	_, err = io.Copy(io.Discard, f)
+	return err
+}
+
 // wantsCheck tells whether to look through the whole file, which takes about
 // half a second for 100 MiB: a small one always, a large one when a -wal file
-// shows that it was not closed.
+// shows that it was not closed, or when it was found damaged.
 func (s *Store) wantsCheck() bool {
 	fi, err := os.Stat(s.path)
 	if err != nil || fi.Size() <= alwaysCheck {
 		return true
 	}
-	return s.unclosed
+	return s.unclosed || s.suspect.Load()
 }
 
 // damageError is what a quick check found.
@@ -261,10 +310,11 @@ func setAside(path string, now time.Time) (string, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return "", err
 	}
-	for _, suffix := range []string{"-wal", "-shm"} {
+	for _, suffix := range besides {
 		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
 	}
+	syncDir(filepath.Dir(path))
 	return aside, nil
 }

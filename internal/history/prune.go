@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -35,16 +36,23 @@ func newGrowth(maxBytes int64) growth {
 
 func (g growth) add(n int64) {
 	if g.step > 0 && g.bytes.Add(n) > g.step {
-		select {
-		case g.full <- struct{}{}:
-		default:
-		}
+		g.wake()
 	}
 }
 
-// Run prunes now and then until ctx ends, and returns nil. What fails is
-// logged and tried again the next time.
+func (g growth) wake() {
+	select {
+	case g.full <- struct{}{}:
+	default:
+	}
+}
+
+// Run prunes now and then, and returns from standby, until ctx ends, and
+// returns nil. What fails is logged and tried again the next time.
 func (s *Store) Run(ctx context.Context) error {
+	var back sync.WaitGroup
+	defer back.Wait()
+	back.Go(func() { s.comeBack(ctx) })
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	for {
@@ -78,8 +86,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 	defer s.mu.RUnlock()
 	s.grown.bytes.Store(0)
 	var removed int64
-	if s.retention > 0 {
-		cutoff := unixNano(now.Add(-s.retention))
+	if s.opts.Retention > 0 {
+		cutoff := unixNano(now.Add(-s.opts.Retention))
 		n, err := s.removeOldest(ctx, cutoff, math.MaxInt64)
 		removed += n
 		if err != nil {
@@ -88,6 +96,9 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 	}
 	n, err := s.pruneSize(ctx)
 	removed += n
+	if s.standby != nil {
+		s.dropped.Add(uint64(n)) // they never were in the file
+	}
 	if err != nil || removed == 0 {
 		return removed, err
 	}
@@ -95,12 +106,21 @@ func (s *Store) Prune(ctx context.Context, now time.Time) (int64, error) {
 	return removed, s.vacuum(ctx)
 }
 
+// maxBytes is how large the history may be where it is now.
+func (s *Store) maxBytes() int64 {
+	if s.standby != nil && (s.opts.MaxBytes <= 0 || s.opts.MaxBytes > standbyBytes) {
+		return standbyBytes
+	}
+	return s.opts.MaxBytes
+}
+
 // pruneSize removes the share of the oldest deaths that is over nine tenths
 // of the size, and looks again, because deaths differ in size.
 func (s *Store) pruneSize(ctx context.Context) (removed int64, err error) {
+	most := s.maxBytes()
 	for range pruneRounds {
 		used, err := s.usedBytes(ctx, s.write)
-		if err != nil || s.maxBytes <= 0 || used <= s.maxBytes {
+		if err != nil || most <= 0 || used <= most {
 			return removed, err
 		}
 		var rows int64
@@ -110,7 +130,7 @@ func (s *Store) pruneSize(ctx context.Context) (removed int64, err error) {
 		if rows == 0 {
 			return removed, nil
 		}
-		over := float64(used) - 0.9*float64(s.maxBytes)
+		over := float64(used) - 0.9*float64(most)
 		n, err := s.removeOldest(ctx, math.MaxInt64, int64(math.Ceil(float64(rows)*over/float64(used))))
 		removed += n
 		if err != nil {

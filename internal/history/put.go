@@ -15,7 +15,7 @@ import (
 
 // putStatements are prepared once, for the one connection that writes.
 type putStatements struct {
-	seq, find, insert, amend, addWords, dropWords, state *sql.Stmt
+	seq, find, insert, amend, addWords, dropWords, state, dropState, count, dropCount *sql.Stmt
 }
 
 func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
@@ -33,7 +33,10 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 			body = ? WHERE id = ?`},
 		{&p.addWords, searchInsert},
 		{&p.dropWords, searchDelete},
+		{&p.dropState, `DELETE FROM state WHERE name = ?`},
 		{&p.state, `INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
+		{&p.count, countPut},
+		{&p.dropCount, countDrop},
 	} {
 		stmt, err := db.PrepareContext(ctx, s.sql)
 		if err != nil {
@@ -46,7 +49,7 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 
 func (p *putStatements) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.addWords, p.dropWords, p.state} {
+	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.addWords, p.dropWords, p.state, p.dropState, p.count, p.dropCount} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
@@ -62,53 +65,105 @@ type row struct {
 	body  []byte
 }
 
-// Put keeps deaths and state in one transaction: after an error none of it is
-// kept. A death that is there already is replaced only by a higher revision.
-// The entries that come back are those that were new or amended, in order.
-// When Put returns without an error, they survive a kill -9 of this process.
-// When the file was removed or replaced meanwhile, they are in the one that is
-// at its path now, and Notice says so.
+// Round is what Keep keeps in one transaction.
+type Round struct {
+	Deaths []death.Death
+	// State is what the next run goes on from, by name. An empty value drops
+	// the name.
+	State map[string]string
+	// Counts are counters as they stand with these deaths.
+	Counts []Count
+	// AllCounts: counters that are not among Counts go.
+	AllCounts bool
+}
+
+// Kept is what became of a Round.
+type Kept struct {
+	// Entries are the deaths that were new or amended, in order.
+	Entries []Entry
+	// Anew: these are not in the file in which earlier rounds are, because it
+	// was removed, replaced or damaged. The state and the counters that were
+	// not in this round are to be given again.
+	Anew bool
+}
+
+// Put is Keep for deaths and state alone.
 func (s *Store) Put(ctx context.Context, deaths []death.Death, state map[string]string) ([]Entry, error) {
-	if len(deaths) == 0 && len(state) == 0 {
-		return nil, nil
+	kept, err := s.Keep(ctx, Round{Deaths: deaths, State: state})
+	return kept.Entries, err
+}
+
+// Keep keeps a round in one transaction: after an error none of it is kept,
+// and it may be given again. A death that is there already is replaced only by
+// a higher revision. When Keep returns without an error, the round survives a
+// kill -9 of this process, and a power cut as the package says.
+// When the file was removed, replaced or found damaged meanwhile, the round is
+// in the one that is at its path now, and Notice says so.
+func (s *Store) Keep(ctx context.Context, r Round) (Kept, error) {
+	if len(r.Deaths) == 0 && len(r.State) == 0 && len(r.Counts) == 0 && !r.AllCounts {
+		return Kept{}, nil
 	}
-	rows := make([]row, len(deaths))
+	rows := make([]row, len(r.Deaths))
 	var bytes int64
-	for i := range deaths {
-		if deaths[i].ID == "" {
-			return nil, fmt.Errorf("put death %d: it has no id", i)
+	for i := range r.Deaths {
+		d := &r.Deaths[i]
+		if d.ID == "" {
+			return Kept{}, fmt.Errorf("put death %d: it has no id", i)
 		}
-		body, err := json.Marshal(&deaths[i])
+		body, err := json.Marshal(d)
 		if err != nil {
-			return nil, fmt.Errorf("put death %s: %w", deaths[i].ID, err)
+			return Kept{}, fmt.Errorf("put death %s: %w", d.ID, err)
 		}
-		rows[i] = row{&deaths[i], searchable(&deaths[i]), body}
+		rows[i] = row{d, searchable(d), body}
 		bytes += int64(len(body) + len(rows[i].words))
 	}
-	entries, err := s.commit(ctx, rows, state)
-	// Looked at afterwards: what went into a file that nobody can reach any
-	// more is put once again.
-	renewed, lost := s.renew(ctx)
-	switch {
-	case lost != nil:
-		return nil, fmt.Errorf("put deaths: %w", lost)
-	case renewed:
-		entries, err = s.commit(ctx, rows, state)
-	}
+	entries, err := s.place(ctx, rows, r)
 	if err != nil {
-		return nil, err
+		return Kept{}, err
 	}
 	s.grown.add(bytes)
 	for i := range entries {
 		s.bad.forget(entries[i].Death.ID)
 	}
-	return entries, nil
+	return Kept{entries, s.anew.Swap(false)}, nil
 }
 
-// commit writes it all in one transaction.
-func (s *Store) commit(ctx context.Context, rows []row, state map[string]string) (entries []Entry, err error) {
+// place commits to the file that is at the path.
+func (s *Store) place(ctx context.Context, rows []row, r Round) ([]Entry, error) {
+	entries, file, err := s.commit(ctx, rows, r)
+	if damaged(err) {
+		s.suspect.Store(true)
+	}
+	// Looked at afterwards: what went into a file that nobody can reach any
+	// more is put once again.
+	now, lost := s.renew(ctx)
+	if lost != nil {
+		return nil, fmt.Errorf("put deaths: %w", lost)
+	}
+	if now != file {
+		again, _, failed := s.commit(ctx, rows, r)
+		if err != nil || len(again) > 0 || failed != nil {
+			entries, err = again, failed
+		}
+	}
+	if damaged(err) { // although the check found nothing
+		if lost := s.discard(ctx, err); lost != nil {
+			return nil, fmt.Errorf("put deaths: %w", lost)
+		}
+		entries, _, err = s.commit(ctx, rows, r)
+	}
+	return entries, err
+}
+
+// commit writes it all in one transaction, and says into which file.
+func (s *Store) commit(ctx context.Context, rows []row, r Round) ([]Entry, int, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	entries, err := s.transact(ctx, rows, r)
+	return entries, s.files, err
+}
+
+func (s *Store) transact(ctx context.Context, rows []row, r Round) (entries []Entry, err error) {
 	if s.lost != nil {
 		return nil, s.lost
 	}
@@ -122,15 +177,31 @@ func (s *Store) commit(ctx context.Context, rows []row, state map[string]string)
 			return nil, err
 		}
 	}
-	for name, value := range state {
-		if _, err := tx.StmtContext(ctx, s.put.state).ExecContext(ctx, name, plain(value)); err != nil {
-			return nil, fmt.Errorf("put state %s: %w", name, err)
-		}
+	if err := s.putState(ctx, tx, r.State); err != nil {
+		return nil, err
+	}
+	if err := s.putCounts(ctx, tx, r.Counts, r.AllCounts); err != nil {
+		return nil, err
 	}
 	if err := tx.Commit(); err != nil {
 		return nil, fmt.Errorf("put deaths: %w", err)
 	}
 	return entries, nil
+}
+
+func (s *Store) putState(ctx context.Context, tx *sql.Tx, state map[string]string) error {
+	for name, value := range state {
+		if value == "" {
+			if _, err := tx.StmtContext(ctx, s.put.dropState).ExecContext(ctx, name); err != nil {
+				return fmt.Errorf("drop state %s: %w", name, err)
+			}
+			continue
+		}
+		if _, err := tx.StmtContext(ctx, s.put.state).ExecContext(ctx, name, plain(value)); err != nil {
+			return fmt.Errorf("put state %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // putRows writes in the order given. It takes the sequence first: that is

@@ -3,10 +3,12 @@
 // Package history keeps deaths and finds them again. They live in one SQLite
 // file (modernc.org/sqlite, no cgo), or in memory under the name ":memory:".
 //
-// The file is in WAL mode with synchronous=NORMAL: whatever Put returned for
-// is there after a kill -9 of the agent; a power cut may take the last
-// transactions, and does not damage the file. A file that is damaged all the
-// same is set aside under a new name, never deleted.
+// The file is in WAL mode with synchronous=FULL: each commit ends with an fsync
+// of the log of writes. Whatever Keep returned for is there after a kill -9 of
+// the agent, a crash of the kernel and a power cut, as long as the file system
+// and the disk do what fsync asks for; one that only says so may lose the last
+// commits. A file that is damaged all the same is set aside under a new name,
+// never deleted, also while it is in use.
 //
 // The statements are such that PostgreSQL takes them too, with $n for ?. What
 // is SQLite's own is in open.go, search.go and vacuum of prune.go.
@@ -20,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -38,19 +41,23 @@ type Options struct {
 	// MaxBytes is how large the file may grow before the oldest deaths go;
 	// 0 means any size. The -wal file beside it has some 4 MiB more.
 	MaxBytes int64
+	// Standby: where the file cannot be opened, Open gives a history in memory,
+	// and Run tries again until what is in memory is in the file.
+	Standby bool
 	// Logger takes what Run does and what Open found; nil discards.
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+
+	vfs string // what SQLite reads and writes through; tests give their own
 }
 
 // Store is an open history. It is safe for concurrent use.
 type Store struct {
-	path      string
-	retention time.Duration
-	maxBytes  int64
-	log       *slog.Logger
-	now       func() time.Time
+	path string
+	opts Options
+	log  *slog.Logger
+	now  func() time.Time
 
 	// mu is held to read by whoever uses the file, and to write by renew,
 	// which puts another in its place.
@@ -59,7 +66,17 @@ type Store struct {
 	unclosed bool // the file's last user did not close it
 	lock     *os.File
 	own      ownFiles
+	files    int   // how many were in use before this one
 	lost     error // why there is no file in use; nil: there is
+	standby  error // why memory stands in for the file; nil: it does not
+	told     atomic.Pointer[condition]
+
+	// anew: the file is not the one of earlier rounds, and Keep is to say so.
+	anew atomic.Bool
+	// suspect: a read or write met damage, and the file is to be looked through.
+	suspect atomic.Bool
+	looked  atomic.Int64 // when it last was, for the sake of a read
+	dropped atomic.Uint64
 
 	// write has one connection, because SQLite has one writer. read is the
 	// same one for a history in memory, which one connection owns.
@@ -78,20 +95,42 @@ type Entry struct {
 	Death death.Death
 }
 
-// Path is where the deaths are kept.
-func (s *Store) Path() string { return s.path }
+// condition is what is told of a Store while its lock may be held for long,
+// by a disk that hangs.
+type condition struct {
+	path, notice string
+	trouble      error
+}
+
+// tell brings the condition up to date, under the lock.
+func (s *Store) tell() {
+	c := condition{s.path, s.notice, errors.Join(s.lost, s.standby)}
+	if s.standby != nil {
+		c.path = Memory
+	}
+	s.told.Store(&c)
+}
+
+// Path is where the deaths are kept. Like Notice, Trouble and Dropped it does
+// not wait for the disk.
+func (s *Store) Path() string { return s.told.Load().path }
+
+// Trouble is why deaths are not kept where they should be; nil: they are.
+func (s *Store) Trouble() error { return s.told.Load().trouble }
+
+// Dropped counts the deaths that memory, standing in for the file, had no room
+// for.
+func (s *Store) Dropped() uint64 { return s.dropped.Load() }
 
 // Notice says what had to be done to the file, such as setting a damaged one
 // aside, and how many deaths were found unreadable; empty when nothing.
 func (s *Store) Notice() string {
-	n := s.bad.count()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	n, notice := s.bad.count(), s.told.Load().notice
 	switch {
 	case n == 0:
-		return s.notice
-	case s.notice != "":
-		return s.notice + "; " + s.unreadableNotice(n)
+		return notice
+	case notice != "":
+		return notice + "; " + s.unreadableNotice(n)
 	}
 	return s.unreadableNotice(n)
 }
@@ -124,7 +163,7 @@ func (s *Store) State(ctx context.Context) (map[string]string, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	state := map[string]string{}
-	err := s.readState(ctx, state)
+	err := readState(ctx, s.read, state)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("read state: %w", ctx.Err())
 	}
@@ -134,8 +173,8 @@ func (s *Store) State(ctx context.Context) (map[string]string, error) {
 	return state, nil
 }
 
-func (s *Store) readState(ctx context.Context, state map[string]string) error {
-	rows, err := s.read.QueryContext(ctx, `SELECT name, value FROM state`)
+func readState(ctx context.Context, db *sql.DB, state map[string]string) error {
+	rows, err := db.QueryContext(ctx, `SELECT name, value FROM state`)
 	if err != nil {
 		return err
 	}
@@ -164,20 +203,24 @@ type Stats struct {
 }
 
 // Stats returns how much is kept.
-func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var st Stats
+func (s *Store) Stats(ctx context.Context) (st Stats, err error) {
+	err = s.reading(ctx, func() error {
+		st, err = s.stats(ctx)
+		return err
+	})
+	return st, err
+}
+
+func (s *Store) stats(ctx context.Context) (st Stats, err error) {
 	var oldest, newest sql.NullInt64
 	row := s.read.QueryRowContext(ctx,
 		`SELECT count(*), (SELECT min(time_ns) FROM deaths), (SELECT max(time_ns) FROM deaths) FROM deaths`)
 	if err := row.Scan(&st.Deaths, &oldest, &newest); err != nil {
-		return Stats{}, fmt.Errorf("count deaths: %w", err)
+		return Stats{}, fmt.Errorf("count deaths: %w", s.met(err))
 	}
 	if oldest.Valid {
 		st.Oldest, st.Newest = time.Unix(0, oldest.Int64).UTC(), time.Unix(0, newest.Int64).UTC()
 	}
-	var err error
 	st.Bytes, err = s.usedBytes(ctx, s.read)
 	st.Unreadable = int64(s.bad.count())
 	return st, err

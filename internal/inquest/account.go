@@ -64,7 +64,7 @@ type account struct {
 
 	born   []*caseFile // cases that a counter alone made
 	gone   bool
-	rises  []rise               // of own
+	rises  []rise                // of own
 	sample signal.CgroupCounters // the newest rise
 	signal signal.Signal
 	told   CgroupTold // as last given out

@@ -125,19 +125,31 @@ func (h *handler) healthy(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "healthy\n")
 }
 
-// ready serves /-/ready: whether any source is up, and a line for each.
+// ready serves /-/ready: whether any source is up, and a line for each. A
+// history that does not take deaths is told, and is no reason to be left alone
+// with them: the agent watches, and its metrics and pages are needed then.
 func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
 	ok, sources := h.Ready()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	keeps, history := true, ""
+	if h.History != nil {
+		keeps, history = h.History()
+	}
 	verdict := "ready\n"
-	if !ok {
+	switch {
+	case !ok:
 		verdict = "not ready: no source is up\n"
 		w.WriteHeader(http.StatusServiceUnavailable)
+	case !keeps:
+		verdict = "ready, but deaths are not kept as asked\n"
 	}
 	_, _ = io.WriteString(w, verdict)
 	for _, s := range sources {
 		fmt.Fprintln(w, sourceLine(s))
+	}
+	if history != "" {
+		fmt.Fprintln(w, "history: "+visible(history))
 	}
 }
 

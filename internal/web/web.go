@@ -69,6 +69,9 @@ type Options struct {
 	Status func(context.Context) api.Status
 	// Ready says whether at least one source is up, and how each of them is.
 	Ready func() (bool, []api.SourceStatus)
+	// History says whether deaths are kept, and how that goes in a line; nil
+	// leaves it out.
+	History func() (bool, string)
 	// Broker tells of new deaths.
 	Broker *Broker
 	// Metrics serves TelemetryPath; nil leaves it out.

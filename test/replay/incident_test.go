@@ -122,7 +122,9 @@ func TestIncident_SameSignalsSameDeaths(t *testing.T) {
 // TestIncident_Scrape is what Prometheus sees of the incident.
 func TestIncident_Scrape(t *testing.T) {
 	m := metrics.New(metrics.Options{Version: "test", Revision: "test", Now: func() time.Time { return time.Unix(0, 0) }})
-	m.Take(replayed(t, incident))
+	for _, d := range replayed(t, incident) {
+		m.Kept(m.Prepare(m.Take(&d), false))
+	}
 	rec := httptest.NewRecorder()
 	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	var ours []string

@@ -47,32 +47,43 @@ func (c deathCollector) Collect(ch chan<- prometheus.Metric) {
 	c.m.count(ch, foldedDeaths, folded)
 }
 
+// shown is what a scrape shows of a tally.
+type shown struct {
+	pair
+	last time.Time
+}
+
 // scrape copies the ledger, with zeros for what lives. Nothing is sent while
 // the lock is held, so that a slow scraper does not hold up a death.
-func (m *Metrics) scrape(living []death.Container, causes []death.Cause) (rows map[key]tally, folded uint64) {
+func (m *Metrics) scrape(living []death.Container, causes []death.Cause) (rows map[key]shown, folded uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.ledger
 	l.scrape++
 	now := m.opts.Now()
-	rows = make(map[key]tally, len(l.tallies)+len(living)*len(causes))
+	rows = make(map[key]shown, len(l.tallies)+len(living)*len(causes))
 	for i := range living {
 		o := ownerOf(&living[i])
 		for _, cause := range causes {
 			k := key{o, cause}
-			if t := l.tallies[k]; t != nil {
+			t := l.tallies[k]
+			if t != nil {
 				t.touched = now
-			} else if len(rows) < l.max {
-				rows[k] = tally{}
+			}
+			if t != nil || len(rows) < l.max {
+				rows[k] = shown{}
 			}
 		}
 	}
 	l.sweep(keepGone)
 	for k, t := range l.tallies {
-		t.shown = true
-		rows[k] = *t
+		seen := t.visible()
+		t.shown = seen == t.taken
+		if seen != (pair{}) || !t.shownLast.IsZero() {
+			rows[k] = shown{seen, t.shownLast}
+		}
 	}
-	return rows, l.folded
+	return rows, max(l.folded.kept, l.folded.freed)
 }
 
 func oomCauses() []death.Cause {
@@ -92,7 +103,7 @@ type agentCollector struct{ m *Metrics }
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
 		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceErrors,
-		sinkQueue, sinkDropped, sinkErrors, buildInfo,
+		sinkUp, sinkQueue, sinkDropped, sinkErrors, buildInfo,
 	} {
 		ch <- c.m.descs[name]
 	}
@@ -113,12 +124,8 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if m.opts.Sources != nil {
 		for _, s := range m.opts.Sources() {
-			up := 0.0
-			if s.Up {
-				up = 1
-			}
 			name := label(string(s.Source))
-			m.gauge(ch, sourceUp, up, name)
+			m.gauge(ch, sourceUp, truth(s.Up), name)
 			m.count(ch, sourceEvents, s.Events, name)
 			m.count(ch, sourceLost, s.Lost, name)
 			m.count(ch, sourceErrors, s.Errors, name)
@@ -127,6 +134,7 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 	if m.opts.Sinks != nil {
 		for _, s := range m.opts.Sinks() {
 			name := label(s.Sink)
+			m.gauge(ch, sinkUp, truth(s.Up), name)
 			m.gauge(ch, sinkQueue, float64(s.QueueLength), name)
 			m.count(ch, sinkDropped, s.Dropped, name)
 			m.count(ch, sinkErrors, s.Errors, name)
@@ -140,6 +148,13 @@ func (m *Metrics) count(ch chan<- prometheus.Metric, name string, v uint64, labe
 
 func (m *Metrics) gauge(ch chan<- prometheus.Metric, name string, v float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(m.descs[name], prometheus.GaugeValue, v, labels...)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // unix keeps the milliseconds, which is what Prometheus keeps of any time.

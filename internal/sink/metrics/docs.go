@@ -46,6 +46,15 @@ const docsTail = `
 - A container that is known and lives has its ` + "`coroner_oom_kills_total`" + ` at 0 for each cause that is an OOM kill, so that
   ` + "`increase()`" + ` sees the first one. A container that is gone keeps its series for a day after its last death.
 
+## Restarts
+
+- The counters of deaths, ` + "`coroner_node_oom_kills_total` and `coroner_unattributed_oom_kills_total`" + ` go on from where they were. They are
+  kept in the history, each in one transaction with the deaths that it counts, and a scrape shows them once that is done: no scrape
+  shows a counter lower than an earlier one, also after a kill -9.
+- When the history refuses or does not answer for a second, they are shown without it. ` + "`coroner_sink_up{sink=\"history\"}`" + ` is 0 then, and
+  a kill -9 before it is back takes them back as well, which Prometheus takes for a counter that began anew.
+- All others count since the agent's start.
+
 ## Labels
 
 - ` + "`container`" + ` is the container's name; where no source knows names, the first %[3]d characters of its id; for a process

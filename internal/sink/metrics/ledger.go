@@ -19,12 +19,43 @@ const (
 	keepGoneFull = 10 * time.Minute
 )
 
+// pair is a number of OOM kills and of containers' ends.
+type pair struct{ kills, ends uint64 }
+
 // tally is what is counted under one key.
 type tally struct {
-	kills, ends uint64
-	last        time.Time // the latest death
-	touched     time.Time // when it last changed, or its owner was last known to live
-	shown       bool      // a scrape has shown it as it is
+	// taken is all that was counted; kept is what of it the history has, and
+	// freed what was let out without it.
+	taken, kept, freed pair
+	// pending is what is between taken and kept, by death. A death whose count
+	// moved away after it was kept has less than 0 here.
+	pending         map[*counted]step
+	last, shownLast time.Time // the latest death
+	touched         time.Time // when it last changed, or its owner was last known to live
+	shown           bool      // a scrape has shown it as it is
+}
+
+// visible is what a scrape shows: what the history has now, and will have
+// after each of the deaths that wait, in whatever order they are kept.
+func (t *tally) visible() pair {
+	least := t.kept
+	for _, s := range t.pending {
+		least = least.plus(min(0, s.kills), min(0, s.ends))
+	}
+	return pair{max(least.kills, t.freed.kills), max(least.ends, t.freed.ends)}
+}
+
+// await notes what waits for the history, or no longer does.
+func (t *tally) await(c *counted, s step) {
+	if t.pending == nil {
+		t.pending = make(map[*counted]step)
+	}
+	sum := step{t.pending[c].kills + s.kills, t.pending[c].ends + s.ends}
+	if sum == (step{}) {
+		delete(t.pending, c)
+	} else {
+		t.pending[c] = sum
+	}
 }
 
 // counted is what one death added, so that its amendments add only the rest.
@@ -48,47 +79,59 @@ type ledger struct {
 	deaths  map[string]*counted
 	order   []string // ids of deaths, a ring from the oldest at next
 	next    int
-	scrape  uint64 // how many scrapes there were
-	folded  uint64
+	scrape  uint64 // how many scrapes and releases there were
+	folded  struct{ taken, kept, freed uint64 }
+	gone    map[key]struct{} // swept, and still in the history
+	rewrite bool             // what the history has is not what is here
 	swept   time.Time
 }
 
 func newLedger(maxSeries int, now func() time.Time) *ledger {
-	return &ledger{max: maxSeries, now: now, tallies: make(map[key]*tally), deaths: make(map[string]*counted)}
+	return &ledger{
+		max: maxSeries, now: now,
+		tallies: make(map[key]*tally), deaths: make(map[string]*counted), gone: make(map[key]struct{}),
+	}
 }
 
 // take counts what d adds to what its earlier revisions said.
-func (l *ledger) take(d *death.Death) {
+func (l *ledger) take(d *death.Death) (ch Change) {
 	c, known := l.deaths[d.ID]
 	if !known {
 		k, folded := l.room(keyOf(d))
 		if folded {
-			l.folded++
+			l.folded.taken++
+			ch.folded++
 		}
 		c = &counted{key: k, scrape: l.scrape, before: l.tally(k).last}
 		l.remember(d.ID, c)
 	} else {
-		l.move(c, keyOf(d), d.Time)
+		l.move(c, keyOf(d), d.Time, &ch)
 	}
 	t := l.tally(c.key)
+	added := step{}
 	if n := d.OOMKills() - c.kills; n > 0 {
-		t.kills += uint64(n)
+		t.taken.kills += uint64(n)
 		c.kills += n
 		c.freshKills += n
+		added.kills = int64(n)
 	}
 	if d.Subject == death.SubjectContainer && !c.ended {
-		t.ends++
+		t.taken.ends++
 		c.ended, c.freshEnd = true, true
+		added.ends = 1
 	}
 	if d.Time.After(t.last) {
 		t.last = d.Time
 	}
 	t.touched, t.shown = l.now(), false
+	t.await(c, added)
+	ch.steps = append(ch.steps, keyStep{c.key, c, added}) // also without a count, for its time
+	return ch
 }
 
 // move takes what no scrape has shown yet to another key, for a counter that
 // was shown must not go down.
-func (l *ledger) move(c *counted, to key, died time.Time) {
+func (l *ledger) move(c *counted, to key, died time.Time, ch *Change) {
 	if c.scrape != l.scrape {
 		c.scrape, c.freshKills, c.freshEnd = l.scrape, 0, false
 	}
@@ -101,19 +144,38 @@ func (l *ledger) move(c *counted, to key, died time.Time) {
 	}
 	from := l.tally(c.key)
 	dest := l.tally(to)
-	from.kills -= uint64(c.freshKills)
-	dest.kills += uint64(c.freshKills)
-	if c.freshEnd {
-		from.ends--
-		dest.ends++
+	if moved := c.fresh(); moved != (step{}) {
+		back := step{-moved.kills, -moved.ends}
+		from.taken, dest.taken = from.taken.plus(back.kills, back.ends), dest.taken.plus(moved.kills, moved.ends)
+		from.await(c, back)
+		dest.await(c, moved)
+		ch.steps = append(ch.steps, keyStep{c.key, c, back}, keyStep{to, c, moved})
 	}
 	if c.freshKills == c.kills && c.freshEnd == c.ended && from.last.Equal(died) {
 		from.last = c.before
 	}
-	if from.kills == 0 && from.ends == 0 {
-		delete(l.tallies, c.key)
-	}
+	l.tidy(c.key, from)
 	c.key, c.before = to, dest.last
+}
+
+// fresh is what no scrape has shown.
+func (c *counted) fresh() step {
+	s := step{kills: int64(c.freshKills)}
+	if c.freshEnd {
+		s.ends = 1
+	}
+	return s
+}
+
+// tidy drops a tally that says nothing, here or in the history.
+func (l *ledger) tidy(k key, t *tally) {
+	if t.taken == (pair{}) && t.kept == (pair{}) && len(t.pending) == 0 && t.last.IsZero() {
+		delete(l.tallies, k)
+	}
+}
+
+func (p pair) plus(kills, ends int64) pair {
+	return pair{uint64(int64(p.kills) + kills), uint64(int64(p.ends) + ends)}
 }
 
 // room gives the key to count under: k, or the one for too many.
@@ -135,8 +197,9 @@ func (l *ledger) room(k key) (_ key, folded bool) {
 func (l *ledger) sweep(keep time.Duration) {
 	oldest := l.now().Add(-keep)
 	for k, t := range l.tallies {
-		if t.shown && t.touched.Before(oldest) {
+		if t.shown && len(t.pending) == 0 && t.touched.Before(oldest) {
 			delete(l.tallies, k)
+			l.gone[k] = struct{}{}
 		}
 	}
 }

@@ -55,6 +55,7 @@ type SourceStat struct {
 // SinkStat is what a sink has done since the start.
 type SinkStat struct {
 	Sink        string
+	Up          bool
 	QueueLength int
 	Dropped     uint64
 	Errors      uint64
@@ -118,13 +119,12 @@ func New(o Options) *Metrics {
 	return m
 }
 
-// Take counts deaths: first revisions, and what amendments add.
-func (m *Metrics) Take(deaths []death.Death) {
+// Take counts a death: its first revision, and what amendments add. A scrape
+// shows it when what comes back was kept, or let out.
+func (m *Metrics) Take(d *death.Death) Change {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range deaths {
-		m.ledger.take(&deaths[i])
-	}
+	return m.ledger.take(d)
 }
 
 // Detected notes how long the source that told of a death first took.

@@ -49,6 +49,15 @@ func amended(d death.Death, change func(*death.Death)) death.Death {
 	return d
 }
 
+// take counts deaths that the history keeps at once.
+func take(m *metrics.Metrics, deaths ...death.Death) {
+	var all metrics.Change
+	for i := range deaths {
+		all.Join(m.Take(&deaths[i]))
+	}
+	m.Kept(m.Prepare(all, false))
+}
+
 // scrape returns coroner's own lines, without the comments.
 func scrape(t *testing.T, m *metrics.Metrics) map[string]string {
 	t.Helper()
@@ -113,7 +122,7 @@ func TestTake_CountsEachKillOnce(t *testing.T) {
 				if i > 0 {
 					scrape(t, m)
 				}
-				m.Take(deaths)
+				take(m, deaths...)
 			}
 			got := scrape(t, m)
 			for series, want := range tt.want {
@@ -129,9 +138,9 @@ func TestTake_CountsEachEndOnce(t *testing.T) {
 	m := metrics.New(metrics.Options{})
 	d := kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))
 	ended := amended(d, func(d *death.Death) { d.Subject = death.SubjectContainer })
-	m.Take([]death.Death{d, ended, ended})
+	take(m, d, ended, ended)
 	scrape(t, m)
-	m.Take([]death.Death{ended})
+	take(m, ended)
 	got := scrape(t, m)
 	series := `coroner_container_terminations_total{cause="oom_container_limit",container="web",namespace="prod",pod="shop"}`
 	if got[series] != "1" {
@@ -144,10 +153,10 @@ func TestMove_GivesBackTheTimeOfTheLastDeath(t *testing.T) {
 	old := kill("old", death.OOMContainerLimit, process(1, death.FateVictim))
 	young := kill("young", death.OOMContainerLimit, process(2, death.FateVictim))
 	young.Time = start.Add(time.Minute)
-	m.Take([]death.Death{old, young, amended(young, func(d *death.Death) { d.Cause = death.OOMPodLimit })})
+	take(m, old, young, amended(young, func(d *death.Death) { d.Cause = death.OOMPodLimit }))
 	want := map[death.Cause]time.Time{death.OOMContainerLimit: old.Time, death.OOMPodLimit: young.Time}
 	got := map[death.Cause]time.Time{}
-	for _, c := range m.Counts() {
+	for _, c := range m.Prepare(metrics.Change{}, true).Counts {
 		got[c.Cause] = c.Last
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -177,7 +186,7 @@ func TestLabels_ForeignText(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := metrics.New(metrics.Options{})
 			tt.d.ID, tt.d.Cause, tt.d.Processes = "d", death.OOMNode, []death.Process{process(1, death.FateVictim)}
-			m.Take([]death.Death{tt.d})
+			take(m, tt.d)
 			got := scrape(t, m)
 			if series := "coroner_oom_kills_total" + tt.want; got[series] != "1" {
 				t.Errorf("no %s in %q", series, got)
@@ -199,7 +208,7 @@ func TestSeries_AreBounded(t *testing.T) {
 		return fmt.Sprintf(`coroner_oom_kills_total{cause="oom_node",container=%q,namespace="",pod=""}`, container)
 	}
 	for n := range 5 {
-		m.Take([]death.Death{unit(n)})
+		take(m, unit(n))
 	}
 	got := scrape(t, m)
 	want := map[string]string{series("u0.service"): "1", series("u2.service"): "1", series("u3.service"): "", series("_other"): "2"}
@@ -214,7 +223,7 @@ func TestSeries_AreBounded(t *testing.T) {
 
 	// What was shown and is old makes room; what nobody saw does not.
 	c.now = c.now.Add(time.Hour)
-	m.Take([]death.Death{unit(7)})
+	take(m, unit(7))
 	if got := scrape(t, m); got[series("u7.service")] != "1" || got[series("u0.service")] != "" {
 		t.Errorf("after an hour: u7 = %q, want 1; u0 = %q, want none", got[series("u7.service")], got[series("u0.service")])
 	}
@@ -234,7 +243,7 @@ func TestContainers_LivingOnesAreAtZero(t *testing.T) {
 		}
 	}
 
-	m.Take([]death.Death{kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))})
+	take(m, kill("d1", death.OOMContainerLimit, process(1, death.FateVictim)))
 	c.now = c.now.Add(48 * time.Hour)
 	if got := scrape(t, m)[kills("web", "oom_container_limit")]; got != "1" {
 		t.Errorf("while it lives = %q, want 1", got)
@@ -248,26 +257,6 @@ func TestContainers_LivingOnesAreAtZero(t *testing.T) {
 	c.now = c.now.Add(2 * time.Hour)
 	if got, ok := scrape(t, m)[kills("web", "oom_container_limit")]; ok {
 		t.Errorf("a day after it is gone = %q, want none", got)
-	}
-}
-
-func TestSeed_GoesOn(t *testing.T) {
-	first := metrics.New(metrics.Options{})
-	d := kill("d1", death.OOMContainerLimit, process(1, death.FateVictim))
-	first.Take([]death.Death{d, kill("d2", death.OOMPodLimit, process(2, death.FateVictim))})
-	scrape(t, first)
-
-	second := metrics.New(metrics.Options{})
-	second.Seed(first.Counts())
-	second.Remember([]death.Death{d})
-	if diff := cmp.Diff(first.Counts(), second.Counts()); diff != "" {
-		t.Errorf("counts after seeding (-want +got):\n%s", diff)
-	}
-	second.Take([]death.Death{amended(d, func(d *death.Death) {
-		d.Processes = append(d.Processes, process(3, death.FateGroup))
-	})})
-	if got := scrape(t, second)[kills("web", "oom_container_limit")]; got != "2" {
-		t.Errorf("after an amendment = %q, want 2", got)
 	}
 }
 
@@ -358,14 +347,14 @@ func full() *metrics.Metrics {
 	})
 	ended := kill("d2", death.OOMPodLimit, process(2, death.FateVictim), process(3, death.FateGroup), process(4, death.FateSharer))
 	ended.Subject = death.SubjectContainer
-	m.Take([]death.Death{
+	take(m,
 		kill("d1", death.OOMContainerLimit, process(1, death.FateVictim)),
 		ended,
-		{ID: "d3", Time: start, Unit: "cron.service", Subject: death.SubjectProcess, Cause: death.OOMNode,
+		death.Death{ID: "d3", Time: start, Unit: "cron.service", Subject: death.SubjectProcess, Cause: death.OOMNode,
 			Processes: []death.Process{process(5, death.FateVictim)}},
-		{ID: "d4", Time: start, Subject: death.SubjectContainer, Cause: death.Killed,
+		death.Death{ID: "d4", Time: start, Subject: death.SubjectContainer, Cause: death.Killed,
 			Container: &death.Container{Name: "db\xff", ID: "77"}, Processes: []death.Process{process(6, death.FateSignalled)}},
-	})
+	)
 	for _, s := range []float64{0.0004, 0.004, 3} {
 		m.Detected(death.SourceTracepoint, s)
 	}
@@ -387,12 +376,12 @@ func BenchmarkScrape(b *testing.B) {
 
 func BenchmarkTake(b *testing.B) {
 	m := metrics.New(metrics.Options{})
-	d := []death.Death{kill("", death.OOMContainerLimit, process(1, death.FateVictim))}
+	d := kill("", death.OOMContainerLimit, process(1, death.FateVictim))
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
 		n++
-		d[0].ID = fmt.Sprint(n)
-		m.Take(d)
+		d.ID = fmt.Sprint(n)
+		m.Take(&d)
 	}
 }

@@ -49,7 +49,7 @@ type order struct {
 
 // of gives the keys of rows in order. All metrics of the keys have the labels
 // of desc.
-func (o *order) of(rows map[key]tally, desc *prometheus.Desc) []entry {
+func (o *order) of(rows map[key]shown, desc *prometheus.Desc) []entry {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.same(rows) {
@@ -68,7 +68,7 @@ func (o *order) of(rows map[key]tally, desc *prometheus.Desc) []entry {
 	return o.last
 }
 
-func (o *order) same(rows map[key]tally) bool {
+func (o *order) same(rows map[key]shown) bool {
 	if len(o.last) != len(rows) {
 		return false
 	}

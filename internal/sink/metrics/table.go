@@ -36,6 +36,7 @@ const (
 	sourceEvents  = "coroner_source_events_total"
 	sourceLost    = "coroner_source_lost_total"
 	sourceErrors  = "coroner_source_errors_total"
+	sinkUp        = "coroner_sink_up"
 	sinkQueue     = "coroner_sink_queue_length"
 	sinkDropped   = "coroner_sink_dropped_total"
 	sinkErrors    = "coroner_sink_errors_total"
@@ -62,9 +63,10 @@ func Table() []Metric {
 		{sourceEvents, typeCounter, source, "Signals that the source gave.", Stable},
 		{sourceLost, typeCounter, source, "Signals that the source knows it lost.", Stable},
 		{sourceErrors, typeCounter, source, "Failures of the source: records that it could not read, and its own ends.", Stable},
+		{sinkUp, typeGauge, sink, "Whether the sink takes deaths (1) or they wait (0). For the history: whether they are kept in its file.", Stable},
 		{sinkQueue, typeGauge, sink, "Deaths that wait for the sink.", Stable},
-		{sinkDropped, typeCounter, sink, "Deaths that the sink was too slow to take.", Stable},
-		{sinkErrors, typeCounter, sink, "Deaths that the sink could not deliver.", Stable},
+		{sinkDropped, typeCounter, sink, "Deaths, and amendments of deaths, for which there was no room while the sink did not take them.", Stable},
+		{sinkErrors, typeCounter, sink, "Times that the sink refused.", Stable},
 		{foldedDeaths, typeCounter, nil, "Deaths counted under container=\"" + foldedContainer + "\" because there were too many series.", Experimental},
 		{buildInfo, typeGauge, []string{"version", "revision", "goversion"}, "Always 1; the labels say what runs.", Stable},
 	}
