@@ -76,8 +76,8 @@ type keeper struct {
 	mu      sync.Mutex
 	backlog []*waiting // oldest first
 	byID    map[string]*waiting
-	written []*waiting     // what the writer has now
-	orphans metrics.Change // of the deaths that were dropped
+	written []*waiting        // what the writer has now
+	orphans metrics.Change    // of the deaths that were dropped
 	told    map[string]string // state of the inquest that goes with these deaths
 	latest  audit
 	shown   audit             // what the history has, or what was let out

@@ -9,7 +9,6 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest"
-	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -114,7 +113,7 @@ func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
-		p.living.seen(b.Path)
+		p.living.seen(b.Path, p.q.Container(b.Path))
 	case signal.CgroupGone:
 		p.living.gone(b.Path)
 	}
@@ -126,18 +125,13 @@ type roster struct {
 	containers map[string]death.Container
 }
 
-func (r *roster) seen(path string) {
-	at := cgpath.Parse(path)
-	if at.Level != cgpath.Container {
+func (r *roster) seen(path string, c *death.Container) {
+	if c == nil {
 		return
-	}
-	c := death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
-	if at.PodUID != "" {
-		c.Pod = &death.Pod{UID: at.PodUID, QoSClass: at.QoS}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.containers[path] = c
+	r.containers[path] = *c
 }
 
 func (r *roster) gone(path string) {

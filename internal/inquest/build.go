@@ -10,7 +10,6 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest/verdict"
-	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -185,7 +184,7 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		q.infer(c, &f)
 	}
 	c.ownLimits(&f)
-	c.limitFigures(&f)
+	q.limitFigures(c, &f)
 	return f
 }
 
@@ -203,11 +202,11 @@ func swapLimitReached(o *death.OOM) *int64 {
 
 // limitFigures says what kind of cgroup the limit's is, and takes its figures
 // from the chain where the report has none.
-func (c *caseFile) limitFigures(f *verdict.Facts) {
+func (q *Inquest) limitFigures(c *caseFile, f *verdict.Facts) {
 	if f.OOMMemcg == "" {
 		return
 	}
-	f.OOMLevel = cgpath.Parse(f.OOMMemcg).Level
+	f.OOMLevel = q.level(f.OOMMemcg)
 	for _, l := range c.chain {
 		if l.Path != f.OOMMemcg {
 			continue

@@ -135,7 +135,11 @@ func (q *Inquest) place(c *caseFile, g signal.Cgroup) {
 		return
 	}
 	c.taskMemcg = path
-	c.container, c.unit, c.podCgroup = owner(path)
+	var forged string
+	if c.container, c.unit, c.podCgroup, forged = q.owner(path); forged != "" {
+		c.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceCgroup},
+			"%s is named like %s, which lives elsewhere: the name is not believed", death.Printable(path), death.Printable(forged))
+	}
 	for _, p := range c.procs {
 		q.learnInit(c, p)
 	}
@@ -174,19 +178,6 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 	if p.Init != nil && *p.Init {
 		c.ended = true
 	}
-}
-
-// owner names who lives at path.
-func owner(path string) (*death.Container, string, string) {
-	at := cgpath.Parse(path)
-	if at.ContainerID == "" {
-		return nil, at.Unit, at.PodCgroup
-	}
-	c := &death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
-	if at.PodUID != "" {
-		c.Pod = &death.Pod{UID: at.PodUID, QoSClass: at.QoS}
-	}
-	return c, "", at.PodCgroup
 }
 
 // sameOwner tells whether the cgroup at path belongs to c's container, or, for

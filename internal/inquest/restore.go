@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 )
 
 // restoredFor is how long after a restart the deaths from before it can still
@@ -42,7 +43,7 @@ func (q *Inquest) restore(d *death.Death) {
 		}
 	}
 	if c.taskMemcg != "" {
-		_, _, c.podCgroup = owner(c.taskMemcg)
+		c.podCgroup = cgpath.Parse(c.taskMemcg).PodCgroup
 	}
 	for _, p := range d.Processes {
 		q.add(c, &process{Process: p, at: d.Time, restored: true})

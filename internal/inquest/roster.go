@@ -28,10 +28,11 @@ type roster struct {
 	byID   map[uint64]*resident
 	byPath map[string]*resident
 	graves []*resident // gone, oldest first
+	claims claims
 }
 
 func newRoster(ttl time.Duration) roster {
-	return roster{ttl: ttl, byID: map[uint64]*resident{}, byPath: map[string]*resident{}}
+	return roster{ttl: ttl, byID: map[uint64]*resident{}, byPath: map[string]*resident{}, claims: claims{}}
 }
 
 func (r *roster) seen(s signal.CgroupSeen) {
@@ -42,6 +43,7 @@ func (r *roster) seen(s signal.CgroupSeen) {
 	if e == nil || (s.ID != 0 && e.ID != 0 && e.ID != s.ID) {
 		e = &resident{} // new, or another cgroup under the old name
 		r.byPath[s.Path] = e
+		r.claims.seen(s.Path)
 	}
 	init := e.initPID
 	if s.InitPID != 0 {
@@ -144,6 +146,7 @@ func (r *roster) expire(now time.Time) {
 		}
 		if r.byPath[e.Path] == e {
 			delete(r.byPath, e.Path)
+			r.claims.gone(e.Path)
 		}
 		if r.byID[e.ID] == e {
 			delete(r.byID, e.ID)

@@ -148,7 +148,7 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	q.place(c, b.Target.Cgroup)
 	from := q.roster.path(b.Sender.Cgroup)
 	k := &death.Killer{PID: b.Sender.PID, Comm: b.Sender.Comm, UID: b.Sender.UID, Cgroup: from, Signal: b.Signal}
-	k.Container, k.Unit, _ = owner(from)
+	k.Container, k.Unit, _, _ = q.owner(from)
 	c.killer = k
 	c.killerRuntime = k.Container == nil && runtimeComm(k.Comm)
 	c.ended = true

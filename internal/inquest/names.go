@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"strings"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+)
+
+// claims are the containers and pods that cgroups name. Whoever may make
+// cgroups below his own, in a container or as a user, can name them like
+// another's: of two that claim a name, the one that is farther out is it.
+type claims map[string]claim
+
+// claim is the outermost cgroup that claims a name.
+type claim struct {
+	depth  int
+	cgroup string
+}
+
+// depth is within how many containers a path lies. What a user may make counts
+// as one.
+func depth(at cgpath.Path, path string) int {
+	n := 0
+	if strings.HasPrefix(path, "/user.slice/") {
+		n++
+	}
+	for at.Nested {
+		n++
+		at = cgpath.Parse(at.OuterCgroup)
+	}
+	return n
+}
+
+// names are what a path claims, each with the cgroup that does.
+func names(at cgpath.Path) [2]struct{ name, cgroup string } {
+	var out [2]struct{ name, cgroup string }
+	if at.ContainerID != "" {
+		out[0].name, out[0].cgroup = at.ContainerID, at.Cgroup
+	}
+	if at.PodUID != "" && at.PodCgroup != "" {
+		out[1].name, out[1].cgroup = "pod "+at.PodUID, at.PodCgroup
+	}
+	return out
+}
+
+func (c claims) seen(path string) {
+	at := cgpath.Parse(path)
+	d := depth(at, path)
+	for _, n := range names(at) {
+		if n.name == "" || n.cgroup != path {
+			continue
+		}
+		if old, ok := c[n.name]; !ok || d <= old.depth {
+			c[n.name] = claim{d, path}
+		}
+	}
+}
+
+func (c claims) gone(path string) {
+	for _, n := range names(cgpath.Parse(path)) {
+		if c[n.name].cgroup == path {
+			delete(c, n.name)
+		}
+	}
+}
+
+// resolve tells who lives at path, and the name that it claims and that is
+// another's.
+func (c claims) resolve(path string) (at cgpath.Path, forged string) {
+	for {
+		at = cgpath.Parse(path)
+		d, around := depth(at, path), ""
+		for _, n := range names(at) {
+			if real, ok := c[n.name]; ok && real.depth < d && real.cgroup != n.cgroup {
+				around, forged = parent(n.cgroup), n.name
+			}
+		}
+		switch {
+		case around != "":
+			path = around
+		case at.ContainerID == "" && at.Nested:
+			path = at.OuterCgroup // a group made in a container, named like the kubelet's
+		default:
+			return at, forged
+		}
+	}
+}
+
+// owner names who lives at path: the container, else the systemd unit; the
+// pod's cgroup; and the name that the path claims and that is another's.
+func (q *Inquest) owner(path string) (c *death.Container, unit, pod, forged string) {
+	at, forged := q.roster.claims.resolve(path)
+	if at.ContainerID == "" {
+		return nil, at.Unit, at.PodCgroup, forged
+	}
+	c = &death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
+	if at.PodUID != "" {
+		c.Pod = &death.Pod{UID: at.PodUID, QoSClass: at.QoS}
+	}
+	return c, "", at.PodCgroup, forged
+}
+
+// level is what the cgroup at path is; below a container, where its name is
+// another's.
+func (q *Inquest) level(path string) cgpath.Level {
+	at, forged := q.roster.claims.resolve(path)
+	switch {
+	case forged == "":
+		return at.Level
+	case at.ContainerID != "":
+		return cgpath.Inside
+	}
+	return cgpath.Other
+}
+
+// Container is the container whose own cgroup is at path; nil: it is none's.
+func (q *Inquest) Container(path string) *death.Container {
+	c, _, _, _ := q.owner(path)
+	if c == nil || c.Cgroup != path {
+		return nil
+	}
+	return c
+}
