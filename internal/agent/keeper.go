@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,7 +77,7 @@ type keeper struct {
 	byID    map[string]*waiting
 	written []*waiting        // what the writer has now
 	orphans metrics.Change    // of the deaths that were dropped
-	told    map[string]string // state of the inquest that goes with these deaths
+	told    map[string]string // what these deaths tell of what the kernel counted
 	latest  audit
 	shown   audit             // what the history has, or what was let out
 	saved   map[string]string // the state that the history has
@@ -98,7 +97,7 @@ func newKeeper(store archive, m *metrics.Metrics, state map[string]string, log *
 	return &keeper{
 		store: store, metrics: m, log: log, publish: func() {},
 		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), ending: make(chan struct{}),
-		byID: map[string]*waiting{}, told: map[string]string{}, saved: state, stale: time.Now(), watched: true,
+		byID: map[string]*waiting{}, told: map[string]string{}, saved: maps.Clone(state), stale: time.Now(), watched: true,
 		shown: audit{kills: number(state[stateNodeKills]), unattributed: number(state[stateUnattributed])},
 	}
 }
@@ -236,6 +235,7 @@ type round struct {
 	batch   metrics.Batch
 	orphans metrics.Change
 	deaths  []*waiting
+	told    map[string]string
 	audit   audit
 	began   time.Time
 }
@@ -269,16 +269,20 @@ func (k *keeper) next() (round, bool) {
 	if len(k.backlog) == 0 {
 		k.stale = time.Time{}
 		r.audit = k.latest
+		r.told, k.told = k.told, map[string]string{}
+		for name, value := range r.told {
+			if name != stateFolded { // which comes with every round
+				k.set(r.State, name, value)
+			}
+		}
 		k.set(r.State, stateBootID, k.bootID)
 		k.set(r.State, stateNodeKills, strconv.FormatUint(k.latest.kills, 10))
 		k.set(r.State, stateVMStat, strconv.FormatUint(k.latest.vmstat, 10))
 		k.set(r.State, stateUnattributed, strconv.FormatUint(k.latest.unattributed, 10))
-		for name, value := range k.told {
-			k.set(r.State, name, value)
-		}
 	} else {
 		// A part of the deaths without what they tell of the counters: should
 		// this be the last that is written, nobody must go on from there.
+		k.tellAgain(map[string]string{stateToldNode: k.saved[stateToldNode]})
 		k.set(r.State, stateToldNode, "")
 	}
 	return r, true
@@ -286,7 +290,7 @@ func (k *keeper) next() (round, bool) {
 
 // set adds what the history does not have.
 func (k *keeper) set(state map[string]string, name, value string) {
-	if had, ok := k.saved[name]; !ok || had != value || k.all {
+	if k.saved[name] != value || k.all {
 		state[name] = value
 	}
 }
@@ -298,14 +302,14 @@ func (k *keeper) kept(r round, anew bool) {
 	now := time.Now()
 	k.written, k.shown, k.taken = nil, r.audit, now
 	k.all = anew
-	if anew {
-		k.tellAgain(now)
-	}
 	for name, value := range r.State {
-		k.saved[name] = value
-		if k.told[name] == value && len(k.backlog) == 0 {
-			delete(k.told, name)
+		if k.saved[name] = value; value == "" {
+			delete(k.saved, name)
 		}
+	}
+	if anew {
+		k.stale = now
+		k.tellAgain(k.saved)
 	}
 	if k.failed != "" {
 		k.failed = ""
@@ -322,16 +326,6 @@ func (k *keeper) kept(r round, anew bool) {
 	}
 }
 
-// tellAgain makes all state wait for a history that was begun anew.
-func (k *keeper) tellAgain(now time.Time) {
-	for name, value := range k.saved {
-		if _, newer := k.told[name]; !newer && (name == stateToldNode || name == stateKmsgSeq || strings.HasPrefix(name, toldCgroup)) {
-			k.told[name] = value
-		}
-	}
-	k.saved, k.stale = map[string]string{}, now
-}
-
 // refused puts a round back in line, before what came meanwhile.
 func (k *keeper) refused(r round, err error) {
 	k.errs.Add(1)
@@ -339,6 +333,7 @@ func (k *keeper) refused(r round, err error) {
 	defer k.mu.Unlock()
 	k.written = nil
 	k.orphans.Join(r.orphans)
+	k.tellAgain(r.told)
 	for _, w := range r.deaths {
 		if newer := k.byID[w.death.ID]; newer != nil {
 			w.death = newer.death
@@ -358,6 +353,15 @@ func (k *keeper) refused(r round, err error) {
 		k.stale = r.began
 	}
 	k.trouble(err.Error())
+}
+
+// tellAgain puts state back in line, behind what came since. It needs the lock.
+func (k *keeper) tellAgain(told map[string]string) {
+	for name, value := range told {
+		if _, newer := k.told[name]; !newer {
+			k.told[name] = value
+		}
+	}
 }
 
 // trouble is noted under the lock.

@@ -227,6 +227,30 @@ func TestKeeper_BacklogIsBounded(t *testing.T) {
 	})
 }
 
+// TestKeeper_PartOfARound: while a part of the deaths is written, no run may
+// go on from the counters; after the last of them one may, as before.
+func TestKeeper_PartOfARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeArchive()
+		k := keep(f, map[string]string{stateToldNode: "7"})
+		synctest.Wait()
+		var deaths []death.Death
+		for n := range keeperRound + 1 {
+			deaths = append(deaths, killed(n))
+		}
+		var parts []string
+		f.refuse = func() error {
+			parts = append(parts, f.state[stateToldNode])
+			return nil
+		}
+		k.take(deaths...)
+		k.stop()
+		if len(parts) != 2 || parts[1] != "" || f.state[stateToldNode] != "7" || len(f.deaths) != len(deaths) {
+			t.Errorf("told before each part %q, in the end %q; %d deaths", parts, f.state[stateToldNode], len(f.deaths))
+		}
+	})
+}
+
 // TestKeeper_AnewGetsEverything: a new file has all counters and all state.
 func TestKeeper_AnewGetsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 // putStatements are prepared once, for the one connection that writes.
 type putStatements struct {
-	seq, find, insert, amend, addWords, dropWords, state, dropState, count, dropCount *sql.Stmt
+	seq, find, insert, amend, addWords, dropWords, state, count, dropCount *sql.Stmt
 }
 
 func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
@@ -33,7 +33,6 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 			body = ? WHERE id = ?`},
 		{&p.addWords, searchInsert},
 		{&p.dropWords, searchDelete},
-		{&p.dropState, `DELETE FROM state WHERE name = ?`},
 		{&p.state, `INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
 		{&p.count, countPut},
 		{&p.dropCount, countDrop},
@@ -49,7 +48,7 @@ func (p *putStatements) prepare(ctx context.Context, db *sql.DB) error {
 
 func (p *putStatements) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.addWords, p.dropWords, p.state, p.dropState, p.count, p.dropCount} {
+	for _, s := range []*sql.Stmt{p.seq, p.find, p.insert, p.amend, p.addWords, p.dropWords, p.state, p.count, p.dropCount} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
@@ -68,8 +67,7 @@ type row struct {
 // Round is what Keep keeps in one transaction.
 type Round struct {
 	Deaths []death.Death
-	// State is what the next run goes on from, by name. An empty value drops
-	// the name.
+	// State is what the next run goes on from, by name. One that is empty goes.
 	State map[string]string
 	// Counts are counters as they stand with these deaths.
 	Counts []Count
@@ -192,7 +190,7 @@ func (s *Store) transact(ctx context.Context, rows []row, r Round) (entries []En
 func (s *Store) putState(ctx context.Context, tx *sql.Tx, state map[string]string) error {
 	for name, value := range state {
 		if value == "" {
-			if _, err := tx.StmtContext(ctx, s.put.dropState).ExecContext(ctx, name); err != nil {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM state WHERE name = ?`, name); err != nil {
 				return fmt.Errorf("drop state %s: %w", name, err)
 			}
 			continue
