@@ -146,6 +146,10 @@ func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
 		log.Warn("lost evidence", "count", b.Count, "err", b.Why)
 	case signal.CgroupSeen, signal.CgroupGone:
 		// The tree coming and going is no event that somebody waits for.
+	case signal.NodeCounters:
+		if b.OOMKill > 0 {
+			h.events.Add(1)
+		}
 	default:
 		h.events.Add(1)
 	}

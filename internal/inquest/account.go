@@ -27,6 +27,8 @@ type ledger struct {
 	nodeKnown bool
 	// twice are all kills so far that the kernel counted twice.
 	twice uint64
+	// countedTo is up to when all kills are in the counters that were told.
+	countedTo time.Time
 	// flat tells that no cgroup counts its subtree (v1).
 	flat bool
 	// orphans are when victims were killed whose cases were let go without
@@ -88,7 +90,7 @@ type balance struct {
 // before, which is zero where nobody watched, until at.
 type rise struct {
 	since, at time.Time
-	n         uint64
+	n         uint64 // of which no victim without a cgroup was found yet
 }
 
 // maxAccounts bounds the cgroups with kills that the ledger remembers.

@@ -135,6 +135,9 @@ func (q *Inquest) limitHit(path string, s signal.Signal) {
 // nodeCounters takes what the machine's own count stands at.
 func (q *Inquest) nodeCounters(b signal.NodeCounters) {
 	q.ledger.nodeKnown = true
+	if b.Counted.After(q.ledger.countedTo) {
+		q.ledger.countedTo = b.Counted
+	}
 	q.stats.NodeOOMKills += q.ledger.node.count(b.Total, b.OOMKill, q.now)
 	q.stats.NodeTotal = b.Total
 }

@@ -36,6 +36,18 @@ const calm = 100 * time.Millisecond
 // may tells whether the kill of c may be one that a counted.
 func (a *account) may(c *caseFile) bool { return a.covers(c.killed()) }
 
+// riseOf is the earliest rise that may count the kill of c, and that no other
+// victim was found for.
+func (a *account) riseOf(c *caseFile) *rise {
+	killed := c.killed()
+	for i := range a.rises {
+		if r := &a.rises[i]; r.n > 0 && r.covers(killed) {
+			return r
+		}
+	}
+	return nil
+}
+
 func (a *account) covers(killed span) bool {
 	return slices.ContainsFunc(a.rises, func(r rise) bool { return r.covers(killed) })
 }
@@ -80,31 +92,34 @@ func (q *Inquest) placeLost(active []*account) {
 		for _, a := range active {
 			if a.own.missing() > 0 && a.may(c) {
 				where[c] = append(where[c], a)
-				victims[a]++
 			}
 		}
 		if a := q.firstProcessOf(c, where[c]); a != nil {
 			where[c] = []*account{a}
 		}
+		for _, a := range where[c] {
+			victims[a]++
+		}
 	}
 	var open []*caseFile
 	for _, c := range ready {
 		at := where[c]
-		if len(at) == 0 && q.absorb(c, active) {
-			continue
-		}
-		if len(at) == 0 && q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
-			continue // a counter may be read late
-		}
-		c.decided = true
 		switch {
 		case len(at) == 0:
-			q.touch(c) // given out as it is
+			if q.absorb(c, active) {
+				continue
+			}
+			if q.now.Sub(c.observed) >= giveUp || len(q.cases) > q.opts.MaxCases {
+				c.decided = true
+				q.touch(c) // given out as it is
+			}
 		case len(at) == 1 && victims[at[0]] <= at[0].own.missing():
 			victims[at[0]]--
+			c.decided = true
 			q.placeByCount(c, at[0])
 			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
 		default:
+			c.decided = true
 			open = append(open, c)
 		}
 	}
@@ -151,7 +166,7 @@ func (q *Inquest) readyLost(active []*account) []*caseFile {
 			continue
 		}
 		lost = append(lost, c)
-		if full || q.now.Sub(c.observed) >= q.opts.Patience {
+		if full || q.counted(c) {
 			old = append(old, c)
 		}
 		stirred = stirred || q.now.Sub(c.observed) < calm
@@ -172,6 +187,13 @@ func (q *Inquest) readyLost(active []*account) []*caseFile {
 	return old
 }
 
+// counted tells whether the counters have had their time to tell of c.
+func (q *Inquest) counted(c *caseFile) bool {
+	age := q.now.Sub(c.observed)
+	return age >= giveUp || age >= q.opts.Patience &&
+		(q.ledger.countedTo.IsZero() || q.ledger.countedTo.After(c.killed().to.Add(slack)))
+}
+
 // firstProcessOf finds the cgroup whose first process is the victim of c.
 func (q *Inquest) firstProcessOf(c *caseFile, in []*account) *account {
 	if len(c.procs) != 1 || c.procs[0].PID == 0 {
@@ -188,6 +210,9 @@ func (q *Inquest) firstProcessOf(c *caseFile, in []*account) *account {
 // placeByCount books the kill of c as one that a counted.
 func (q *Inquest) placeByCount(c *caseFile, a *account) {
 	a.own.explain(1, q.now)
+	if r := a.riseOf(c); r != nil {
+		r.n--
+	}
 	q.ledger.explainBelow(a.path, 1, q.now)
 	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
 	if len(c.chain) == 0 {
@@ -208,15 +233,15 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 		return
 	}
 	names, comm := candidates(cases)
+	slices.SortStableFunc(cases, func(a, b *caseFile) int { return a.killed().to.Compare(b.killed().to) })
 	for _, c := range cases {
-		i := slices.IndexFunc(where[c], func(a *account) bool { return a.own.missing() > 0 })
-		if i < 0 {
+		a := earliest(c, where[c])
+		if a == nil {
 			c.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceCgroup},
 				"its cgroup is not known: the oom_kill counters of %d cgroups rose just then, for fewer kills than there were", len(where[c]))
 			q.touch(c)
 			continue
 		}
-		a := where[c][i]
 		c.evidence = slices.DeleteFunc(c.evidence, func(e death.Evidence) bool { return e.Source != death.SourceCgroup })
 		for _, p := range c.procs {
 			p.nameless, p.alike = true, comm
@@ -225,6 +250,19 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 		c.note(a.signal, "the oom_kill counter of %s rose; which of the processes killed just then lived there is not known: %s",
 			death.Printable(a.path), names)
 	}
+}
+
+// earliest is the account among in whose rise that may count c was read first:
+// rises that were read later are left to victims that were killed later.
+func earliest(c *caseFile, in []*account) *account {
+	var first *account
+	var at time.Time
+	for _, a := range in {
+		if r := a.riseOf(c); r != nil && a.own.missing() > 0 && (first == nil || r.at.Before(at)) {
+			first, at = a, r.at
+		}
+	}
+	return first
 }
 
 // candidates lists the victims of cases, and their name if they share it.

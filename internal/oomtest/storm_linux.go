@@ -189,6 +189,11 @@ func reap(book []uint32, forkers []uintptr, kills int) error {
 		pid, err := unix.Wait4(-1, &end, 0, nil)
 		switch {
 		case errors.Is(err, unix.ECHILD):
+			// What a forker reaped and did not live to note was killed too: it
+			// can end in no other way.
+			for i := bookHeader; i < len(book); i++ {
+				book[i] &^= notKilled
+			}
 			return nil
 		case err != nil:
 			return fmt.Errorf("wait: %w", err)

@@ -225,6 +225,9 @@ type CgroupCounters struct {
 type NodeCounters struct {
 	OOMKill uint64 `json:"oom_kill"` // added since last read
 	Total   uint64 `json:"total"`    // since boot
+	// Counted is a time up to which all kills are in the cgroups' counters
+	// that were told before this signal. Zero: not said.
+	Counted time.Time `json:"counted,omitzero"`
 }
 
 // SourceState says that a source came up, changed its mode or went down.

@@ -33,6 +33,9 @@ const (
 	denseFor = 12 * time.Millisecond
 	lookFor  = 50 * time.Millisecond
 
+	// countedFor is how long after a count it is told that there is no more.
+	countedFor = 15 * time.Second
+
 	// Wake-ups cause one read each budgetGap, no more; what was not used is
 	// saved up to budgetMost, for the first kills of a series.
 	budgetGap  = 10 * time.Millisecond
@@ -233,6 +236,9 @@ func (l *loop) look() {
 	}
 	total, ok := l.readTotal()
 	if !ok || total == l.total {
+		if ok && !l.sched.countWanted && l.now.Sub(l.sched.lastCount) < countedFor {
+			l.say(signal.NodeCounters{Total: total, Counted: l.now.UTC()}) // nothing to count
+		}
 		return
 	}
 	added := total - l.total
@@ -255,6 +261,9 @@ func (l *loop) countNow() {
 	began := time.Now()
 	took := l.timed(func() { found = l.count() })
 	s.lastBegan, s.lastCount = began, time.Now()
+	if l.vmstat != nil {
+		l.say(signal.NodeCounters{Total: l.total, Counted: began.UTC()})
+	}
 	s.countFrom = s.lastCount.Add(max(minCountGap, dutyShare*took))
 	s.owed -= min(s.owed, found)
 	switch {
