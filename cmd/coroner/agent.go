@@ -51,6 +51,7 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 		if err := checkAgent(o); err != nil {
 			return usageError{withHint(err, "coroner agent --help")}
 		}
+		limitMemory(o.Logger)
 		a, err := agent.New(c.Context(), o)
 		if err != nil {
 			return err
