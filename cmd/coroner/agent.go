@@ -56,6 +56,7 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 			return usageError{withHint(err, "coroner agent --help")}
 		}
 		limitMemory(o.Logger)
+		lockText(o.Logger)
 		o.Service = serviceOptions(os.LookupEnv)
 		a, err := agent.New(c.Context(), o)
 		if err != nil {

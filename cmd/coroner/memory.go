@@ -32,6 +32,13 @@ func limitMemory(log *slog.Logger) {
 	log.Info("memory limit of the cgroup is kept", "path", own.File, "limit_bytes", own.Bytes, "go_limit_bytes", limit)
 }
 
+// lockText keeps the program's own instructions in memory, where it may: the
+// agent has to run just when the machine has no memory left.
+func lockText(log *slog.Logger) {
+	n, err := host.LockText()
+	log.Debug("own text is kept in memory", "limit_bytes", n, "err", err)
+}
+
 // goLimit leaves a fifth for what Go does not count: the page cache of the
 // history, the kernel's maps and ring, the program's own text.
 func goLimit(cgroup int64) int64 {

@@ -168,7 +168,7 @@ func (r Roots) ProbeBPF() Probe {
 	case mode == lockdownConfidentiality:
 		p.Status, p.Detail = No, "the kernel is locked down for confidentiality"
 		p.Remedy = "boot with lockdown=integrity or none"
-	case caps.Has(CapBPF|CapPerfmon):
+	case caps.Has(CapBPF | CapPerfmon):
 		p.Status, p.Detail = Yes, "CAP_BPF and CAP_PERFMON are there"
 	case caps.Has(CapSysAdmin):
 		p.Status, p.Detail = Yes, "CAP_SYS_ADMIN is there"

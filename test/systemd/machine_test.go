@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,6 +194,9 @@ func limits(t *testing.T) {
 	adj, err := os.ReadFile("/proc/" + pid + "/oom_score_adj")
 	if err != nil || strings.TrimSpace(string(adj)) != setting(t, path, "OOMScoreAdjust") {
 		t.Errorf("oom_score_adj is %s (%v)", adj, err)
+	}
+	if status, err := os.ReadFile("/proc/" + pid + "/status"); err != nil || !regexp.MustCompile(`VmLck:\s+[1-9]`).Match(status) {
+		t.Errorf("the agent does not keep its own text in memory (%v):\n%s", err, status)
 	}
 	journal := run(t, "journalctl", "--no-pager", "-u", "coroner.service")
 	want := fmt.Sprintf("go_limit_bytes=%d", mebibytes(t, setting(t, path, "MemoryHigh"))/5*4)
