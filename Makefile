@@ -17,7 +17,7 @@ BENCH       ?= .
 VM_PACKAGES ?= ./internal/oomtest ./internal/source/tracepoint ./internal/source/cgroup ./test/system
 ARGS        ?=
 
-.PHONY: build demo run test test-unit test-real test-vm fuzz bench lint cross generate generate-bpf clean help
+.PHONY: build demo run test test-unit test-real test-vm fuzz bench lint cross generate generate-bpf privileges clean help
 
 build: ## build bin/coroner, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coroner ./cmd/coroner
@@ -59,6 +59,9 @@ cross: ## check that everything builds for the other systems
 
 generate: ## make docs/causes.md and docs/metrics.md anew from their tables
 	go generate ./internal/inquest/... ./internal/sink/...
+
+privileges: ## measure the table of docs/privileges.md anew (as root)
+	go test -count=1 -timeout 30m ./test/privileges -run '^TestTable$$' -update
 
 generate-bpf: ## compile the programs for the kernel (needs clang and libbpf-dev)
 	go generate ./internal/source/tracepoint

@@ -5,8 +5,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"os"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -51,6 +55,9 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 		if err := checkAgent(o); err != nil {
 			return usageError{withHint(err, "coroner agent --help")}
 		}
+		limitMemory(o.Logger)
+		lockText(o.Logger)
+		o.Service = serviceOptions(os.LookupEnv)
 		a, err := agent.New(c.Context(), o)
 		if err != nil {
 			return err
@@ -58,6 +65,18 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 		return a.Run(c.Context())
 	}
 	return c
+}
+
+// serviceOptions reads what a service manager passes (sd_notify(3),
+// sd_watchdog_enabled(3)).
+func serviceOptions(lookup func(string) (string, bool)) agent.ServiceOptions {
+	var o agent.ServiceOptions
+	o.NotifySocket, _ = lookup("NOTIFY_SOCKET")
+	usec, _ := lookup("WATCHDOG_USEC")
+	if n, err := strconv.ParseInt(usec, 10, 64); err == nil && n > 0 && n < math.MaxInt64/1000 {
+		o.Watchdog = time.Duration(n) * time.Microsecond
+	}
+	return o
 }
 
 // checkAgent finds what the flags' types alone let through.

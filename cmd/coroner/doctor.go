@@ -5,12 +5,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/coroner-dev/coroner/internal/host"
-	"github.com/coroner-dev/coroner/internal/source/tracepoint"
 )
 
 // finding is one line of the doctor's report.
@@ -18,29 +19,47 @@ type finding struct {
 	host.Probe
 	// Adds is what the signal is good for.
 	Adds string `json:"adds"`
+	// Needs is the smallest set of rights with which it worked, found by
+	// taking rights away; absent where it does not work, or was not tried so.
+	Needs *rights `json:"needs,omitempty"`
+	// Missing is what it would need beyond the rights that there are.
+	Missing *rights `json:"missing,omitempty"`
+
+	set host.CapSet
 }
 
 // report is what doctor prints.
 type report struct {
-	Kernel   string    `json:"kernel,omitempty"`
-	Findings []finding `json:"findings"`
+	Kernel string `json:"kernel,omitempty"`
+	// Identity and Capabilities are what doctor had itself.
+	Identity     string    `json:"identity"`
+	Capabilities []string  `json:"capabilities,omitempty"`
+	Findings     []finding `json:"findings"`
+	// Least are the fewest rights with which all works that works here.
+	Least *rights `json:"least"`
 }
 
 func newDoctor() *cobra.Command {
 	var roots host.Roots
+	var history string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say which signals this machine offers, and how to get the others",
-		Long: `doctor tries what the agent's sources need, with the rights that it has itself: run it
-as the agent will run. Exit code 1 means that no source at all would work.`,
+		Long: `doctor does for real what the agent does - reads a record of the log, loads and attaches
+programs, makes a trace instance, reads counters, writes to the history's folder - and
+undoes it. What works it does again with fewer rights, and says how few are enough. It has
+the rights that it is given: run it as the agent will run. Exit code 1 means that no source
+at all would work.`,
 		Example: `  coroner doctor
-  coroner doctor -o json`,
+  coroner doctor -o json
+  setpriv --reuid 65534 --clear-groups --inh-caps +bpf,+perfmon,+syslog --ambient-caps +bpf,+perfmon,+syslog coroner doctor`,
 		Args: cobra.NoArgs,
 	}
 	form := outputFlag(c)
 	pathFlags(c.Flags(), &roots)
+	c.Flags().StringVar(&history, "history.path", defaultHistory(), `file that the agent will keep deaths in; ":memory:": none`)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		r := examine(roots)
+		r := examine(roots, history)
 		if *form == formatJSON {
 			if err := printJSON(c.OutOrStdout(), r); err != nil {
 				return err
@@ -75,6 +94,8 @@ func adds(name string) string {
 		return "reading kernel memory (BPF) and tracefs"
 	case host.ProbeDmesgRestrict:
 		return "the kernel's log without CAP_SYSLOG"
+	case probeHistory:
+		return "deaths outlive the agent"
 	}
 	return ""
 }
@@ -82,18 +103,34 @@ func adds(name string) string {
 // probeTracepoint is the finding of the tracepoint source as a whole.
 const probeTracepoint = "tracepoint"
 
-func examine(roots host.Roots) report {
-	var r report
-	r.Kernel, _ = roots.KernelRelease() // absent when not known
-	mode, err := tracepoint.Probe(tracepoint.Options{Roots: roots})
-	tp := host.Probe{Name: probeTracepoint, Status: host.Yes, Detail: "mode " + mode}
-	if err != nil {
-		tp.Status, tp.Detail, tp.Remedy = host.No, err.Error(), "see bpf and tracefs below"
+func examine(roots host.Roots, history string) report {
+	r := report{Identity: identity()}
+	r.Kernel, _ = roots.KernelRelease()    // absent when not known
+	have, _ := host.Roots{}.Capabilities() // its own, whatever procfs is examined
+	r.Capabilities = have.Names()
+	var tried []finding
+	for _, t := range trials(roots, history) {
+		tried = append(tried, t.finding(have))
 	}
-	for _, p := range append([]host.Probe{tp}, roots.Probes()...) {
-		r.Findings = append(r.Findings, finding{p, adds(p.Name)})
+	r.Findings = append(r.Findings, summed(tried))
+	r.Findings = append(r.Findings, tried...)
+	for _, p := range []host.Probe{roots.ProbeBTF(), roots.ProbeDmesgRestrict(), roots.ProbeLockdown()} {
+		r.Findings = append(r.Findings, finding{Probe: p, Adds: adds(p.Name)})
 	}
+	r.Least = least(tried)
 	return r
+}
+
+// summed is the tracepoint source as a whole: the first of its ways that works.
+func summed(tried []finding) finding {
+	tp := finding{Probe: host.Probe{Name: probeTracepoint, Status: host.No, Remedy: "see bpf and tracefs below"}, Adds: adds(probeTracepoint)}
+	for _, f := range tried {
+		way := f.Name == host.ProbeBPF || f.Name == host.ProbeTracefs
+		if way && f.Status == host.Yes && tp.Status != host.Yes {
+			tp.Probe = host.Probe{Name: probeTracepoint, Status: host.Yes, Detail: "mode " + f.Name}
+		}
+	}
+	return tp
 }
 
 // works tells whether at least one source can tell of kills.
@@ -115,7 +152,7 @@ func printReport(w io.Writer, r report) error {
 	for _, f := range r.Findings {
 		text := f.Detail
 		if f.Status != host.Yes && f.Remedy != "" {
-			text += ": " + f.Remedy
+			text = strings.TrimPrefix(text+": "+f.Remedy, ": ")
 		}
 		rows = append(rows, [3]string{f.Name, string(f.Status), f.Adds})
 		if text != "" {
@@ -127,5 +164,40 @@ func printReport(w io.Writer, r report) error {
 			return err
 		}
 	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return printLeast(w, r)
+}
+
+// printLeast prints the rights that are enough, and what more would add.
+func printLeast(w io.Writer, r report) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "\nENOUGH, AS %s\tCAPABILITIES\tFILES\n", strings.ToUpper(r.Identity))
+	for _, f := range r.Findings {
+		if f.Needs != nil {
+			fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Name, orNone(f.Needs.Capabilities), strings.Join(f.Needs.Files, ", "))
+		}
+	}
+	fmt.Fprintf(tw, "together\t%s\t\n", orNone(r.Least.Capabilities))
+	titled := false
+	for _, f := range r.Findings {
+		if f.Missing == nil || len(f.Missing.Capabilities)+len(f.Missing.Files) == 0 {
+			continue
+		}
+		if !titled {
+			fmt.Fprintf(tw, "\nMISSING FOR\tRIGHTS\tWOULD ADD\n")
+			titled = true
+		}
+		lacking := append(slices.Clone(f.Missing.Capabilities), f.Missing.Files...)
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Name, strings.Join(lacking, ", "), f.Adds)
+	}
 	return tw.Flush()
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, " ")
 }

@@ -238,13 +238,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		failed = a.serve.run()
 		stopWatching()
 	})
+	service, err := dialManager(ctx, a.opts.Service.NotifySocket)
+	if err != nil {
+		a.log.Warn("nobody is told that the agent is ready", "err", err)
+	}
+	defer service.close()
 	a.sup.started(watch, sources)
 	if watch.Err() == nil {
+		service.tell("READY=1", sourcesLine(a.sup.status()))
+		watched.Go(func() { a.reassure(watch, service) })
 		debug.FreeOSMemory() // reading the kernel's types took some 20 MiB, once
 		a.log.Info("watching", "node", a.node, "kernel", a.kernel, "version", a.opts.Version)
 	}
 
 	<-watch.Done()
+	service.tell("STOPPING=1")
 	// What flowed first stops first.
 	watched.Wait()
 	close(a.pipe.in)

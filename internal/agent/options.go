@@ -22,6 +22,7 @@ type Options struct {
 	Inquest InquestOptions
 	History HistoryOptions
 	Web     WebOptions
+	Service ServiceOptions
 
 	// Logger takes what is worth knowing; nil discards.
 	Logger *slog.Logger
@@ -61,6 +62,15 @@ type WebOptions struct {
 	TelemetryPath string
 	// EnablePprof serves /debug/pprof.
 	EnablePprof bool
+}
+
+// ServiceOptions come from the service manager that started the agent.
+type ServiceOptions struct {
+	// NotifySocket is told when the agent watches ($NOTIFY_SOCKET); empty:
+	// nobody is.
+	NotifySocket string
+	// Watchdog is the manager's patience ($WATCHDOG_USEC); 0: without end.
+	Watchdog time.Duration
 }
 
 // Defaults are the options that the flags start from.

@@ -5,11 +5,14 @@ package host
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Status is the answer of a probe.
@@ -55,14 +58,14 @@ func (r Roots) Probes() []Probe {
 	}
 }
 
-// ProbeKmsg opens the log device: the kernel checks the rights at that point.
+// ProbeKmsg opens the log device, where the kernel checks the rights, and
+// reads a record.
 func (r Roots) ProbeKmsg() Probe {
 	p := Probe{Name: ProbeKmsg}
 	path := r.Devkmsg()
-	f, err := os.Open(path)
+	err := readRecord(path)
 	switch {
 	case err == nil:
-		_ = f.Close()
 		p.Status, p.Detail = Yes, path+" can be read"
 	case errors.Is(err, fs.ErrNotExist):
 		p.Status, p.Detail, p.Remedy = No, path+" is not there", "give the container the device (--device /dev/kmsg, or a privileged pod)"
@@ -73,6 +76,23 @@ func (r Roots) ProbeKmsg() Probe {
 		p.Status, p.Detail = Unknown, err.Error()
 	}
 	return p
+}
+
+// readRecord reads the oldest record of the log. An empty log, or one that was
+// overrun just now, can be read as well.
+func readRecord(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	_ = f.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // a plain file has none
+	_, err = f.Read(make([]byte, 16<<10))
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.EPIPE):
+		return nil
+	}
+	return err
 }
 
 // ProbeTracefs looks for the tracepoint oom:mark_victim (since Linux 4.13),
@@ -105,11 +125,11 @@ func (r Roots) ProbeTracefs() Probe {
 }
 
 func (r Roots) probeMountable(p Probe, t Tracefs) Probe {
-	caps, err := r.capabilities()
+	caps, err := r.Capabilities()
 	switch {
 	case err != nil:
 		p.Status, p.Detail = Unknown, err.Error()
-	case caps.has(capSysAdmin):
+	case caps.Has(CapSysAdmin):
 		p.Status, p.Detail = Yes, "can be mounted at "+t.Path
 	default:
 		p.Status, p.Detail = No, "not mounted at "+t.Path
@@ -138,7 +158,7 @@ func (r Roots) ProbeBTF() Probe {
 // will take tracing programs. Loading one is the only proof.
 func (r Roots) ProbeBPF() Probe {
 	p := Probe{Name: ProbeBPF}
-	caps, err := r.capabilities()
+	caps, err := r.Capabilities()
 	if err != nil {
 		p.Status, p.Detail = Unknown, err.Error()
 		return p
@@ -148,9 +168,9 @@ func (r Roots) ProbeBPF() Probe {
 	case mode == lockdownConfidentiality:
 		p.Status, p.Detail = No, "the kernel is locked down for confidentiality"
 		p.Remedy = "boot with lockdown=integrity or none"
-	case caps.has(capBPF) && caps.has(capPerfmon):
+	case caps.Has(CapBPF | CapPerfmon):
 		p.Status, p.Detail = Yes, "CAP_BPF and CAP_PERFMON are there"
-	case caps.has(capSysAdmin):
+	case caps.Has(CapSysAdmin):
 		p.Status, p.Detail = Yes, "CAP_SYS_ADMIN is there"
 	default:
 		p.Status, p.Detail = No, "no CAP_BPF and CAP_PERFMON"

@@ -42,7 +42,7 @@ func New(t testing.TB) *Tree {
 		t.Fatal(err)
 	}
 	sweep(h)
-	dir, err := os.MkdirTemp(h.mount, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
+	dir, err := makeRoot(h.mount)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +56,17 @@ func New(t testing.TB) *Tree {
 		t.Fatal(err)
 	}
 	return tr
+}
+
+// makeRoot makes a cgroup that everybody may read, as all cgroups are, from
+// its first moment.
+func makeRoot(mount string) (string, error) {
+	for n := 1; ; n++ {
+		dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), n))
+		if err := os.Mkdir(dir, 0o755); !os.IsExist(err) {
+			return dir, err
+		}
+	}
 }
 
 // Setting is a file of a cgroup to write, once it is made.

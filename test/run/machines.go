@@ -45,6 +45,9 @@ func tools() []tool {
 		{"qemu-system-x86_64", "qemu-system-x86", "other kernels", []string{"vm"}},
 		{"chromium", "chromium", "the pages in a browser", []string{"unit", "real"}},
 		{"cc", "gcc libc6-dev", "the race detector", []string{"unit", "real"}},
+		{"systemd-analyze", "systemd", "the unit as systemd reads it", []string{"real"}},
+		{"mmdebstrap", "mmdebstrap", "a machine with systemd", []string{"vm"}},
+		{"mke2fs", "e2fsprogs", "its disk", []string{"vm"}},
 	}
 }
 
@@ -116,6 +119,32 @@ func (r *runner) machines(ctx context.Context) error {
 				r.tally.broken(short(pkg)+" on "+g.name, err)
 			}
 		}
+	}
+	return r.underSystemd(ctx, dir, vm)
+}
+
+// underSystemd runs the agent as its unit in a small machine with systemd.
+func (r *runner) underSystemd(ctx context.Context, dir, vm string) error {
+	const pkg = "./test/systemd"
+	g := guest{name: "Linux 6.1, systemd, cgroup v2, 320 MiB", flags: []string{"-kernel=6.1", "-mem=320", "-systemd"}}
+	for _, p := range []string{"mmdebstrap", "mke2fs"} {
+		if !program(p) {
+			r.tally.leave(wholePart+pkg+" in a virtual machine", "no "+p+" (hint: apt-get install --no-install-recommends mmdebstrap e2fsprogs)")
+			return nil
+		}
+	}
+	r.tally.title(g.name)
+	coroner, bin := filepath.Join(dir, "coroner"), filepath.Join(dir, "systemd.test")
+	if err := build(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", coroner, "./cmd/coroner"); err != nil {
+		return err
+	}
+	if err := build(ctx, "test", "-c", "-o", bin, pkg); err != nil {
+		return err
+	}
+	args := append(g.flags, "-timeout="+r.timeout.String(), "-file="+coroner+":/test/coroner", "-file=deploy/systemd:/test/systemd",
+		bin, "-test.v=test2json", "-test.timeout="+r.timeout.String())
+	if err := r.inGuest(ctx, g, pkg, vm, append(args, r.args...)); err != nil {
+		r.tally.broken(short(pkg)+" on "+g.name, err)
 	}
 	return nil
 }

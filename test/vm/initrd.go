@@ -25,11 +25,13 @@ type plan struct {
 	Cgroup int      `json:"cgroup"`
 	Args   []string `json:"args"`
 	Env    []string `json:"env"`
+	// Modules make the disk visible that holds systemd; none: no disk.
+	Modules []string `json:"modules"`
 }
 
 // writeInitrd writes an initramfs (the kernel's buffer-format.rst, "newc",
 // not compressed) with the first process, its plan, the binary and the files.
-func (m *machine) writeInitrd(ctx context.Context, to string) (err error) {
+func (m *machine) writeInitrd(ctx context.Context, to string, modules []string) (err error) {
 	init := to + ".init"
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", init, initPackage)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=-buildvcs=false")
@@ -43,7 +45,11 @@ func (m *machine) writeInitrd(ctx context.Context, to string) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 
-	p, err := json.Marshal(plan{m.cgroup, append([]string{"/test/test.bin"}, m.command[1:]...), m.guestEnv()})
+	pl := plan{Cgroup: m.cgroup, Args: append([]string{"/test/test.bin"}, m.command[1:]...), Env: m.guestEnv()}
+	for _, mod := range modules {
+		pl.Modules = append(pl.Modules, filepath.Base(mod))
+	}
+	p, err := json.Marshal(pl)
 	if err != nil {
 		return err
 	}
@@ -51,6 +57,9 @@ func (m *machine) writeInitrd(ctx context.Context, to string) (err error) {
 	w.bytes("/plan.json", 0o644, p)
 	w.file("/init", init)
 	w.file("/test/test.bin", m.command[0])
+	for _, mod := range modules {
+		w.file("/modules/"+filepath.Base(mod), mod)
+	}
 	for _, pair := range m.files {
 		src, dst, ok := strings.Cut(pair, ":")
 		if !ok {

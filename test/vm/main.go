@@ -29,6 +29,7 @@ type machine struct {
 	memory  int
 	cpus    int
 	numa    bool
+	systemd bool
 	append  string
 	timeout time.Duration
 	cache   string
@@ -74,6 +75,7 @@ func parse(args []string) (machine, error) {
 	f.IntVar(&m.memory, "mem", 512, "memory in `MiB`")
 	f.IntVar(&m.cpus, "cpus", 2, "processors")
 	f.BoolVar(&m.numa, "numa", false, "split the memory into two NUMA nodes")
+	f.BoolVar(&m.systemd, "systemd", false, "boot a Debian with systemd from a disk, and run the binary as a service of it; files go below /test")
 	f.StringVar(&m.append, "append", "", "more `words` for the kernel's command line")
 	f.DurationVar(&m.timeout, "timeout", 2*time.Minute, "stop the machine after this `time`")
 	f.Var(&m.files, "file", "put a file or folder in: `SRC[:DST]`; may be repeated")
@@ -89,6 +91,8 @@ func parse(args []string) (machine, error) {
 	switch {
 	case len(m.command) == 0:
 		return m, errors.New("no binary given")
+	case m.systemd && m.cgroup != 2:
+		return m, errors.New("with systemd the memory controller is on cgroup version 2")
 	case m.cgroup != 1 && m.cgroup != 2:
 		return m, fmt.Errorf("cgroup version %d: 1 or 2", m.cgroup)
 	}
@@ -114,9 +118,19 @@ func (m *machine) run(ctx context.Context) (code int, err error) {
 		return 125, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var root string
+	var mods []string
+	if m.systemd {
+		if root, err = fetchRoot(ctx, cache); err != nil {
+			return 125, fmt.Errorf("disk: %w", err)
+		}
+		if mods, err = modules(ctx, kernel); err != nil {
+			return 125, err
+		}
+	}
 	initrd := filepath.Join(dir, "initrd")
-	if err := m.writeInitrd(ctx, initrd); err != nil {
+	if err := m.writeInitrd(ctx, initrd, mods); err != nil {
 		return 125, fmt.Errorf("initramfs: %w", err)
 	}
-	return m.boot(ctx, qemu, kernel, initrd, filepath.Join(dir, "console"))
+	return m.boot(ctx, qemu, parts{kernel, initrd, root, filepath.Join(dir, "console")})
 }

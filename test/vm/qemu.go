@@ -29,27 +29,37 @@ func findQEMU() (string, error) {
 	return p, nil
 }
 
+// parts are the files that a machine is made of.
+type parts struct {
+	kernel, initrd string
+	root           string // the disk's image; "" for none
+	console        string // where the first serial port goes
+}
+
 // boot runs the machine to its end.
-func (m *machine) boot(ctx context.Context, qemu, kernel, initrd, console string) (int, error) {
+func (m *machine) boot(ctx context.Context, qemu string, p parts) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	start := time.Now()
-	c := exec.CommandContext(ctx, qemu, m.args(kernel, initrd, console)...)
+	c := exec.CommandContext(ctx, qemu, m.args(p)...)
 	c.Stdout, c.Stderr = returns{os.Stdout}, os.Stderr
 	err := c.Run()
 	if ctx.Err() != nil {
-		return 124, errors.Join(fmt.Errorf("stopped after %s: %w", time.Since(start).Round(time.Second), ctx.Err()), tail(console))
+		return 124, errors.Join(fmt.Errorf("stopped after %s: %w", time.Since(start).Round(time.Second), ctx.Err()), tail(p.console))
 	}
 	code, ok := exitCode(c.ProcessState)
 	if !ok {
-		return 125, errors.Join(errors.New("the machine ended without a status"), err, tail(console))
+		return 125, errors.Join(errors.New("the machine ended without a status"), err, tail(p.console))
+	}
+	if code == 125-exitBase { // the first process itself went wrong
+		return 125, tail(p.console)
 	}
 	fmt.Fprintf(os.Stderr, "vm: kernel %s, cgroup v%d, %d MiB: exit status %d after %.1f s\n",
 		m.kernel, m.cgroup, m.memory, code, time.Since(start).Seconds())
 	return code, nil
 }
 
-func (m *machine) args(kernel, initrd, console string) []string {
+func (m *machine) args(p parts) []string {
 	// On tmpfs, the pages of every program here would count as shared memory.
 	words := "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic rootfstype=ramfs " + m.append
 	args := []string{
@@ -57,9 +67,9 @@ func (m *machine) args(kernel, initrd, console string) []string {
 		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max",
 		"-m", fmt.Sprint(m.memory), "-smp", fmt.Sprint(m.cpus),
 		"-display", "none", "-nodefaults", "-no-reboot",
-		"-serial", "file:" + console, "-serial", "stdio",
+		"-serial", "file:" + p.console, "-serial", "stdio",
 		"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", exitPort),
-		"-kernel", kernel, "-initrd", initrd, "-append", words,
+		"-kernel", p.kernel, "-initrd", p.initrd, "-append", words,
 	}
 	if m.numa {
 		half := m.memory / 2
@@ -67,6 +77,9 @@ func (m *machine) args(kernel, initrd, console string) []string {
 			"-object", fmt.Sprintf("memory-backend-ram,id=m0,size=%dM", m.memory-half),
 			"-object", fmt.Sprintf("memory-backend-ram,id=m1,size=%dM", half),
 			"-numa", "node,nodeid=0,memdev=m0,cpus=0", "-numa", "node,nodeid=1,memdev=m1,cpus=1")
+	}
+	if p.root != "" {
+		args = append(args, "-drive", "if=none,id=root,format=raw,snapshot=on,file="+p.root, "-device", "virtio-blk-pci,drive=root")
 	}
 	return args
 }

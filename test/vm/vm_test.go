@@ -67,3 +67,20 @@ func unpackCpio(t *testing.T, b []byte) []string {
 	}
 	return out
 }
+
+// TestArgs_Disk: what a machine writes to its disk does not stay.
+func TestArgs_Disk(t *testing.T) {
+	var m machine
+	drive := func(args []string) string {
+		if i := slices.Index(args, "-drive"); i >= 0 {
+			return args[i+1]
+		}
+		return ""
+	}
+	if got := drive(m.args(parts{root: "/img"})); !strings.Contains(got, "snapshot=on") || !strings.HasSuffix(got, "file=/img") {
+		t.Errorf("drive %q", got)
+	}
+	if got := drive(m.args(parts{})); got != "" {
+		t.Errorf("drive %q without a disk", got)
+	}
+}

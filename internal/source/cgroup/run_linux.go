@@ -238,6 +238,10 @@ func (l *loop) lesser(kind, reason string) {
 
 // trouble logs the first trouble of each kind; the source goes on without.
 func (l *loop) trouble(path string, err error) {
+	if errors.Is(err, unix.EACCES) {
+		l.lesser("rights", fmt.Sprintf("cgroups that this user cannot read are not seen, such as %.200q: needs user 0 or CAP_DAC_READ_SEARCH", path))
+		return
+	}
 	kind := "unreadable"
 	var errno unix.Errno
 	if errors.As(err, &errno) {
@@ -251,7 +255,7 @@ func (l *loop) trouble(path string, err error) {
 
 func (l *loop) state() {
 	reason := ""
-	for _, kind := range []string{"vmstat", "inotify", "watches", "full"} {
+	for _, kind := range []string{"vmstat", "inotify", "watches", "full", "rights"} {
 		if r := l.reasons[kind]; r != "" {
 			if reason != "" {
 				reason += "; "

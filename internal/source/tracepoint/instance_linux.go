@@ -23,6 +23,8 @@ const bufferKB = "128"
 
 const instancePrefix = "coroner-"
 
+var errNotMounted = errors.New("tracefs is not mounted")
+
 // mountTracefs returns a directory with the tracing files. Where no tracefs
 // is mounted it takes a mount that no directory shows and that ends with the
 // process (since 5.2): nothing of the host is changed.
@@ -36,7 +38,7 @@ func mountTracefs(r host.Roots) (dir string, hidden *os.File, err error) {
 	}
 	hidden, err = detachedTracefs()
 	if err != nil {
-		return "", nil, fmt.Errorf("tracefs is not mounted (mount -t tracefs nodev %s), nor can this process mount it: %w", t.Path, err)
+		return "", nil, fmt.Errorf("%w (mount -t tracefs nodev %s), and to mount it takes CAP_SYS_ADMIN: %w", errNotMounted, t.Path, err)
 	}
 	return r.ProcPath("self", "fd", strconv.Itoa(int(hidden.Fd()))), hidden, nil
 }

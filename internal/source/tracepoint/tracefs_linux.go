@@ -48,8 +48,8 @@ func openTracefs(opts Options, why error) (watcher, error) {
 		switch {
 		case confidential(opts.Roots):
 			err = fmt.Errorf("kernel is locked down (lockdown=confidentiality), nothing can be traced: %w", err)
-		case errors.Is(err, os.ErrPermission):
-			err = fmt.Errorf("needs root's rights on the tracing files: %w", err)
+		case errors.Is(err, os.ErrPermission) && !errors.Is(err, errNotMounted):
+			err = fmt.Errorf("needs user 0 or CAP_DAC_OVERRIDE for the tracing files: %w", err)
 		}
 		return nil, errors.Join(err, t.close())
 	}

@@ -3,6 +3,8 @@
 // Command init is the first process of the machine of test/vm: it mounts what
 // a node has, runs the plan's command with its output on the second serial
 // port, reaps what is orphaned, and ends the machine with its exit status.
+// Where the plan names modules, it hands over to the systemd on the disk, and
+// runs as a service of that.
 package main
 
 import (
@@ -22,6 +24,8 @@ type plan struct {
 	Cgroup int      `json:"cgroup"`
 	Args   []string `json:"args"`
 	Env    []string `json:"env"`
+	// Modules make the disk visible that holds systemd; none: no disk.
+	Modules []string `json:"modules"`
 }
 
 // Both are of test/vm (qemu.go).
@@ -52,11 +56,17 @@ func run() (int, error) {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return 0, fmt.Errorf("plan.json: %w", err)
 	}
-	if err := mounts(p.Cgroup); err != nil {
-		return 0, err
-	}
-	if err := loopback(); err != nil {
-		return 0, fmt.Errorf("loopback: %w", err)
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "service":
+	case len(p.Modules) > 0:
+		return 0, switchRoot(p, b)
+	default:
+		if err := mounts(p.Cgroup); err != nil {
+			return 0, err
+		}
+		if err := loopback(); err != nil {
+			return 0, fmt.Errorf("loopback: %w", err)
+		}
 	}
 	out, err := os.OpenFile("/dev/ttyS1", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {

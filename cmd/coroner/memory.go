@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"log/slog"
+	"math"
+	"os"
+	"runtime/debug"
+
+	"github.com/coroner-dev/coroner/internal/host"
+)
+
+// limitMemory makes Go's collector keep below the limit of the agent's own
+// cgroup, so that a storm makes the agent slower and not its own victim.
+// Somebody who sets GOMEMLIMIT knows better. The agent's own files are looked
+// at, not those of --path.*: these may be another's.
+func limitMemory(log *slog.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	own, err := host.Roots{}.OwnMemoryLimit()
+	if err != nil {
+		log.Debug("own memory limit is not known", "err", err)
+		return
+	}
+	if own.Bytes == 0 {
+		return
+	}
+	limit := goLimit(own.Bytes)
+	debug.SetMemoryLimit(limit)
+	log.Info("memory limit of the cgroup is kept", "path", own.File, "limit_bytes", own.Bytes, "go_limit_bytes", limit)
+}
+
+// lockText keeps the program's own instructions in memory, where it may: the
+// agent has to run just when the machine has no memory left.
+func lockText(log *slog.Logger) {
+	n, err := host.LockText()
+	log.Debug("own text is kept in memory", "limit_bytes", n, "err", err)
+}
+
+// goLimit leaves a fifth for what Go does not count: the page cache of the
+// history, the kernel's maps and ring, the program's own text.
+func goLimit(cgroup int64) int64 {
+	if cgroup > math.MaxInt64/4 {
+		return math.MaxInt64
+	}
+	return cgroup / 5 * 4
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// LockText keeps what was read of this program's file in memory from now on
+// (mlock2, since Linux 4.4), and returns how many bytes that can be at most. A
+// machine that runs out of memory drops the text of programs first, and a
+// program then waits for its own instructions to be read again. It takes a
+// limit of locked memory that is large enough, or CAP_IPC_LOCK.
+func LockText() (int64, error) {
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return 0, err
+	}
+	b, err := readFile("/proc/self/maps", maxSmallFile)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, m := range fileMappings(string(b), exe) {
+		if _, _, errno := unix.Syscall(unix.SYS_MLOCK2, m[0], m[1]-m[0], unix.MLOCK_ONFAULT); errno != 0 {
+			return sum, fmt.Errorf("mlock2: %w", errno)
+		}
+		sum += int64(m[1] - m[0])
+	}
+	return sum, nil
+}
+
+// fileMappings finds the mappings of a file that nobody writes to, lines of
+// FROM-TO MODE OFFSET DEVICE INODE PATH (proc_pid_maps(5)).
+func fileMappings(maps, path string) [][2]uintptr {
+	var out [][2]uintptr
+	for line := range strings.Lines(maps) {
+		f := strings.Fields(line)
+		if len(f) < 6 || f[5] != path || len(f[1]) < 2 || f[1][1] == 'w' {
+			continue
+		}
+		from, to, _ := strings.Cut(f[0], "-")
+		a, err1 := strconv.ParseUint(from, 16, strconv.IntSize)
+		b, err2 := strconv.ParseUint(to, 16, strconv.IntSize)
+		if err1 == nil && err2 == nil && a < b {
+			out = append(out, [2]uintptr{uintptr(a), uintptr(b)})
+		}
+	}
+	return out
+}
