@@ -27,7 +27,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
 
-
 const (
 	mib = int64(1 << 20)
 	// patience is how long a claim may take on a slow (emulated) machine.
