@@ -131,6 +131,11 @@ func TestRun_CountsWhatItLoses(t *testing.T) {
 			whole := func() bool {
 				g.mu.Lock()
 				defer g.mu.Unlock()
+				for _, pid := range pids {
+					if !g.marked[pid] && g.lost == 0 {
+						return false
+					}
+				}
 				return g.told+int(g.lostOther) >= sent
 			}
 			poll(t, "all is told or counted as lost", whole)
@@ -167,9 +172,6 @@ func TestRun_SignalsThatSayNothing(t *testing.T) {
 			b, _ := os.ReadFile("/proc/" + strconv.Itoa(corpse.pid()) + "/stat")
 			return len(b) > 0 && !alive(b)
 		})
-		if err := syscall.Kill(corpse.pid(), syscall.SIGKILL); err != nil { // older kernels take the first
-			t.Fatal(err)
-		}
 		storm := newStorm(corpse.pid())
 		leaf := tree.child("victim", limit)
 		t.Cleanup(leaf.remove)
@@ -192,8 +194,8 @@ func TestRun_SignalsThatSayNothing(t *testing.T) {
 				t.Errorf("lost %+v", b)
 			}
 		}
-		if told > 1 {
-			t.Errorf("%d signals to a dead process were told", told)
+		if told > 2 { // older kernels take the first for the process and the first for its thread
+			t.Errorf("%d signals to a dead process were told, want 2 at most", told)
 		}
 		t.Logf("%d signals in %s: %.0f a second", sent, took, float64(sent)/took.Seconds())
 		corpse.end()
