@@ -8,16 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
@@ -253,4 +256,124 @@ func TestHostile_ManyCgroups(t *testing.T) {
 	if atRest > 0.2 {
 		t.Errorf("%.1f %% of a core at rest", 100*atRest)
 	}
+}
+
+// TestHostile_Signals: loops of kill(2), and processes that are made to be
+// killed as fast as the machine makes them, hide no OOM kill.
+func TestHostile_Signals(t *testing.T) {
+	duration, kills := 4*time.Second, 3
+	if long() {
+		duration, kills = time.Minute, 20
+	}
+	for _, mode := range []string{"bpf", "tracefs"} {
+		t.Run(mode, func(t *testing.T) {
+			r := start(t, func(o *agent.Options) { o.Source.TracepointMode = mode })
+			before := nodeKills(t)
+			tree := oomtest.New(t)
+			corpse := deadChild(t)
+			s := startSignals(t, corpse)
+			cpu, began := usage(t, unix.RUSAGE_SELF), time.Now()
+			for i := range kills {
+				waitFor(t, time.Until(began.Add(duration*time.Duration(i+1)/time.Duration(kills+1))))
+				box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint("drowned", mode, i)), oomtest.Limit(48*mib))
+				p, _ := box.Run(oomtest.Load{Comm: []byte("drowned")})
+				r.poll(func() error { return placed(r, []*oomtest.Cgroup{box}, []*oomtest.Process{p}, mode == "tracefs") })
+			}
+			waitFor(t, time.Until(began.Add(duration)))
+			took := time.Since(began)
+			s.stop()
+			agent := usage(t, unix.RUSAGE_SELF) - cpu - s.cpu
+			t.Logf("%.0f signals and %.0f killed processes a second; the agent (and this test's client) took %.1f %% of a core",
+				float64(s.signals.Load())/took.Seconds(), float64(s.killed.Load())/took.Seconds(), 100*agent.Seconds()/took.Seconds())
+			if n, _ := r.metric(`coroner_source_lost_oom_evidence_total{source="tracepoint"}`); n != 0 {
+				t.Errorf("%v signals lost that may tell of an OOM kill", n)
+			}
+			r.balanced(before)
+		})
+	}
+}
+
+// deadChild is a process that has ended and is not reaped: it takes any
+// number of signals.
+func deadChild(t *testing.T) int {
+	t.Helper()
+	c := exec.Command("/proc/self/exe", "-test.run=^$")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Wait() })
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, c.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	return c.Process.Pid
+}
+
+// signals are threads that signal as fast as they can.
+type signals struct {
+	quit            atomic.Bool
+	all             sync.WaitGroup
+	signals, killed atomic.Int64
+	mu              sync.Mutex
+	cpu             time.Duration
+}
+
+func startSignals(t *testing.T, corpse int) *signals {
+	s := &signals{}
+	loop := func(count *atomic.Int64, send func() error) {
+		s.all.Go(func() {
+			runtime.LockOSThread()
+			before := usage(t, unix.RUSAGE_THREAD)
+			for !s.quit.Load() {
+				if err := send(); err != nil {
+					t.Error(err)
+					return
+				}
+				count.Add(1)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.cpu += usage(t, unix.RUSAGE_THREAD) - before
+		})
+	}
+	loop(&s.signals, func() error { return unix.Kill(corpse, unix.SIGKILL) })
+	loop(&s.signals, func() error { return unix.Tgkill(corpse, corpse, unix.SIGKILL) })
+	loop(&s.signals, func() error { return unix.Kill(corpse, unix.SIGTERM) })
+	loop(&s.signals, func() error { return unix.Kill(corpse, 0) })
+	loop(&s.killed, forkAndKill)
+	return s
+}
+
+func (s *signals) stop() {
+	s.quit.Store(true)
+	s.all.Wait()
+}
+
+// forkAndKill makes a process, kills and reaps it.
+func forkAndKill() error {
+	pid, errno := forkAndPause()
+	if errno != 0 {
+		return errno
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return err
+	}
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// forkAndPause makes a process that waits for its end. It is a copy of the
+// calling thread alone, so it may not run any Go code.
+//
+//go:nosplit
+//go:norace
+func forkAndPause() (int, syscall.Errno) {
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	for errno == 0 && pid == 0 {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
+	return int(pid), errno
 }
