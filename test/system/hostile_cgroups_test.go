@@ -25,9 +25,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
 
-// long asks for the long form of a test.
-func long() bool { return os.Getenv("CORONER_LONG") == "1" }
-
 // usage is the CPU time of this process or thread.
 func usage(t *testing.T, who int) time.Duration {
 	var r unix.Rusage

@@ -411,7 +411,8 @@ func TestHostile_WatchShowsNoControl(t *testing.T) {
 	}()
 	t.Cleanup(func() {
 		_ = c.Process.Kill()
-		for range lines { //nolint:revive // read to the end
+		for l := range lines {
+			t.Logf("left over: %q", l)
 		}
 		_ = c.Wait()
 	})
