@@ -293,6 +293,9 @@ func TestHostile_Names(t *testing.T) {
 	}
 	r.balanced(before)
 	harmless(t, r)
+	if oomtest.Has(oomtest.InVM) {
+		return // no compiler there: what the program prints is looked at on the host
+	}
 	bin := build(t)
 	for _, args := range [][]string{{"list"}, {"list", "-o", "json"}, {"why", oomtest.ContainerID("named4")[:12]}, {"why", oomtest.ContainerID("named7")[:12]}} {
 		out := command(t, bin, r.base, args...)
@@ -367,7 +370,7 @@ func harmless(t *testing.T, r *rig) {
 func build(t *testing.T) string {
 	t.Helper()
 	if oomtest.Has(oomtest.InVM) {
-		t.Skip("there is no compiler in the virtual machine: the output of the program was not looked at")
+		t.Skip("there is no compiler in the virtual machine")
 	}
 	bin := filepath.Join(t.TempDir(), "coroner")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "../../cmd/coroner").CombinedOutput()
