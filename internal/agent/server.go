@@ -98,6 +98,7 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
+	newConns(maxQuiet, maxConns).bound(srv)
 	srv.RegisterOnShutdown(broker.Close)
 	return &server{
 		http: srv, listeners: listeners, log: a.log, broker: broker,

@@ -72,7 +72,7 @@ type supervisor struct {
 
 // health is how one source is doing.
 type health struct {
-	events, lost, errs atomic.Uint64
+	events, lost, lostOOM, errs atomic.Uint64
 
 	mu     sync.Mutex
 	state  signal.SourceState
@@ -143,6 +143,11 @@ func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
 		}
 	case signal.Lost:
 		h.lost.Add(b.Count)
+		if b.Other {
+			log.Info("lost signals that are no evidence of an OOM kill", "count", b.Count, "err", b.Why)
+			return
+		}
+		h.lostOOM.Add(b.Count)
 		log.Warn("lost evidence", "count", b.Count, "err", b.Why)
 	case signal.CgroupSeen, signal.CgroupGone:
 		// The tree coming and going is no event that somebody waits for.
@@ -201,7 +206,7 @@ func (v *supervisor) status() []api.SourceStatus {
 		h.mu.Lock()
 		st := api.SourceStatus{
 			Name: name, Enabled: h.on, Up: h.state.Up, Mode: h.state.Mode, Reason: h.state.Reason,
-			Since: h.since.UTC(), Events: h.events.Load(), Lost: h.lost.Load(), Errors: h.errs.Load(),
+			Since: h.since.UTC(), Events: h.events.Load(), Lost: h.lost.Load(), LostOOMEvidence: h.lostOOM.Load(), Errors: h.errs.Load(),
 		}
 		h.mu.Unlock()
 		if !st.Enabled {
@@ -218,7 +223,7 @@ func (v *supervisor) status() []api.SourceStatus {
 func (v *supervisor) stats() []metrics.SourceStat {
 	var out []metrics.SourceStat
 	for _, s := range v.status() {
-		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, Errors: s.Errors})
+		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, LostOOMEvidence: s.LostOOMEvidence, Errors: s.Errors})
 	}
 	return out
 }

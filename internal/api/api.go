@@ -65,7 +65,10 @@ type SourceStatus struct {
 	Since  time.Time `json:"since,omitzero"`
 	Events uint64    `json:"events"`
 	Lost   uint64    `json:"lost"`
-	Errors uint64    `json:"errors"`
+	// LostOOMEvidence are those of Lost that may have told of an OOM kill; the
+	// others were signals that processes sent each other.
+	LostOOMEvidence uint64 `json:"lost_oom_evidence"`
+	Errors          uint64 `json:"errors"`
 }
 
 // HistoryStatus says how the history is doing.

@@ -242,6 +242,9 @@ type SourceState struct {
 // Lost says that a source knows of Count signals that it could not take.
 type Lost struct {
 	Count uint64 `json:"count"`
+	// Other is true when none of them can be evidence of an OOM kill: signals
+	// that processes send each other are dropped first.
+	Other bool   `json:"other,omitempty"`
 	Why   string `json:"why"`
 }
 

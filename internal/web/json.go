@@ -23,17 +23,88 @@ func (h *handler) listJSON(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	// Read and written part by part: an answer may hold a thousand deaths, and
+	// each of them a thousand tasks.
+	left := q.Limit
+	if left == 0 {
+		left = api.DefaultLimit
+	}
+	q.Limit = min(left, batch)
 	page, err := h.Store.List(r.Context(), q)
 	if err != nil {
 		code, text := h.failed(r, err)
 		writeError(w, code, text)
 		return
 	}
-	answer := api.DeathsPage{Deaths: page.Deaths, Next: page.Next}
-	if answer.Deaths == nil {
-		answer.Deaths = []death.Death{}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	out := listWriter{w: w}
+	for {
+		if err := out.deaths(page.Deaths); err != nil {
+			h.cut(r, err)
+		}
+		left -= len(page.Deaths)
+		if left <= 0 || page.Next == "" || len(page.Deaths) == 0 {
+			break
+		}
+		q.Cursor, q.Limit = page.Next, min(left, batch)
+		if page, err = h.Store.List(r.Context(), q); err != nil {
+			h.cut(r, err)
+		}
 	}
-	h.writeJSON(w, r, answer)
+	if err := out.end(page.Next); err != nil {
+		h.cut(r, err)
+	}
+}
+
+// cut ends an answer in the middle, so that nobody takes it for a whole one.
+func (h *handler) cut(r *http.Request, err error) {
+	if r.Context().Err() == nil {
+		h.log.Debug("answer cut off", "path", r.URL.Path, "err", err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// listWriter writes an api.DeathsPage in parts.
+type listWriter struct {
+	w           io.Writer
+	begun, some bool
+}
+
+func (l *listWriter) deaths(ds []death.Death) error {
+	if !l.begun {
+		l.begun = true
+		if _, err := io.WriteString(l.w, `{"deaths":[`); err != nil {
+			return err
+		}
+	}
+	for i := range ds {
+		body, err := json.Marshal(&ds[i])
+		if err != nil {
+			return fmt.Errorf("encode death %q: %w", ds[i].ID, err)
+		}
+		if l.some {
+			body = append([]byte{','}, body...)
+		}
+		l.some = true
+		if _, err := l.w.Write(body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *listWriter) end(next string) error {
+	tail := "]}\n"
+	if next != "" {
+		body, err := json.Marshal(next)
+		if err != nil {
+			return err
+		}
+		tail = `],"next":` + string(body) + "}\n"
+	}
+	_, err := io.WriteString(l.w, tail)
+	return err
 }
 
 // deathJSON serves GET /api/v1/deaths/{id}.

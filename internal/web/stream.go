@@ -88,8 +88,7 @@ func (h *handler) stream(w http.ResponseWriter, r *http.Request) {
 	case h.streams <- struct{}{}:
 		defer func() { <-h.streams }()
 	default:
-		w.Header().Set("Retry-After", "5")
-		writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open, which is the most there may be: try again later", maxStreams))
+		busy(w, fmt.Sprintf("%d streams are open, which is the most there may be", maxStreams))
 		return
 	}
 	after, err := h.startOf(r.Context(), q, lastID)

@@ -9,6 +9,9 @@
 // are hostile: templates escape them, and characters that one cannot see are
 // shown as escapes.
 //
+// Requests are bounded in size, time and number: see limit.go. What does not
+// get a place is told to come again, by 503 and Retry-After.
+//
 // The http.Server around the handler is the caller's. It needs
 // ReadHeaderTimeout 5 s, ReadTimeout 30 s, WriteTimeout 60 s (streams set
 // their own deadlines), IdleTimeout 2 min, MaxHeaderBytes 32 KiB, and
@@ -150,20 +153,23 @@ func New(o Options) (http.Handler, error) {
 // routes is everything that is served.
 func (h *handler) routes() []route {
 	get := []string{http.MethodGet, http.MethodHead}
+	// Where the history is read requests wait for their turn. Probes and
+	// assets are answered at once.
+	turn := newPlaces(maxRequests, maxWaiting).limited
 	routes := []route{
-		{"/{$}", get, h.listPage},
-		{"/deaths/{id}", get, h.deathPage},
+		{"/{$}", get, turn(h.listPage)},
+		{"/deaths/{id}", get, turn(h.deathPage)},
 		{"/assets/{file}", get, h.pages.serveAsset},
-		{api.PathDeaths, get, h.listJSON},
-		{api.PathDeaths + "/{id}", get, h.deathJSON},
+		{api.PathDeaths, get, turn(h.listJSON)},
+		{api.PathDeaths + "/{id}", get, turn(h.deathJSON)},
 		{api.PathStream, []string{http.MethodGet}, h.stream},
-		{api.PathStatus, get, h.statusJSON},
+		{api.PathStatus, get, turn(h.statusJSON)},
 		{"/-/healthy", get, h.healthy},
 		{"/-/ready", get, h.ready},
-		{"/", get, h.notFound},
+		{"/", get, turn(h.notFound)},
 	}
 	if h.Metrics != nil {
-		routes = append(routes, route{h.TelemetryPath, get, h.Metrics.ServeHTTP})
+		routes = append(routes, route{h.TelemetryPath, get, newPlaces(maxScrapes, maxWaitingScrapes).limited(h.Metrics.ServeHTTP)})
 	}
 	return routes
 }
@@ -232,8 +238,11 @@ func (h *handler) guard(next http.Handler) http.Handler {
 			writeError(w, http.StatusRequestURITooLong, fmt.Sprintf("the address has %d bytes: want at most %d", len(r.RequestURI), maxURL))
 			return
 		}
-		if r.Body != nil {
-			r.Body = http.MaxBytesReader(w, r.Body, 0) // nothing here takes a body
+		if r.ContentLength != 0 {
+			// Nothing here takes a body. Without this the server waits for it
+			// before it answers.
+			head.Set("Connection", "close")
+			r.Body = http.NoBody
 		}
 		next.ServeHTTP(w, r)
 	})

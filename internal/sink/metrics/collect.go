@@ -102,7 +102,7 @@ type agentCollector struct{ m *Metrics }
 // Describe implements prometheus.Collector.
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
-		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceErrors,
+		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceLostOOM, sourceErrors,
 		sinkUp, sinkQueue, sinkDropped, sinkErrors, buildInfo,
 	} {
 		ch <- c.m.descs[name]
@@ -128,6 +128,7 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 			m.gauge(ch, sourceUp, truth(s.Up), name)
 			m.count(ch, sourceEvents, s.Events, name)
 			m.count(ch, sourceLost, s.Lost, name)
+			m.count(ch, sourceLostOOM, s.LostOOMEvidence, name)
 			m.count(ch, sourceErrors, s.Errors, name)
 		}
 	}

@@ -49,7 +49,9 @@ type SourceStat struct {
 	Up     bool
 	Events uint64
 	Lost   uint64
-	Errors uint64
+	// LostOOMEvidence are those of Lost that may have told of an OOM kill.
+	LostOOMEvidence uint64
+	Errors          uint64
 }
 
 // SinkStat is what a sink has done since the start.

@@ -35,6 +35,7 @@ const (
 	sourceUp      = "coroner_source_up"
 	sourceEvents  = "coroner_source_events_total"
 	sourceLost    = "coroner_source_lost_total"
+	sourceLostOOM = "coroner_source_lost_oom_evidence_total"
 	sourceErrors  = "coroner_source_errors_total"
 	sinkUp        = "coroner_sink_up"
 	sinkQueue     = "coroner_sink_queue_length"
@@ -62,6 +63,7 @@ func Table() []Metric {
 		{sourceUp, typeGauge, source, "Whether the source watches (1) or not (0).", Stable},
 		{sourceEvents, typeCounter, source, "Signals that the source gave.", Stable},
 		{sourceLost, typeCounter, source, "Signals that the source knows it lost.", Stable},
+		{sourceLostOOM, typeCounter, source, "Of the signals that the source lost, those that may have told of an OOM kill.", Stable},
 		{sourceErrors, typeCounter, source, "Failures of the source: records that it could not read, and its own ends.", Stable},
 		{sinkUp, typeGauge, sink, "Whether the sink takes deaths (1) or they wait (0). For the history: whether they are kept in its file.", Stable},
 		{sinkQueue, typeGauge, sink, "Deaths that wait for the sink.", Stable},

@@ -42,6 +42,9 @@ type Options struct {
 
 	// noInotify makes a test's machine one without a free inotify instance.
 	noInotify bool
+	// maxWatches makes it one with so few inotify watches; 0: the kernel's own
+	// bound (fs.inotify.max_user_watches).
+	maxWatches int
 }
 
 func (o Options) withDefaults() Options {

@@ -18,6 +18,7 @@ import (
 type files struct {
 	hier  host.Hierarchy
 	nkept int
+	most  int // files that may be kept open
 	buf   [16 << 10]byte
 }
 
@@ -116,9 +117,13 @@ func (f *files) counters(rel, name string) (counters, error) {
 // all counters are read at once: a read takes 0.4 us, with open and close 3.5.
 const maxKept = 2048
 
+// keepable is how many files may be kept open where the process may have so
+// many: a quarter, for the history and the network need some too.
+func keepable(limit uint64) int { return int(min(limit/4, maxKept)) }
+
 // keep opens a file to be read by kept; -1 where that is not to be had.
 func (f *files) keep(rel, name string) int32 {
-	if f.nkept == maxKept {
+	if f.nkept >= f.most {
 		return -1
 	}
 	fd, err := retry(func() (int, error) {

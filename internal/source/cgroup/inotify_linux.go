@@ -20,8 +20,10 @@ const dirMask = unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_
 // inotify is one instance (inotify(7)); its user may have 128, and a limited
 // number of watches.
 type inotify struct {
-	fd  int
-	buf [64 << 10]byte
+	fd   int
+	most int // watches, for tests; 0: as many as the kernel gives
+	last int32
+	buf  [64 << 10]byte
 }
 
 // notice is one event. The name is good until the next drain.
@@ -42,7 +44,11 @@ func newInotify() (*inotify, error) {
 func (in *inotify) close() { _ = unix.Close(in.fd) }
 
 func (in *inotify) watch(path string, mask uint32) (int32, error) {
+	if in.most > 0 && int(in.last) >= in.most {
+		return 0, unix.ENOSPC
+	}
 	wd, err := retry(func() (int, error) { return unix.InotifyAddWatch(in.fd, path, mask) })
+	in.last = max(in.last, int32(wd))
 	return int32(wd), err
 }
 

@@ -445,10 +445,20 @@ func TestReal_CancelsAtOnce(t *testing.T) {
 	}
 }
 
-// Where the kernel gives no inotify instance, the tree is read again and again.
+// Where the kernel gives no inotify instance, or no more watches, the tree is
+// read again and again, and the source says so.
 func TestReal_WithoutInotify(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no instance": {RescanInterval: 20 * time.Millisecond, noInotify: true},
+		"no watches":  {RescanInterval: 20 * time.Millisecond, maxWatches: 1},
+	} {
+		t.Run(name, func(t *testing.T) { withoutInotify(t, o) })
+	}
+}
+
+func withoutInotify(t *testing.T, o Options) {
 	a := newArena(t)
-	r := record(t, Options{RescanInterval: 20 * time.Millisecond, noInotify: true})
+	r := record(t, o)
 	r.untilUp()
 	for _, b := range r.all() {
 		if s, ok := b.(signal.SourceState); ok && !strings.Contains(s.Reason, "inotify") {

@@ -140,6 +140,11 @@ func (l *loop) open() error {
 		return err
 	}
 	l.files.hier = hier
+	var open unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &open); err != nil {
+		l.log.Debug("limit of open files is not known", "err", err)
+	}
+	l.files.most = keepable(open.Cur)
 	if l.vmstat, err = l.opt.Roots.OpenVMStat(); err == nil {
 		if _, err = l.vmstat.OOMKills(); err != nil {
 			_ = l.vmstat.Close()
@@ -153,6 +158,9 @@ func (l *loop) open() error {
 		err = unix.EMFILE
 	} else {
 		l.inotify, err = newInotify()
+	}
+	if l.inotify != nil {
+		l.inotify.most = l.opt.maxWatches
 	}
 	if err != nil {
 		l.unwatched = true

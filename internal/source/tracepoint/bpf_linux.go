@@ -46,8 +46,8 @@ var errNoTypes = errors.New("kernel's description of its types")
 
 // tally is how much of each loss was told already.
 type tally struct {
-	lost   [kinds]uint64 // by kind
-	missed [2]uint64     // runs of the programs for OOM victims and signals
+	lost   [losses]uint64
+	missed [2]uint64 // runs of the programs for OOM victims and signals
 }
 
 func openBPF(opts Options) (watcher, error) {

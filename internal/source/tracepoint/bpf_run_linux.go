@@ -96,7 +96,7 @@ func (b *bpf) complete(t *signal.Task) {
 
 // tellLost emits what was lost since it was last asked.
 func (b *bpf) tellLost(emit func(signal.Signal)) error {
-	for kind := uint32(1); kind < kinds; kind++ {
+	for kind := uint32(1); kind < losses; kind++ {
 		var n uint64
 		if err := b.main.Maps[probeMapLost].Lookup(kind, &n); err != nil {
 			return fmt.Errorf("read losses: %w", err)
@@ -107,7 +107,7 @@ func (b *bpf) tellLost(emit func(signal.Signal)) error {
 				b.opts.Logger.Warn("ring was full for the paths of cgroups", "count", d)
 				continue
 			}
-			emit(stamp(time.Now(), signal.Lost{Count: d, Why: "ring was full for " + kindNames[kind]}))
+			emit(stamp(time.Now(), signal.Lost{Count: d, Other: kind >= kinds, Why: "no room in the ring for " + lossNames[kind]}))
 		}
 	}
 	// The kernel does not run a program inside itself. What it skipped of the

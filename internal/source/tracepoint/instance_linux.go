@@ -19,7 +19,11 @@ import (
 // bufferKB is the size of the trace buffer per CPU. A kill takes some 160
 // bytes of it, so one CPU holds 800 kills that nobody has read yet; the
 // default of 1.4 MiB would cost a large machine hundreds.
-const bufferKB = "128"
+// The events of others have a buffer of half that size.
+const (
+	bufferKB      = "128"
+	otherBufferKB = "64"
+)
 
 const instancePrefix = "coroner-"
 

@@ -25,7 +25,18 @@ const (
 	kinds
 )
 
-var kindNames = [kinds]string{"", "SIGKILLs", "OOM victims", "exits", "OOM invocations", "cgroup paths"}
+// What is lost is counted by kind, and apart from it (enum loss) what is no
+// evidence of an OOM kill.
+const (
+	lossOtherKill = kinds + iota
+	lossOtherExit
+	losses
+)
+
+var lossNames = [losses]string{
+	"", "SIGKILLs of the kernel", "OOM victims", "exits of victims", "OOM invocations", "cgroup paths",
+	"SIGKILLs that are not the OOM killer's", "exits of first processes",
+}
 
 // The sizes of the records (structs of probe.bpf.c).
 const (

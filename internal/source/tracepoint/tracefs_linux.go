@@ -9,22 +9,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// tracefs watches through an instance of the trace buffer.
+// tracefs watches through two instances of the trace buffer: what processes
+// send each other, as many as they like, has one of its own and cannot drive
+// the OOM killer's events out of the other.
 type tracefs struct {
 	opts    Options
 	reason  string
 	hidden  *os.File // a mount of our own, or nil
-	dir     string   // of the instance
-	cpus    []int    // file descriptors of per_cpu/*/trace_pipe_raw
-	wake    int      // an eventfd that breaks poll; -1: none
+	bufs    []buffer
+	wake    int // an eventfd that breaks poll; -1: none
 	layout  pageLayout
 	formats traceFormats
 	clock   func() (host.BootClock, error)
@@ -32,6 +33,33 @@ type tracefs struct {
 	// known are the latest targets of SIGKILL, by thread: a victim's mark
 	// comes after its kill, when it may be gone.
 	known map[int]known
+}
+
+// buffer is one instance.
+type buffer struct {
+	dir   string
+	cpus  []int // file descriptors of per_cpu/*/trace_pipe_raw
+	other bool  // it has no evidence of OOM kills
+}
+
+// settings say what an instance records.
+type setting struct{ name, value string }
+
+// ofKernel is what the OOM killer does, ofOthers the SIGKILLs of processes
+// that end another: those that changed nothing are left out.
+func ofKernel() []setting {
+	return []setting{
+		{"events/signal/signal_generate/filter", fmt.Sprintf("sig==%d && code==%d", sigKill, signal.CodeKernel)},
+		{"events/signal/signal_generate/enable", "1"},
+		{"events/oom/mark_victim/enable", "1"},
+	}
+}
+
+func ofOthers() []setting {
+	return []setting{
+		{"events/signal/signal_generate/filter", fmt.Sprintf("sig==%d && code!=%d && result==0", sigKill, signal.CodeKernel)},
+		{"events/signal/signal_generate/enable", "1"},
+	}
 }
 
 // openTracefs sets an instance up; why is what keeps better ways away, or nil.
@@ -62,33 +90,46 @@ func (t *tracefs) open() error {
 		return err
 	}
 	t.hidden = hidden
+	if err := t.readFormats(root); err != nil {
+		return err
+	}
+	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		t.wake = -1
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	if err := t.openBuffer(root, bufferKB, ofKernel()); err != nil {
+		return err
+	}
+	if err := t.openBuffer(root, otherBufferKB, ofOthers()); err != nil {
+		return err
+	}
+	t.bufs[1].other = true
+	return nil
+}
+
+// openBuffer makes an instance and lets it record.
+func (t *tracefs) openBuffer(root, size string, events []setting) error {
 	dir, err := makeInstance(t.opts.Roots, root)
 	if err != nil {
 		return fmt.Errorf("make a trace instance: %w", err)
 	}
-	t.dir = dir
+	t.bufs = append(t.bufs, buffer{dir: dir})
+	b := &t.bufs[len(t.bufs)-1]
 	if t.clock, err = setClock(dir); err != nil {
 		return fmt.Errorf("set the trace clock: %w", err)
 	}
-	if err := t.readFormats(root); err != nil {
-		return err
-	}
-	for _, s := range []struct{ name, value string }{
-		{"buffer_size_kb", bufferKB},
+	for _, s := range []setting{
+		{"buffer_size_kb", size},
 		{"buffer_percent", "0"}, // wake the reader at the first event (since 5.0)
 	} {
 		if err := write(dir, s.name, s.value); err != nil {
 			t.opts.Logger.Debug("set up the trace buffer", "err", err)
 		}
 	}
-	if err := t.openCPUs(); err != nil {
+	if err := b.openCPUs(); err != nil {
 		return err
 	}
-	for _, s := range []struct{ name, value string }{
-		{"events/signal/signal_generate/filter", "sig==" + strconv.Itoa(sigKill)},
-		{"events/signal/signal_generate/enable", "1"},
-		{"events/oom/mark_victim/enable", "1"},
-	} {
+	for _, s := range events {
 		if err := write(dir, s.name, s.value); err != nil {
 			return fmt.Errorf("enable tracepoints: %w", err)
 		}
@@ -113,13 +154,8 @@ func (t *tracefs) readFormats(root string) error {
 	return err
 }
 
-func (t *tracefs) openCPUs() error {
-	var err error
-	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		t.wake = -1
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	dirs, err := os.ReadDir(filepath.Join(t.dir, "per_cpu"))
+func (b *buffer) openCPUs() error {
+	dirs, err := os.ReadDir(filepath.Join(b.dir, "per_cpu"))
 	if err != nil {
 		return err
 	}
@@ -127,15 +163,15 @@ func (t *tracefs) openCPUs() error {
 		if !strings.HasPrefix(d.Name(), "cpu") {
 			continue
 		}
-		path := filepath.Join(t.dir, "per_cpu", d.Name(), "trace_pipe_raw")
+		path := filepath.Join(b.dir, "per_cpu", d.Name(), "trace_pipe_raw")
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		t.cpus = append(t.cpus, fd)
+		b.cpus = append(b.cpus, fd)
 	}
-	if len(t.cpus) == 0 {
-		return fmt.Errorf("no CPU in %s/per_cpu", t.dir)
+	if len(b.cpus) == 0 {
+		return fmt.Errorf("no CPU in %s/per_cpu", b.dir)
 	}
 	return nil
 }
@@ -145,24 +181,29 @@ func (t *tracefs) lesser() string { return t.reason }
 
 func (t *tracefs) close() error {
 	var errs []error
-	for _, fd := range t.cpus {
-		errs = append(errs, unix.Close(fd)) // an instance that is open cannot be removed
-	}
-	t.cpus = nil
 	if t.wake >= 0 {
 		errs = append(errs, unix.Close(t.wake))
 		t.wake = -1
 	}
-	if t.dir != "" {
-		errs = append(errs, write(t.dir, "events/enable", "0"))
-		if err := unix.Rmdir(t.dir); err != nil {
-			errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
-		}
-		t.dir = ""
+	for _, b := range t.bufs {
+		errs = append(errs, b.close())
 	}
+	t.bufs = nil
 	if t.hidden != nil {
 		errs = append(errs, t.hidden.Close())
 		t.hidden = nil
+	}
+	return errors.Join(errs...)
+}
+
+func (b *buffer) close() error {
+	var errs []error
+	for _, fd := range b.cpus {
+		errs = append(errs, unix.Close(fd)) // an instance that is open cannot be removed
+	}
+	errs = append(errs, write(b.dir, "events/enable", "0"))
+	if err := unix.Rmdir(b.dir); err != nil {
+		errs = append(errs, fmt.Errorf("remove trace instance: %w", err))
 	}
 	return errors.Join(errs...)
 }

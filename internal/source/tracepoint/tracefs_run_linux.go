@@ -23,56 +23,114 @@ const (
 	maxThreads = 256
 )
 
+// otherShare bounds the time for the events of others to one part in so many:
+// each costs a dozen files of procfs, and processes may send as many as they
+// like. otherPages is how much of them is read at once.
+const (
+	otherShare = 4
+	otherPages = 2
+)
+
+// reading is the state of run.
+type reading struct {
+	fds   []unix.PollFd // the first breaks poll
+	clock host.BootClock
+	due   time.Time // of housekeeping
+	// others is when the events of others may be read again.
+	others time.Time
+	// absent are the files of CPUs that are not there: they say so at once for
+	// ever, so they sit out until the next housekeeping, when they may be.
+	absent map[int]bool
+	batch  []entry
+}
+
 func (t *tracefs) run(ctx context.Context, emit func(signal.Signal)) error {
 	defer t.interrupt(ctx)()
-	// A CPU that is not there says so at once for ever: it sits out until
-	// the next round, it may be plugged in.
-	fds := make([]unix.PollFd, len(t.cpus)+1)
-	fds[0] = unix.PollFd{Fd: int32(t.wake), Events: unix.POLLIN}
-	var clock host.BootClock
-	var due time.Time
-	var batch []entry
+	r := &reading{fds: []unix.PollFd{{Fd: int32(t.wake), Events: unix.POLLIN}}, absent: map[int]bool{}}
+	for _, b := range t.bufs {
+		r.fds = append(r.fds, make([]unix.PollFd, len(b.cpus))...)
+	}
 	for ctx.Err() == nil {
 		now := time.Now()
-		if !now.Before(due) {
+		if !now.Before(r.due) {
 			var err error
-			if clock, err = t.clock(); err != nil {
+			if r.clock, err = t.clock(); err != nil {
 				return err
 			}
-			due = now.Add(housekeeping)
-			for i, fd := range t.cpus {
-				fds[i+1] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-			}
+			r.due = now.Add(housekeeping)
+			clear(r.absent)
 		}
-		_, err := unix.Poll(fds, int(time.Until(due)/time.Millisecond)+1)
+		until := t.ask(r, now)
+		_, err := unix.Poll(r.fds, int(time.Until(until)/time.Millisecond)+1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
-		batch = batch[:0]
-		for i := range fds[1:] {
-			fd := &fds[i+1]
-			switch {
-			case fd.Revents&unix.POLLIN != 0:
-				if batch, err = t.read(int(fd.Fd), batch, emit); err != nil {
-					return err
-				}
-			case fd.Revents != 0:
-				fd.Fd = -1
+		fds := r.fds[1:]
+		for i := range t.bufs {
+			b := &t.bufs[i]
+			if err := t.round(r, b, fds[:len(b.cpus)], emit); err != nil {
+				return err
 			}
-			fd.Revents = 0
-		}
-		// Each CPU has a stream of its own.
-		slices.SortStableFunc(batch, func(a, b entry) int { return cmp.Compare(a.ns, b.ns) })
-		for _, e := range batch {
-			t.take(e, clock, emit)
+			fds = fds[len(b.cpus):]
 		}
 	}
 	return nil
 }
 
+// ask says which buffers poll is to wait for, and until when.
+func (t *tracefs) ask(r *reading, now time.Time) (until time.Time) {
+	until = r.due
+	i := 1
+	for _, b := range t.bufs {
+		waits := b.other && now.Before(r.others)
+		if waits && r.others.Before(until) {
+			until = r.others
+		}
+		for _, fd := range b.cpus {
+			r.fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+			if waits || r.absent[fd] {
+				r.fds[i].Fd = -1
+			}
+			i++
+		}
+	}
+	return until
+}
+
+// round takes what an instance has to tell, in order.
+func (t *tracefs) round(r *reading, b *buffer, fds []unix.PollFd, emit func(signal.Signal)) error {
+	began := time.Now()
+	r.batch = r.batch[:0]
+	for i := range fds {
+		var err error
+		switch got := fds[i].Revents; {
+		case got&unix.POLLIN != 0:
+			if r.batch, err = t.read(b, b.cpus[i], r.batch, emit); err != nil {
+				return err
+			}
+		case got != 0:
+			r.absent[b.cpus[i]] = true
+		}
+	}
+	// Each CPU has a stream of its own.
+	slices.SortStableFunc(r.batch, func(a, b entry) int { return cmp.Compare(a.ns, b.ns) })
+	for _, e := range r.batch {
+		t.take(e, r.clock, emit)
+	}
+	if b.other && len(r.batch) > 0 {
+		now := time.Now()
+		r.others = now.Add(min((otherShare-1)*now.Sub(began), housekeeping))
+	}
+	return nil
+}
+
 // read takes what one CPU has, bounded, and appends it to batch.
-func (t *tracefs) read(fd int, batch []entry, emit func(signal.Signal)) ([]entry, error) {
-	for range 64 {
+func (t *tracefs) read(b *buffer, fd int, batch []entry, emit func(signal.Signal)) ([]entry, error) {
+	pages := 64
+	if b.other {
+		pages = otherPages
+	}
+	for range pages {
 		page := make([]byte, t.layout.size)
 		n, err := unix.Read(fd, page)
 		switch {
@@ -89,7 +147,11 @@ func (t *tracefs) read(fd int, batch []entry, emit func(signal.Signal)) ([]entry
 			lost++
 		}
 		if lost > 0 {
-			emit(stamp(time.Now(), signal.Lost{Count: lost, Why: "trace buffer overran"}))
+			why := "trace buffer overran"
+			if b.other {
+				why += ": SIGKILLs that are not the OOM killer's"
+			}
+			emit(stamp(time.Now(), signal.Lost{Count: lost, Other: b.other, Why: why}))
 		}
 	}
 	return batch, nil

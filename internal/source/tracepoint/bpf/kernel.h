@@ -34,6 +34,7 @@ enum {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_RB_AVAIL_DATA = 0 }; /* bpf_ringbuf_query: what was not read yet */
 
 struct bpf_raw_tracepoint_args {
 	__u64 args[0];
@@ -148,6 +149,7 @@ struct cred {
 };
 
 struct task_struct {
+	unsigned int flags;
 	struct mm_struct *mm;
 	int exit_code;
 	int pid;

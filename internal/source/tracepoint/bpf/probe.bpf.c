@@ -8,6 +8,12 @@
  * a cgroup by id is preceded by a record with the path of that cgroup, unless
  * it was sent lately: a cgroup that is removed right after the kill still has
  * a name. The form of the records is known to records.go as well.
+ *
+ * Anybody may send signals, as many as he likes. What says nothing makes no
+ * record: any signal but SIGKILL, and a SIGKILL of a process for one that is
+ * dying already or does not mind. The others' SIGKILLs that are left, one for
+ * each process that dies of them, have the first half of the ring: the OOM
+ * killer's records find room however many they are.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -20,6 +26,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SEND_SIG_PRIV 1 /* a siginfo pointer with a meaning: from the kernel */
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
 #define PIDTYPE_TGID 1
+#define PF_EXITING 0x4 /* include/linux/sched.h */
+#define DELIVERED 0 /* TRACE_SIGNAL_DELIVERED, include/trace/events/signal.h */
+#define RING_SIZE (1 << 20)
 #define MAX_LEVELS 16
 #define NAME_SIZE 256 /* NAME_MAX and the zero */
 #define PATH_SIZE (MAX_LEVELS * NAME_SIZE)
@@ -28,6 +37,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define ABSENT ((__s64)(1ULL << 63))
 
 enum kind { KIND_KILL = 1, KIND_MARK, KIND_EXIT, KIND_INVOCATION, KIND_PATH, KINDS };
+
+/* What is counted apart when it is lost: it is no evidence of an OOM kill. */
+enum loss { LOSS_OTHER_KILL = KINDS, LOSS_OTHER_EXIT, LOSSES };
 
 struct header {
 	__u64 boot_ns;
@@ -102,13 +114,13 @@ struct process {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, RING_SIZE);
 } ring SEC(".maps");
 
-/* Records that the ring had no room for, by kind. */
+/* Records that the ring had no room for, by kind and enum loss. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, KINDS);
+	__uint(max_entries, LOSSES);
 	__type(key, __u32);
 	__type(value, __u64);
 } lost SEC(".maps");
@@ -168,6 +180,12 @@ static __always_inline void count_lost(__u32 kind)
 
 	if (n)
 		__sync_fetch_and_add(n, 1);
+}
+
+/* crowded tells that the ring has no room for what is not the OOM killer's. */
+static __always_inline bool crowded(void)
+{
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > RING_SIZE / 2;
 }
 
 static __always_inline void fill_header(struct header *h, __u32 kind)
@@ -306,40 +324,28 @@ static __always_inline void fill_task(struct task *r, struct task_struct *t, str
 		r->pidns = BPF_CORE_READ(ns, ns.inum);
 }
 
-SEC("raw_tracepoint/signal_generate")
-int signal_generate(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * past_memory tells that a task is so far gone that it has no memory left: it
+ * kills those of its pid namespace (zap_pid_ns_processes) or those that it
+ * traced (PTRACE_O_EXITKILL) in the kernel's name, as many as it had.
+ */
+static __always_inline bool past_memory(struct task_struct *t)
 {
-	struct task_struct *current, *t;
-	struct cgroup_subsys_state *target_css, *sender_css;
-	struct kernel_siginfo *info;
+	return (BPF_CORE_READ(t, flags) & PF_EXITING) && !BPF_CORE_READ(t, mm);
+}
+
+static __always_inline void tell_kill(struct bpf_raw_tracepoint_args *ctx, __s32 code, __u32 loss)
+{
+	struct task_struct *current = (void *)bpf_get_current_task(), *t = (void *)ctx->args[2];
+	struct cgroup_subsys_state *target_css = memory_css(t), *sender_css = memory_css(current);
 	struct kill *k;
-	__s32 code = 0;
 
-	if ((int)ctx->args[0] != SIGKILL)
-		return 0;
-	info = (void *)ctx->args[1];
-	t = (void *)ctx->args[2];
-	current = (void *)bpf_get_current_task();
-	if ((__u64)info == SEND_SIG_PRIV) {
-		__u64 self = bpf_get_current_pid_tgid(), who = (__u64)t;
-		__u32 tgid = BPF_CORE_READ(t, tgid);
-		__u8 yes = 1;
-
-		code = SI_KERNEL;
-		bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
-		bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
-	} else if (info) {
-		code = BPF_CORE_READ(info, si_code);
-	}
-	target_css = memory_css(t);
-	sender_css = memory_css(current);
 	send_path(target_css, ROOM_SIGNAL);
 	send_path(sender_css, ROOM_SIGNAL);
-
 	k = bpf_ringbuf_reserve(&ring, sizeof(*k), 0);
 	if (!k) {
-		count_lost(KIND_KILL);
-		return 0;
+		count_lost(loss);
+		return;
 	}
 	fill_header(&k->h, KIND_KILL);
 	fill_task(&k->target, t, target_css);
@@ -347,6 +353,43 @@ int signal_generate(struct bpf_raw_tracepoint_args *ctx)
 	k->code = code;
 	k->result = (__s32)ctx->args[4];
 	bpf_ringbuf_submit(k, 0);
+}
+
+SEC("raw_tracepoint/signal_generate")
+int signal_generate(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct kernel_siginfo *info = (void *)ctx->args[1];
+	__u32 loss = LOSS_OTHER_KILL;
+	__s32 code = 0;
+
+	if ((int)ctx->args[0] != SIGKILL)
+		return 0;
+	if ((__u64)info == SEND_SIG_PRIV) {
+		code = SI_KERNEL;
+		if (!past_memory((void *)bpf_get_current_task())) {
+			struct task_struct *t = (void *)ctx->args[2];
+			__u64 self = bpf_get_current_pid_tgid(), who = (__u64)t;
+			__u32 tgid = BPF_CORE_READ(t, tgid);
+			__u8 yes = 1;
+
+			bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
+			bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
+			loss = KIND_KILL;
+		}
+	} else {
+		if ((int)ctx->args[4] != DELIVERED)
+			return 0;
+		if (info)
+			code = BPF_CORE_READ(info, si_code);
+		/* A process may give any code to a signal for itself; the OOM killer has no info. */
+		if (code == SI_KERNEL)
+			code = 0;
+	}
+	if (loss == LOSS_OTHER_KILL && crowded()) {
+		count_lost(loss);
+		return 0;
+	}
+	tell_kill(ctx, code, loss);
 	return 0;
 }
 
@@ -475,7 +518,7 @@ int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct cgroup_subsys_state *css;
 	struct process key = {};
 	struct pid *pid;
-	__u32 tgid;
+	__u32 tgid, loss;
 	__u8 yes = 1, *doom;
 	struct exit *e;
 
@@ -498,12 +541,16 @@ int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	key.start = BPF_CORE_READ(leader, start_time);
 	if (bpf_map_update_elem(&ended, &key, &yes, BPF_NOEXIST))
 		return 0;
+	loss = doom ? KIND_EXIT : LOSS_OTHER_EXIT;
 	bpf_map_delete_elem(&doomed, &tgid);
-
+	if (loss == LOSS_OTHER_EXIT && crowded()) {
+		count_lost(loss);
+		return 0;
+	}
 	send_path(css, ROOM_EXIT);
 	e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 	if (!e) {
-		count_lost(KIND_EXIT);
+		count_lost(loss);
 		return 0;
 	}
 	fill_header(&e->h, KIND_EXIT);
