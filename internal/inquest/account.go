@@ -64,12 +64,19 @@ type account struct {
 	// the cgroups that were removed in it.
 	below balance
 
-	born   []*caseFile // cases that a counter alone made
+	born   []born // cases that a counter alone made
 	gone   bool
+	early  []span                // kills that were told before the counter was read
 	rises  []rise                // of own
 	sample signal.CgroupCounters // the newest rise
 	signal signal.Signal
 	told   CgroupTold // as last given out
+}
+
+// born is a case that a counter alone made, and the rise that made it.
+type born struct {
+	c *caseFile
+	rise
 }
 
 // balance is one counter and what is known of the kills that it counts.
@@ -206,7 +213,11 @@ func (l *ledger) explainAt(g signal.Cgroup, s signal.Signal) {
 	if g.Path == "" || !l.books(s) {
 		return
 	}
-	l.account(g).own.explain(1, s.Observed)
+	a := l.account(g)
+	a.own.explain(1, s.Observed)
+	if killed := spanOf(s); !a.spendOn(killed) && len(a.early) < maxRises {
+		a.early = append(a.early, killed)
+	}
 	l.explainBelow(g.Path, 1, s.Observed)
 }
 
@@ -367,13 +378,39 @@ func (a *account) rose(r rise) {
 	if len(a.rises) >= maxRises {
 		a.rises = append(a.rises[:0], a.rises[1:]...)
 	}
+	a.early = slices.DeleteFunc(a.early, func(killed span) bool {
+		if r.n == 0 || !r.covers(killed) {
+			return false
+		}
+		r.n--
+		return true
+	})
 	a.rises = append(a.rises, r)
 }
 
-func (a *account) forgetRises(now time.Time) {
-	n := 0
-	for n < len(a.rises) && now.Sub(a.rises[n].at) > lostFor {
-		n++
+// spendOn takes a kill then from the rise that may have counted it.
+func (a *account) spendOn(killed span) bool {
+	r := a.riseOf(killed)
+	if r != nil {
+		r.n--
 	}
-	a.rises = a.rises[n:]
+	return r != nil
+}
+
+// spend takes a kill from the oldest rise: it stands for a case of its own.
+func (a *account) spend() rise {
+	for i := range a.rises {
+		if r := &a.rises[i]; r.n > 0 {
+			r.n--
+			return *r
+		}
+	}
+	return rise{since: a.own.changed, at: a.own.changed}
+}
+
+// forget drops what is too old to be anybody's.
+func (a *account) forget(now time.Time) {
+	a.rises = slices.DeleteFunc(a.rises, func(r rise) bool { return now.Sub(r.at) > lostFor })
+	a.early = slices.DeleteFunc(a.early, func(s span) bool { return now.Sub(s.to) > lostFor })
+	a.born = slices.DeleteFunc(a.born, func(b born) bool { return now.Sub(b.at) > lostFor })
 }

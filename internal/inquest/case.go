@@ -57,6 +57,7 @@ type caseFile struct {
 	groupCgroup string // whose flag it is
 	invocation  *invocation
 	countedOnly bool
+	unbooked    bool   // no counter that we know of counted it
 	weighed     bool   // stands for a counter's rise, though its cgroup was not told
 	decided     bool   // the counters cannot tell more of where it was
 	below       string // it is of a cgroup below this one, which is gone
@@ -85,6 +86,7 @@ func (q *Inquest) open(s signal.Signal, key string) *caseFile {
 		observed:  s.Observed,
 		touched:   q.now,
 		recovered: s.Recovered,
+		unbooked:  !q.ledger.books(s),
 	}
 	q.cases = append(q.cases, c)
 	return c

@@ -19,10 +19,11 @@ const maxBorn = 1000
 // s tells late.
 func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 	a := q.ledger.find(g)
-	if g.Path == "" || a == nil || !a.covers(spanOf(s)) {
-		return nil // that was another kill
+	if g.Path == "" || a == nil {
+		return nil
 	}
-	if c := a.takeBorn(q.now); c != nil {
+	if i := a.bornOf(spanOf(s)); i >= 0 {
+		c := a.takeBorn(i)
 		a.own.takeBack() // explain books it again, by name
 		q.ledger.node.takeBack()
 		for p := g.Path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
@@ -35,16 +36,17 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 	return nil
 }
 
-// takeBorn returns the oldest case that a counter alone made, once.
-func (a *account) takeBorn(now time.Time) *caseFile {
-	for len(a.born) > 0 {
-		c := a.born[0]
-		a.born = a.born[1:]
-		if now.Sub(c.observed) <= lostFor {
-			return c
-		}
-	}
-	return nil
+// bornOf finds the earliest case that a counter alone made and that may be of
+// a kill then; -1: there is none.
+func (a *account) bornOf(killed span) int {
+	return slices.IndexFunc(a.born, func(b born) bool { return b.covers(killed) })
+}
+
+// takeBorn gives a case of a counter to whoever told of its kill late.
+func (a *account) takeBorn(i int) *caseFile {
+	c := a.born[i].c
+	a.born = slices.Delete(a.born, i, i+1)
+	return c
 }
 
 // cgroupCounters takes what one cgroup's counters stand at.
@@ -154,8 +156,11 @@ func (q *Inquest) audit() {
 	active := q.ledger.sorted(q.ledger.active)
 	q.placeLost(active)
 	then := q.now.Add(-q.opts.Patience)
+	if q.namersUp() {
+		then = then.Add(-oneBreath / 2) // a line without a cgroup is placed first
+	}
 	for _, a := range active {
-		a.forgetRises(q.now)
+		a.forget(q.now)
 		q.auditCgroup(a, a.own.due(then))
 		if a.own.done(q.now, q.opts.Patience) {
 			a.own.reset()
@@ -254,21 +259,26 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 		return
 	}
 	for range made {
-		a.born = append(a.born, q.openCounted(a, 1, false))
+		r := a.spend()
+		a.born = append(a.born, born{q.openCounted(a, 1, false), r})
 	}
 }
 
 // countedGroup makes one death of a whole group's kills, which the counter may
 // tell in several steps.
 func (q *Inquest) countedGroup(a *account, kills int) {
-	for _, c := range a.born {
-		if c.group && q.now.Sub(c.touched) <= oneBreath {
-			c.anonymous(kills, q.now)
-			q.touch(c)
+	r := a.spend()
+	for range kills - 1 {
+		a.spend()
+	}
+	for _, b := range a.born {
+		if b.c.group && q.now.Sub(b.c.touched) <= oneBreath {
+			b.c.anonymous(kills, q.now)
+			q.touch(b.c)
 			return
 		}
 	}
-	a.born = append(a.born, q.openCounted(a, kills, true))
+	a.born = append(a.born, born{q.openCounted(a, kills, true), r})
 }
 
 // anonymous adds dead of whom nothing is known.

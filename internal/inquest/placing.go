@@ -15,7 +15,7 @@ import (
 // lost tells whether c is an OOM kill that nobody could place, and that a
 // counter may still place.
 func (c *caseFile) lost() bool {
-	return c.oomKilled && c.taskMemcg == "" && c.below == "" && !c.decided
+	return c.oomKilled && c.taskMemcg == "" && c.below == "" && !c.decided && !c.unbooked
 }
 
 const (
@@ -24,6 +24,8 @@ const (
 	riseAfter = 1500 * time.Millisecond
 	// slack is how far the clocks of two sources may be apart.
 	slack = 50 * time.Millisecond
+	// drift is how far the stamps of the kernel's log may be off.
+	drift = time.Second
 	// giveUp is how long the counters have, on a machine that is short of
 	// everything, to say where a victim lived.
 	giveUp = 10 * time.Second
@@ -36,10 +38,9 @@ const calm = 100 * time.Millisecond
 // may tells whether the kill of c may be one that a counted.
 func (a *account) may(c *caseFile) bool { return a.covers(c.killed()) }
 
-// riseOf is the earliest rise that may count the kill of c, and that no other
+// riseOf is the earliest rise that may count a kill then, and that no other
 // victim was found for.
-func (a *account) riseOf(c *caseFile) *rise {
-	killed := c.killed()
+func (a *account) riseOf(killed span) *rise {
 	for i := range a.rises {
 		if r := &a.rises[i]; r.n > 0 && r.covers(killed) {
 			return r
@@ -57,7 +58,13 @@ type span struct{ from, to time.Time }
 
 // killed is when the first of c was killed: the stamps of the kernel's log
 // drift from the clock, so it is known by when, and roughly since when.
-func (c *caseFile) killed() span { return newSpan(c.at, c.observed) }
+func (c *caseFile) killed() span {
+	s := newSpan(c.at, c.observed)
+	if at := c.at.Add(drift); c.recovered && at.Before(s.to) {
+		s.to = at // it was not read when it was written
+	}
+	return s
+}
 
 func spanOf(s signal.Signal) span { return newSpan(s.Time, s.Observed) }
 
@@ -90,7 +97,7 @@ func (q *Inquest) placeLost(active []*account) {
 	victims := map[*account]uint64{}
 	for _, c := range ready {
 		for _, a := range active {
-			if a.own.missing() > 0 && a.may(c) {
+			if a.own.missing() > 0 && a.riseOf(c.killed()) != nil {
 				where[c] = append(where[c], a)
 			}
 		}
@@ -106,53 +113,63 @@ func (q *Inquest) placeLost(active []*account) {
 		at := where[c]
 		switch {
 		case len(at) == 0:
-			if q.absorb(c, active) {
-				continue
-			}
-			if q.now.Sub(c.observed) >= giveUp || len(q.cases) > q.opts.MaxCases {
-				c.decided = true
-				q.touch(c) // given out as it is
-			}
+			q.wait(c, active)
 		case len(at) == 1 && victims[at[0]] <= at[0].own.missing():
 			victims[at[0]]--
 			c.decided = true
 			q.placeByCount(c, at[0])
 			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
 		default:
-			c.decided = true
 			open = append(open, c)
 		}
 	}
-	q.placeNameless(open, where)
+	q.placeNameless(open, where, active)
+}
+
+// wait leaves c to a counter that is read late, or to the case that a counter
+// made of it already. After a while it is given out as it is.
+func (q *Inquest) wait(c *caseFile, active []*account) {
+	if q.absorb(c, active) || q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
+		return
+	}
+	c.decided = true
+	q.touch(c)
 }
 
 // absorb drops c where a counter's rise, which may well be its kill, was told
 // as a death already, before the log said anything: it is not told twice.
 func (q *Inquest) absorb(c *caseFile, active []*account) bool {
+	return q.absorbBefore(c, active, q.now.Add(time.Hour))
+}
+
+// absorbBefore does so if that rise was read before then.
+func (q *Inquest) absorbBefore(c *caseFile, active []*account, then time.Time) bool {
 	if c.revision > 0 || len(c.procs) != 1 {
 		return false
 	}
+	var at *account
+	first := 0
 	for _, a := range active {
-		if !a.may(c) {
-			continue
+		i := a.bornOf(c.killed())
+		if i >= 0 && a.born[i].at.Before(then) && (at == nil || a.born[i].at.Before(at.born[first].at)) {
+			at, first = a, i
 		}
-		born := a.takeBorn(q.now)
-		if born == nil {
-			continue
-		}
-		q.ledger.node.takeBack() // both were booked
-		names, _ := candidates([]*caseFile{c})
-		born.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg},
-			"told late, and without its cgroup: it may have been %s", names)
-		q.touch(born)
-		c.procs[0].owner = nil
-		q.dead.letGo(c.procs[0])
-		c.procs = nil
-		drop := func(o *caseFile) bool { return o == c }
-		q.cases, q.dirty = slices.DeleteFunc(q.cases, drop), slices.DeleteFunc(q.dirty, drop)
-		return true
 	}
-	return false
+	if at == nil {
+		return false
+	}
+	to := at.takeBorn(first)
+	q.ledger.node.takeBack() // both were booked
+	names, _ := candidates([]*caseFile{c})
+	to.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg},
+		"told late, and without its cgroup: it may have been %s", names)
+	q.touch(to)
+	c.procs[0].owner = nil
+	q.dead.letGo(c.procs[0])
+	c.procs = nil
+	drop := func(o *caseFile) bool { return o == c }
+	q.cases, q.dirty = slices.DeleteFunc(q.cases, drop), slices.DeleteFunc(q.dirty, drop)
+	return true
 }
 
 // readyLost are the victims to decide on: those whose counters have had their
@@ -210,9 +227,7 @@ func (q *Inquest) firstProcessOf(c *caseFile, in []*account) *account {
 // placeByCount books the kill of c as one that a counted.
 func (q *Inquest) placeByCount(c *caseFile, a *account) {
 	a.own.explain(1, q.now)
-	if r := a.riseOf(c); r != nil {
-		r.n--
-	}
+	a.spendOn(c.killed())
 	q.ledger.explainBelow(a.path, 1, q.now)
 	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
 	if len(c.chain) == 0 {
@@ -228,20 +243,22 @@ const maxCandidates = 8
 // placeNameless gives each cgroup the kills that it counted, where several
 // cgroups counted kills and it is not known which victim lived in which. How
 // many died where is certain, so each case gets its cgroup and loses its name.
-func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*account) {
+func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*account, active []*account) {
 	if len(cases) == 0 {
 		return
 	}
 	names, comm := candidates(cases)
 	slices.SortStableFunc(cases, func(a, b *caseFile) int { return a.killed().to.Compare(b.killed().to) })
 	for _, c := range cases {
-		a := earliest(c, where[c])
-		if a == nil {
-			c.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceCgroup},
-				"its cgroup is not known: the oom_kill counters of %d cgroups rose just then, for fewer kills than there were", len(where[c]))
-			q.touch(c)
+		a, at := earliest(c, where[c])
+		if a != nil && q.absorbBefore(c, active, at) {
 			continue
 		}
+		if a == nil {
+			q.wait(c, active)
+			continue
+		}
+		c.decided = true
 		c.evidence = slices.DeleteFunc(c.evidence, func(e death.Evidence) bool { return e.Source != death.SourceCgroup })
 		for _, p := range c.procs {
 			p.nameless, p.alike = true, comm
@@ -254,15 +271,13 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 
 // earliest is the account among in whose rise that may count c was read first:
 // rises that were read later are left to victims that were killed later.
-func earliest(c *caseFile, in []*account) *account {
-	var first *account
-	var at time.Time
+func earliest(c *caseFile, in []*account) (first *account, at time.Time) {
 	for _, a := range in {
-		if r := a.riseOf(c); r != nil && a.own.missing() > 0 && (first == nil || r.at.Before(at)) {
+		if r := a.riseOf(c.killed()); r != nil && a.own.missing() > 0 && (first == nil || r.at.Before(at)) {
 			first, at = a, r.at
 		}
 	}
-	return first
+	return first, at
 }
 
 // candidates lists the victims of cases, and their name if they share it.

@@ -143,7 +143,7 @@ func (r *rig) below(path string) []death.Death {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		if at := cgroupOf(&d); at == path || strings.HasPrefix(at, path+"/") {
+		if at := cgroupOf(&d); at == path || path != "" && strings.HasPrefix(at, path+"/") {
 			out = append(out, d)
 		}
 	}

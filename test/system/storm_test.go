@@ -34,7 +34,7 @@ func newStorm(t *testing.T, tree *oomtest.Tree, name string, boxes, kills int, p
 	t.Helper()
 	var s storm
 	for i := range boxes {
-		s.boxes = append(s.boxes, tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(name, i)), oomtest.Limit(oomtest.StormBytes)))
+		s.boxes = append(s.boxes, tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(tree.Root, name, i)), oomtest.Limit(oomtest.StormBytes)))
 	}
 	s.Storm = oomtest.StartStorm(t, s.boxes, kills, pause)
 	return s
@@ -55,11 +55,11 @@ func (s storm) truth() map[string][]int {
 // has pid 0.
 func (r *rig) said(root string) (map[string][]int, error) {
 	out := map[string][]int{}
-	for d, err := range r.client.All(r.t.Context(), api.Query{Since: r.began.Add(-time.Second)}) {
+	for d, err := range r.client.All(r.t.Context(), api.Query{Since: r.began}) {
 		if err != nil {
 			return nil, err
 		}
-		if at := cgroupOf(&d); at == "" || strings.HasPrefix(at, root) {
+		if at := cgroupOf(&d); at == "" || strings.HasPrefix(at, root+"/") {
 			out[at] = append(out[at], pidsOf(&d, death.FateVictim)...)
 		}
 	}
@@ -70,19 +70,22 @@ func (r *rig) said(root string) (map[string][]int, error) {
 }
 
 // makeNoise fills the kernel's log with lines of no meaning, so that what was
-// not read in time is lost. The console does not get them.
+// not read in time is lost. The console does not get them. The kernel takes
+// ten lines of each open file.
 func makeNoise(t *testing.T) {
 	t.Helper()
-	f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
 	line := []byte("<15>coroner-test: " + strings.Repeat("noise ", 120) + "\n")
-	for range 2000 {
-		if _, err := f.Write(line); err != nil {
+	for range 50 {
+		f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+		if err != nil {
 			t.Fatal(err)
 		}
+		for range 10 {
+			if _, err := f.Write(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = f.Close()
 	}
 }
 
@@ -221,6 +224,9 @@ func agrees(said, truth map[string][]int, removed map[string]bool, named bool, v
 // audited wants all kills told or counted as unattributed, in the metrics too.
 func (p *process) audited(root string, total int, said map[string][]int) {
 	p.t.Helper()
+	if len(said[""]) > 0 {
+		p.t.Logf("without a cgroup: %s", sketch(p.below("")))
+	}
 	told := 0
 	for _, pids := range said {
 		told += len(pids)

@@ -20,7 +20,10 @@ const (
 	quietDrainGap = 20 * time.Millisecond
 	minCountGap   = time.Millisecond
 	// dutyShare bounds a count or a scan to one part in so many of the time.
-	dutyShare = 10
+	// It goes by the clock: where the agent hardly gets to run, maxCountGap is
+	// the most that a count waits for it.
+	dutyShare   = 10
+	maxCountGap = 2 * time.Second
 	// quietGap is the least time between two counts that the machine's own
 	// count did not ask for.
 	quietGap = time.Second
@@ -264,7 +267,7 @@ func (l *loop) countNow() {
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: l.total, Counted: began.UTC()})
 	}
-	s.countFrom = s.lastCount.Add(max(minCountGap, dutyShare*took))
+	s.countFrom = s.lastCount.Add(min(max(minCountGap, dutyShare*took), maxCountGap))
 	s.owed -= min(s.owed, found)
 	switch {
 	case s.owed == 0:
