@@ -21,7 +21,9 @@ const (
 	// not take them; at some 4 KiB each they take 40 MiB at most.
 	keeperBacklog = 10000
 	// keeperRound is how many deaths are written in one transaction.
-	keeperRound = 256
+	// What is told of the counters goes with the last of them, so a part that
+	// a crash leaves alone costs the knowledge of where the counters stood.
+	keeperRound = 2048
 	// keeperPatience is how long metrics wait for the history.
 	keeperPatience = time.Second
 	// keeperFirst is how long a history that refuses is left alone, doubled

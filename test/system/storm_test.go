@@ -143,19 +143,9 @@ func TestAgent_Storm(t *testing.T) {
 			if uint64(total) != kernel {
 				t.Fatalf("the book has %d kills, the kernel %d: somebody else's kills disturb", total, kernel)
 			}
-			var last map[string][]int
-			err := oomtest.Poll(2*patience, func() error {
-				var err error
-				if last, err = p.said(tree.Root); err != nil {
-					return err
-				}
-				return agrees(last, truth, removed, tc.named, tree.Version)
+			p.audited(tree.Root, total, func(said map[string][]int) error {
+				return agrees(said, truth, removed, tc.named, tree.Version)
 			})
-			if err != nil {
-				missed, _ := p.metric("coroner_unattributed_oom_kills_total")
-				t.Fatalf("%v; %v unattributed, without a cgroup %v", err, missed, last[""])
-			}
-			p.audited(tree.Root, total, last)
 			p.cost(total)
 		})
 	}
@@ -221,21 +211,27 @@ func agrees(said, truth map[string][]int, removed map[string]bool, named bool, v
 	return nil
 }
 
-// audited wants all kills told or counted as unattributed, in the metrics too.
-func (p *process) audited(root string, total int, said map[string][]int) {
+// audited wants all kills told as want says, or counted as unattributed, in
+// the metrics too.
+func (p *process) audited(root string, total int, want func(map[string][]int) error) {
 	p.t.Helper()
-	if len(said[""]) > 0 {
-		p.t.Logf("without a cgroup: %s", sketch(p.below("")))
-	}
-	told := 0
-	for _, pids := range said {
-		told += len(pids)
-	}
-	p.poll(func() error {
+	var said map[string][]int
+	err := oomtest.Poll(2*patience, func() error {
+		var err error
+		if said, err = p.said(root); err != nil {
+			return err
+		}
+		told := 0
+		for _, pids := range said {
+			told += len(pids)
+		}
 		counted, known := p.metric("coroner_node_oom_kills_total")
 		missed, _ := p.metric("coroner_unattributed_oom_kills_total")
 		if !known || int(counted) != total || told+int(missed) != total {
 			return fmt.Errorf("%d told, %v unattributed, %v counted; want %d", told, missed, counted, total)
+		}
+		if err := want(said); err != nil {
+			return err
 		}
 		counts := p.containerKills()
 		for path, pids := range said {
@@ -245,6 +241,9 @@ func (p *process) audited(root string, total int, said map[string][]int) {
 		}
 		return nil
 	})
+	if err != nil {
+		p.t.Fatalf("%v; without a cgroup: %d", err, len(said[""]))
+	}
 	missed, _ := p.metric("coroner_unattributed_oom_kills_total")
 	p.t.Logf("%d kills, %d without a cgroup, %v unattributed; lost: %v of the log, %v of the tracepoints", total, len(said[""]), missed,
 		p.sum("coroner_source_lost_total", `source="kmsg"`), p.sum("coroner_source_lost_total", `source="tracepoint"`))
