@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/oomtest"
+)
+
+const (
+	// fastKills are made one after the other; slowKills so far apart that the
+	// kernel withholds no context (10 reports in 5 seconds).
+	fastKills, slowKills = 120, 60
+	slowPause            = 530 * time.Millisecond
+)
+
+// seen is what was measured with one set of sources, in milliseconds.
+type seen struct{ metrics, stream, record []float64 }
+
+// witness reads the agent's event stream and remembers when it told of what.
+type witness struct {
+	mu           sync.Mutex
+	told, record map[string]time.Duration // by cgroup
+}
+
+func (w *witness) take(_ string, d death.Death) error {
+	now := clock()
+	at := ""
+	if d.Container != nil {
+		at = d.Container.Cgroup
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.told[at]; !known {
+		w.told[at] = now
+	}
+	if _, known := w.record[at]; !known && d.OOM != nil && d.OOM.LimitBytes != nil && d.OOM.UsageBytes != nil && len(d.OOM.MemoryStat) > 0 {
+		w.record[at] = now
+	}
+	return nil
+}
+
+func (w *witness) of(cgroup string) (told, record time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told[cgroup], w.record[cgroup]
+}
+
+// measureKills is kill to /metrics and to the API, with each set of sources.
+func measureKills(t *testing.T, r *Report) {
+	oomtest.Require(t, oomtest.RealKills)
+	k := newKernelClock(t)
+	for _, s := range sets {
+		t.Run(s.id, func(t *testing.T) {
+			got := measureSet(t, k, s.flags, s.context)
+			remark := fmt.Sprintf("%d kills", len(got.metrics))
+			r.Results["kill."+s.id+".metrics"] = Result{spread(got.metrics), remark}
+			r.Results["kill."+s.id+".stream"] = Result{spread(got.stream), fmt.Sprintf("%d kills", len(got.stream))}
+			if s.context {
+				r.Results["kill."+s.id+".record"] = Result{spread(got.record), fmt.Sprintf("%d kills", len(got.record))}
+			}
+		})
+	}
+}
+
+func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen {
+	a := start(t, flagged...)
+	tree := oomtest.New(t)
+	w := &witness{told: map[string]time.Duration{}, record: map[string]time.Duration{}}
+	a.watch(w)
+	n := fastKills
+	if full {
+		n = slowKills
+	}
+	var got seen
+	for i := range n {
+		next := clock() + slowPause
+		box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(t.Name(), i)), oomtest.Limit(oomtest.StormBytes))
+		// The agent looks for new containers each second, or is told of them.
+		// Each other kill is watched on /metrics; both at once would be in each other's way.
+		var counted time.Duration
+		polled := make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		go func() {
+			defer close(polled)
+			if i%2 == 0 {
+				counted = a.untilCounted(ctx, filepath.Base(box.Path)[:12])
+			}
+		}()
+		storm := oomtest.StartStorm(t, []*oomtest.Cgroup{box}, 1, 0)
+		storm.Wait()
+		<-polled
+		cancel()
+		pids := storm.PIDs(0)
+		if len(pids) != 1 {
+			t.Fatalf("%d kills in %s, want 1", len(pids), box.Path)
+		}
+		var told, record time.Duration
+		a.poll(func() error {
+			if told, record = w.of(box.Path); told == 0 || full && record == 0 {
+				return fmt.Errorf("kill of %d in %s is not told (with its figures)", pids[0], box.Path)
+			}
+			return nil
+		})
+		killed := k.of(pids[0])
+		ms := func(at time.Duration) float64 { return float64(at-killed) / 1e6 }
+		if i%2 == 0 {
+			got.metrics = append(got.metrics, ms(counted))
+		} else {
+			got.stream = append(got.stream, ms(told))
+		}
+		if full && i%2 == 1 {
+			got.record = append(got.record, ms(record))
+		}
+		box.Remove()
+		if full {
+			rest(next - clock())
+		}
+	}
+	return got
+}
+
+// watch reads the event stream until the test ends.
+func (a *running) watch(w *witness) {
+	a.t.Helper()
+	client, err := api.NewClient(a.base, nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- client.Stream(ctx, api.Query{}, "", w.take) }()
+	a.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			a.t.Errorf("stream: %v", err)
+		}
+	})
+}
+
+// untilCounted asks for /metrics without a pause, and gives the time at which
+// the first answer was read that counts a kill of a container.
+func (a *running) untilCounted(ctx context.Context, id string) time.Duration {
+	label := `container="` + id + `"`
+	for ctx.Err() == nil {
+		body, err := a.get(ctx, "/metrics")
+		now := clock()
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(body)) {
+			if strings.HasPrefix(line, "coroner_oom_kills_total{") && strings.Contains(line, label) && !strings.HasSuffix(line, "} 0\n") {
+				return now
+			}
+		}
+	}
+	return 0
+}
