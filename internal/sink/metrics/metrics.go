@@ -6,7 +6,9 @@
 package metrics
 
 import (
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"sync"
@@ -152,7 +154,9 @@ type scrapeLog struct{ log *slog.Logger }
 // Println takes an error of a scrape.
 func (s scrapeLog) Println(v ...any) {
 	for _, e := range v {
-		if err, ok := e.(error); ok {
+		err, ok := e.(error)
+		var gone *net.OpError
+		if ok && !errors.As(err, &gone) { // who went away misses nothing
 			s.log.Error("metrics incomplete", "err", err)
 		}
 	}

@@ -5,11 +5,15 @@ package metrics_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -309,6 +313,23 @@ func TestGatherer_IsConsistent(t *testing.T) {
 			t.Errorf("%d families and %v, want %d", len(own), err, len(got))
 		}
 	}
+}
+
+// TestHandler_ScraperGone: whoever asks and goes away does not fill the log.
+func TestHandler_ScraperGone(t *testing.T) {
+	var log strings.Builder
+	m := metrics.New(metrics.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	m.Handler().ServeHTTP(gone{httptest.NewRecorder()}, httptest.NewRequest("GET", "/metrics", nil))
+	if log.Len() > 0 {
+		t.Errorf("logged %s", log.String())
+	}
+}
+
+// gone is a connection that is no more.
+type gone struct{ http.ResponseWriter }
+
+func (gone) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}
 }
 
 func TestScrape_Golden(t *testing.T) {
