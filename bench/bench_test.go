@@ -19,7 +19,6 @@ import (
 type settings struct {
 	run    bool
 	out    string
-	only   string
 	binary string
 }
 
@@ -28,7 +27,6 @@ var flags settings
 func TestMain(m *testing.M) {
 	flag.BoolVar(&flags.run, "bench.all", false, "measure")
 	flag.StringVar(&flags.out, "bench.out", "", "file to write, once all rows were measured")
-	flag.StringVar(&flags.only, "bench.only", "", "measure these parts alone (comma)")
 	flag.StringVar(&flags.binary, "bench.binary", "../bin/coroner", "agent to measure")
 	oomtest.Main(m)
 }
@@ -53,9 +51,6 @@ func TestBenchmarks(t *testing.T) {
 		{"kill", measureKills},
 		{"storm", measureStorm},
 	} {
-		if flags.only != "" && !slices.Contains(strings.Split(flags.only, ","), part.name) {
-			continue
-		}
 		t.Run(part.name, func(t *testing.T) {
 			since := time.Now()
 			part.measure(t, r)

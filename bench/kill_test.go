@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,30 +28,37 @@ type seen struct{ metrics, stream, record []float64 }
 // witness reads the agent's event stream and remembers when it told of what.
 type witness struct {
 	mu           sync.Mutex
-	told, record map[string]time.Duration // by cgroup
+	told, record map[int]time.Duration // by victim, or 0 where its name is not known
 }
 
 func (w *witness) take(_ string, d death.Death) error {
 	now := clock()
-	at := ""
-	if d.Container != nil {
-		at = d.Container.Cgroup
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, known := w.told[at]; !known {
-		w.told[at] = now
-	}
-	if _, known := w.record[at]; !known && d.OOM != nil && d.OOM.LimitBytes != nil && d.OOM.UsageBytes != nil && len(d.OOM.MemoryStat) > 0 {
-		w.record[at] = now
+	for _, p := range d.Processes {
+		if p.Fate != death.FateVictim {
+			continue
+		}
+		if _, known := w.told[p.PID]; !known || p.PID == 0 {
+			w.told[p.PID] = now
+		}
+		if _, known := w.record[p.PID]; !known && d.OOM != nil && d.OOM.LimitBytes != nil && d.OOM.UsageBytes != nil && len(d.OOM.MemoryStat) > 0 {
+			w.record[p.PID] = now
+		}
 	}
 	return nil
 }
 
-func (w *witness) of(cgroup string) (told, record time.Duration) {
+// of gives when a victim was told, and when with its figures; 0: not yet. What
+// has no name is the latest, for there is one at a time.
+func (w *witness) of(pid int, since time.Duration) (told, record time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.told[cgroup], w.record[cgroup]
+	told, record = w.told[pid], w.record[pid]
+	if nameless := w.told[0]; told == 0 && nameless > since {
+		told = nameless
+	}
+	return told, record
 }
 
 // measureKills is kill to /metrics and to the API, with each set of sources.
@@ -76,7 +81,7 @@ func measureKills(t *testing.T, r *Report) {
 func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen {
 	a := start(t, flagged...)
 	tree := oomtest.New(t)
-	w := &witness{told: map[string]time.Duration{}, record: map[string]time.Duration{}}
+	w := &witness{told: map[int]time.Duration{}, record: map[int]time.Duration{}}
 	a.watch(w)
 	n := fastKills
 	if full {
@@ -84,7 +89,7 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 	}
 	var got seen
 	for i := range n {
-		next := clock() + slowPause
+		began := clock()
 		box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(t.Name(), i)), oomtest.Limit(oomtest.StormBytes))
 		// The agent looks for new containers each second, or is told of them.
 		// Each other kill is watched on /metrics; both at once would be in each other's way.
@@ -94,7 +99,7 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 		go func() {
 			defer close(polled)
 			if i%2 == 0 {
-				counted = a.untilCounted(ctx, filepath.Base(box.Path)[:12])
+				counted = a.untilCounted(ctx, i+1)
 			}
 		}()
 		storm := oomtest.StartStorm(t, []*oomtest.Cgroup{box}, 1, 0)
@@ -102,12 +107,15 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 		<-polled
 		cancel()
 		pids := storm.PIDs(0)
+		if i%2 == 0 && counted == 0 {
+			t.Fatalf("kill %d in %s is not counted", i+1, box.Path)
+		}
 		if len(pids) != 1 {
 			t.Fatalf("%d kills in %s, want 1", len(pids), box.Path)
 		}
 		var told, record time.Duration
 		a.poll(func() error {
-			if told, record = w.of(box.Path); told == 0 || full && record == 0 {
+			if told, record = w.of(pids[0], began); told == 0 || full && record == 0 {
 				return fmt.Errorf("kill of %d in %s is not told (with its figures)", pids[0], box.Path)
 			}
 			return nil
@@ -124,7 +132,7 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 		}
 		box.Remove()
 		if full {
-			rest(next - clock())
+			rest(began + slowPause - clock())
 		}
 	}
 	return got
@@ -149,19 +157,13 @@ func (a *running) watch(w *witness) {
 }
 
 // untilCounted asks for /metrics without a pause, and gives the time at which
-// the first answer was read that counts a kill of a container.
-func (a *running) untilCounted(ctx context.Context, id string) time.Duration {
-	label := `container="` + id + `"`
+// the first answer was read that counts so many kills.
+func (a *running) untilCounted(ctx context.Context, kills int) time.Duration {
 	for ctx.Err() == nil {
 		body, err := a.get(ctx, "/metrics")
 		now := clock()
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(body)) {
-			if strings.HasPrefix(line, "coroner_oom_kills_total{") && strings.Contains(line, label) && !strings.HasSuffix(line, "} 0\n") {
-				return now
-			}
+		if err == nil && int(total(body, "coroner_oom_kills_total")) >= kills {
+			return now
 		}
 	}
 	return 0
