@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package bench
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -28,35 +31,44 @@ type seen struct{ metrics, stream, record []float64 }
 // witness reads the agent's event stream and remembers when it told of what.
 type witness struct {
 	mu           sync.Mutex
-	told, record map[int]time.Duration // by victim, or 0 where its name is not known
+	told, record map[string]time.Duration // by the victim's pid, and by its cgroup
 }
 
 func (w *witness) take(_ string, d death.Death) error {
 	now := clock()
+	var names []string
+	if d.Container != nil {
+		names = append(names, d.Container.Cgroup)
+	}
+	for _, p := range d.Processes {
+		names = append(names, strconv.Itoa(p.PID))
+	}
+	full := d.OOM != nil && d.OOM.LimitBytes != nil && d.OOM.UsageBytes != nil && len(d.OOM.MemoryStat) > 0
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range d.Processes {
-		if p.Fate != death.FateVictim {
-			continue
+	for _, n := range names {
+		if _, known := w.told[n]; !known {
+			w.told[n] = now
 		}
-		if _, known := w.told[p.PID]; !known || p.PID == 0 {
-			w.told[p.PID] = now
-		}
-		if _, known := w.record[p.PID]; !known && d.OOM != nil && d.OOM.LimitBytes != nil && d.OOM.UsageBytes != nil && len(d.OOM.MemoryStat) > 0 {
-			w.record[p.PID] = now
+		if _, known := w.record[n]; !known && full {
+			w.record[n] = now
 		}
 	}
 	return nil
 }
 
-// of gives when a victim was told, and when with its figures; 0: not yet. What
-// has no name is the latest, for there is one at a time.
-func (w *witness) of(pid int, since time.Duration) (told, record time.Duration) {
+// of gives when a kill was told, and when with its figures; 0: not yet. Some
+// sources know the victim and not its cgroup, some the cgroup alone.
+func (w *witness) of(pid int, cgroup string) (told, record time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	told, record = w.told[pid], w.record[pid]
-	if nameless := w.told[0]; told == 0 && nameless > since {
-		told = nameless
+	for _, n := range []string{strconv.Itoa(pid), cgroup} {
+		if told == 0 {
+			told = w.told[n]
+		}
+		if record == 0 {
+			record = w.record[n]
+		}
 	}
 	return told, record
 }
@@ -81,7 +93,7 @@ func measureKills(t *testing.T, r *Report) {
 func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen {
 	a := start(t, flagged...)
 	tree := oomtest.New(t)
-	w := &witness{told: map[int]time.Duration{}, record: map[int]time.Duration{}}
+	w := &witness{told: map[string]time.Duration{}, record: map[string]time.Duration{}}
 	a.watch(w)
 	n := fastKills
 	if full {
@@ -115,7 +127,7 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 		}
 		var told, record time.Duration
 		a.poll(func() error {
-			if told, record = w.of(pids[0], began); told == 0 || full && record == 0 {
+			if told, record = w.of(pids[0], box.Path); told == 0 || full && record == 0 {
 				return fmt.Errorf("kill of %d in %s is not told (with its figures)", pids[0], box.Path)
 			}
 			return nil
