@@ -7,6 +7,7 @@ package bench
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -22,6 +23,7 @@ type settings struct {
 	run    bool
 	out    string
 	binary string
+	kills  int
 }
 
 var flags settings
@@ -30,6 +32,7 @@ func TestMain(m *testing.M) {
 	flag.BoolVar(&flags.run, "bench.all", false, "measure")
 	flag.StringVar(&flags.out, "bench.out", "", "file to write, once all rows were measured")
 	flag.StringVar(&flags.binary, "bench.binary", "../bin/coroner", "agent to measure")
+	flag.IntVar(&flags.kills, "bench.kills", 50, "kills in each of the storm's 200 containers")
 	oomtest.Main(m)
 }
 
@@ -54,9 +57,14 @@ func TestBenchmarks(t *testing.T) {
 		{"storm", measureStorm},
 	} {
 		t.Run(part.name, func(t *testing.T) {
-			since := time.Now()
+			since, before := time.Now(), slices.Collect(maps.Keys(r.Results))
 			part.measure(t, r)
 			t.Logf("took %.0f s", time.Since(since).Seconds())
+			for _, row := range Rows() {
+				if res, ok := r.Results[row.ID]; ok && !slices.Contains(before, row.ID) {
+					t.Logf("%s: %s %s", row.ID, row.figures(res.Values), bracketed(res.Remark))
+				}
+			}
 		})
 	}
 	text := r.Markdown()

@@ -99,8 +99,16 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 	if full {
 		n = slowKills
 	}
+	rest(settling / 2) // the log may tell of kills from before the agent ran
+	base := int(a.metric("coroner_oom_kills_total"))
 	var got seen
 	for i := range n {
+		a.poll(func() error {
+			if counted := int(a.metric("coroner_oom_kills_total")) - base; counted != i {
+				return fmt.Errorf("%d kills counted, want %d", counted, i)
+			}
+			return nil
+		})
 		began := clock()
 		box := tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(t.Name(), i)), oomtest.Limit(oomtest.StormBytes))
 		// The agent looks for new containers each second, or is told of them.
@@ -111,7 +119,7 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 		go func() {
 			defer close(polled)
 			if i%2 == 0 {
-				counted = a.untilCounted(ctx, i+1)
+				counted = a.untilCounted(ctx, base+i+1)
 			}
 		}()
 		storm := oomtest.StartStorm(t, []*oomtest.Cgroup{box}, 1, 0)
@@ -133,7 +141,12 @@ func measureSet(t *testing.T, k *kernelClock, flagged []string, full bool) seen 
 			return nil
 		})
 		killed := k.of(pids[0])
-		ms := func(at time.Duration) float64 { return float64(at-killed) / 1e6 }
+		ms := func(at time.Duration) float64 {
+			if at < killed {
+				t.Fatalf("kill of %d in %s was seen %v before it was made", pids[0], box.Path, killed-at)
+			}
+			return float64(at-killed) / 1e6
+		}
 		if i%2 == 0 {
 			got.metrics = append(got.metrics, ms(counted))
 		} else {

@@ -73,7 +73,7 @@ func (a *running) top(title, path string, order ...string) string {
 		if rest, ok := strings.CutPrefix(line, "Duration: "); ok {
 			title += " (" + strings.TrimSpace(rest) + ")"
 		}
-		m := topLine.FindStringSubmatch(line)
+		m := topLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
 		if m == nil || len(rows) == shownCosts || !telling(m[5]) {
 			continue
 		}
@@ -82,7 +82,9 @@ func (a *running) top(title, path string, order ...string) string {
 	if !strings.Contains(title, "Total samples") {
 		title += " (" + total + ")"
 	}
-	return "### " + title + "\n\n| function | itself | with what it calls |\n|---|---|---|\n" + strings.Join(rows, "\n")
+	text := "### " + title + "\n\n| function | itself | with what it calls |\n|---|---|---|\n" + strings.Join(rows, "\n")
+	a.t.Log(text)
+	return text
 }
 
 // telling leaves out what every Go program's profile has on top.
