@@ -74,7 +74,7 @@ func (a *running) top(title, path string, order ...string) string {
 			title += " (" + strings.TrimSpace(rest) + ")"
 		}
 		m := topLine.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if m == nil || len(rows) == shownCosts || !telling(m[5]) {
+		if m == nil || !strings.HasSuffix(m[2], "%") || len(rows) == shownCosts || !telling(m[5]) {
 			continue
 		}
 		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |", strings.ReplaceAll(m[5], "github.com/coroner-dev/coroner/", ""), m[1], m[3]+" ("+m[4]+")"))

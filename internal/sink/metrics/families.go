@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -39,7 +38,7 @@ func (g *gatherer) deaths() []*dto.MetricFamily {
 	rows := g.m.scrape(living, causes)
 	kills, ends, last := family(oomKills), family(terminations), family(lastDeath)
 	kills.Metric = make([]*dto.Metric, 0, len(rows))
-	for _, e := range g.order.of(rows, g.m.descs[oomKills]) {
+	for _, e := range g.order.of(rows) {
 		t := rows[e.key]
 		switch {
 		case t.kills > 0:
@@ -68,8 +67,9 @@ func family(name string) *dto.MetricFamily {
 	return &dto.MetricFamily{Name: &r.Name, Help: &r.Help, Type: &kind}
 }
 
-// entry is a key with its label pairs. What it points to is shared by all
-// scrapes, so it is not changed.
+// entry is a key with its label pairs, in the order of their names. What it
+// points to is shared by all scrapes, and by entries of the same owner or
+// cause, so it is not changed.
 type entry struct {
 	key
 	pairs []*dto.LabelPair
@@ -89,19 +89,25 @@ type order struct {
 	last []entry
 }
 
-// of gives the keys of rows in order. All metrics of the keys have the labels
-// of desc.
-func (o *order) of(rows map[key]shown, desc *prometheus.Desc) []entry {
+// of gives the keys of rows in order.
+func (o *order) of(rows map[key]shown) []entry {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.same(rows) {
 		return o.last
 	}
 	o.last = make([]entry, 0, len(rows))
+	owners, causes := map[owner][]*dto.LabelPair{}, map[death.Cause]*dto.LabelPair{}
+	zero := entry{}.counter(0).Counter
 	for k := range rows {
-		values := []string{k.namespace, k.pod, k.container, string(k.cause)}
-		e := entry{key: k, pairs: prometheus.MakeLabelPairs(desc, values)}
-		e.zero = e.counter(0)
+		if owners[k.owner] == nil {
+			owners[k.owner] = []*dto.LabelPair{pairOf("container", k.container), pairOf("namespace", k.namespace), pairOf("pod", k.pod)}
+		}
+		if causes[k.cause] == nil {
+			causes[k.cause] = pairOf("cause", string(k.cause))
+		}
+		e := entry{key: k, pairs: append([]*dto.LabelPair{causes[k.cause]}, owners[k.owner]...)}
+		e.zero = &dto.Metric{Label: e.pairs, Counter: zero}
 		o.last = append(o.last, e)
 	}
 	// By the labels in the order of their names, as the exposition sorts.
@@ -111,6 +117,8 @@ func (o *order) of(rows map[key]shown, desc *prometheus.Desc) []entry {
 	})
 	return o.last
 }
+
+func pairOf(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
 func (o *order) same(rows map[key]shown) bool {
 	if len(o.last) != len(rows) {

@@ -411,6 +411,25 @@ func BenchmarkScrape(b *testing.B) {
 	}
 }
 
+// BenchmarkScrape_Held is what a thousand containers hold between two scrapes.
+func BenchmarkScrape_Held(b *testing.B) {
+	living := make([]death.Container, 1000)
+	for i := range living {
+		living[i] = death.Container{Name: "app", Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i)}}
+	}
+	var before, after runtime.MemStats
+	for b.Loop() {
+		m := metrics.New(metrics.Options{Containers: func() []death.Container { return living }})
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		m.Handler().ServeHTTP(gone{httptest.NewRecorder()}, httptest.NewRequest("GET", "/metrics", nil))
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		runtime.KeepAlive(m)
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<10), "KiB-held")
+}
+
 func BenchmarkTake(b *testing.B) {
 	m := metrics.New(metrics.Options{})
 	d := kill("", death.OOMContainerLimit, process(1, death.FateVictim))
