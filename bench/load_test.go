@@ -167,26 +167,14 @@ func measureStorm(t *testing.T, r *Report) {
 // disagrees counts the kills that /metrics has too few or too many of.
 func (a *running) disagrees(boxes []*oomtest.Cgroup, s *oomtest.Storm) (wrong float64) {
 	a.t.Helper()
-	counts := map[string]float64{}
-	for line := range strings.Lines(string(a.must("/metrics"))) {
-		if !strings.HasPrefix(line, "coroner_oom_kills_total{") {
-			continue
-		}
-		_, rest, _ := strings.Cut(line, `container="`)
-		id, _, _ := strings.Cut(rest, `"`)
-		var n float64
-		if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &n); err != nil {
-			a.t.Fatal(err)
-		}
-		counts[id] += n
-	}
+	counted := counts(a.must("/metrics"))
 	for i, b := range boxes {
 		id := filepath.Base(b.Path)[:12]
 		truth := float64(len(s.PIDs(i)))
 		if uint64(truth) != b.OOMKills() {
 			a.t.Errorf("the book has %v kills in %s, the kernel %d", truth, b.Path, b.OOMKills())
 		}
-		wrong += max(counts[id]-truth, truth-counts[id])
+		wrong += max(counted[id]-truth, truth-counted[id])
 	}
 	return wrong
 }

@@ -47,8 +47,10 @@ func (a *running) heap(title string) string {
 // A line of pprof -top: flat, its share, sum, cum, its share, function.
 var topLine = regexp.MustCompile(`^\s*(\S+)\s+(\S+)\s+\S+\s+(\S+)\s+(\S+)\s+(.+)$`)
 
+const own = "github.com/coroner-dev/coroner/internal/"
+
 // shownCosts is how many functions a table has.
-const shownCosts = 10
+const shownCosts = 12
 
 // top is the table of a profile's largest functions: of the program's own
 // parts and the libraries' entries, not of the runtime's and of what only
@@ -87,10 +89,15 @@ func (a *running) top(title, path string, order ...string) string {
 	return text
 }
 
-// telling leaves out what every Go program's profile has on top.
+// telling leaves out what every Go program's profile has on top, and what only
+// calls the next.
 func telling(function string) bool {
 	for _, p := range []string{"main.", "runtime.main", "runtime.goexit", "runtime.systemstack", "runtime.mcall", "runtime.mstart", "runtime.goroutine",
-		"net/http.", "github.com/spf13/cobra", "sync.(*WaitGroup)", "runtime.goschedImpl", "flat%"} {
+		"net/http.", "github.com/spf13/cobra", "sync.(*WaitGroup)", "runtime.gosched", "runtime.asyncPreempt", "runtime.schedule", "runtime.findRunnable",
+		"runtime.park_m", "runtime.gcBgMarkWorker.",
+		own + "web.", own + "agent.(*Agent).", own + "agent.(*supervisor)", own + "source/cgroup.(*Source).Run", own + "source/tracepoint.(*Source).Run",
+		"github.com/prometheus/client_golang/prometheus/promhttp.", "github.com/prometheus/common/expfmt.NewEncoder", "github.com/prometheus/common/expfmt.encoderCloser",
+		"github.com/prometheus/client_golang/prometheus.(*noTransactionGatherer)"} {
 		if strings.HasPrefix(function, p) {
 			return false
 		}

@@ -64,8 +64,8 @@ func (r *Report) Markdown() string {
 			figure = strings.TrimSpace(row.figures(res.Values) + " " + bracketed(res.Remark))
 		}
 		switch {
-		case row.Goal == nil:
-		case ok && row.met(res.Values):
+		case row.Goal == nil || !ok:
+		case row.met(res.Values):
 			met = "yes"
 		default:
 			met = "**no**"
