@@ -133,7 +133,7 @@ func measureStorm(t *testing.T, r *Report) {
 	tree := oomtest.New(t)
 	var boxes []*oomtest.Cgroup
 	for i := range containers {
-		boxes = append(boxes, tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint("storm", i)), oomtest.Limit(oomtest.StormBytes)))
+		boxes = append(boxes, tree.Cgroup("docker/"+oomtest.ContainerID(fmt.Sprint(tree.Root, i)), oomtest.Limit(oomtest.StormBytes)))
 	}
 	a := start(t)
 	a.knows(containers)
