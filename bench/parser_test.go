@@ -155,9 +155,9 @@ func theirs(t testing.TB, f *feed, raw bool) (int, time.Duration) {
 	t.Helper()
 	var below kmsgparser.Parser
 	if raw {
-		own, err := kmsgparser.NewParser()
+		own, err := kmsgparser.NewParser() // opens /dev/kmsg
 		if err != nil {
-			t.Fatal(err)
+			t.Skipf("oomparser has to begin with the real log: %v", err)
 		}
 		if err := own.Close(); err != nil {
 			t.Fatal(err)
