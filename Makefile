@@ -17,7 +17,7 @@ BENCH       ?= .
 VM_PACKAGES ?= ./internal/oomtest ./internal/source/tracepoint ./internal/source/cgroup ./test/system
 ARGS        ?=
 
-.PHONY: build demo run test test-unit test-real test-vm fuzz bench lint cross generate generate-bpf privileges clean help
+.PHONY: build demo run test test-unit test-real test-vm fuzz bench bench-go bench-check lint cross generate generate-bpf privileges clean help
 
 build: ## build bin/coroner, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coroner ./cmd/coroner
@@ -46,11 +46,19 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
 	done
 
-bench: ## benchmarks; BENCH chooses
+bench: build ## measure all against goals and peers, on a quiet machine, as root: writes docs/benchmarks.md (6 minutes)
+	go -C bench test -count=1 -timeout 20m -v -run '^TestBenchmarks$$' . -args -bench.all -bench.out ../docs/benchmarks.md
+
+bench-go: ## Go benchmarks; BENCH chooses
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+bench-check: ## vet the module of "make bench", and test what it does not measure
+	go -C bench vet ./...
+	go -C bench test -count=1 ./...
 
 lint: ## golangci-lint, as .golangci.yml says
 	GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
+	cd bench && GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
 
 cross: ## check that everything builds for the other systems
 	GOOS=darwin  GOARCH=arm64 CGO_ENABLED=0 go build ./...

@@ -81,3 +81,17 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOpen_First is an agent's first start.
+func BenchmarkOpen_First(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := Open(context.Background(), ":memory:", Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

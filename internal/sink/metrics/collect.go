@@ -3,49 +3,12 @@
 package metrics
 
 import (
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coroner-dev/coroner/internal/death"
 )
-
-// deathCollector shows the ledger.
-type deathCollector struct {
-	m     *Metrics
-	order *order
-}
-
-// Describe implements prometheus.Collector.
-func (c deathCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, name := range []string{oomKills, terminations, lastDeath, foldedDeaths} {
-		ch <- c.m.descs[name]
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c deathCollector) Collect(ch chan<- prometheus.Metric) {
-	var living []death.Container
-	if f := c.m.opts.Containers; f != nil {
-		living = f()
-	}
-	causes := oomCauses()
-	rows, folded := c.m.scrape(living, causes)
-	for _, e := range c.order.of(rows, c.m.descs[oomKills]) {
-		t := rows[e.key]
-		if t.kills > 0 || slices.Contains(causes, e.cause) {
-			ch <- sample{c.m.descs[oomKills], e.pairs, true, float64(t.kills)}
-		}
-		if t.ends > 0 {
-			ch <- sample{c.m.descs[terminations], e.pairs, true, float64(t.ends)}
-		}
-		if !t.last.IsZero() {
-			ch <- sample{c.m.descs[lastDeath], e.pairs, false, unix(t.last)}
-		}
-	}
-	c.m.count(ch, foldedDeaths, folded)
-}
 
 // shown is what a scrape shows of a tally.
 type shown struct {
@@ -55,13 +18,13 @@ type shown struct {
 
 // scrape copies the ledger, with zeros for what lives. Nothing is sent while
 // the lock is held, so that a slow scraper does not hold up a death.
-func (m *Metrics) scrape(living []death.Container, causes []death.Cause) (rows map[key]shown, folded uint64) {
+func (m *Metrics) scrape(living []death.Container, causes []death.Cause) map[key]shown {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.ledger
 	l.scrape++
 	now := m.opts.Now()
-	rows = make(map[key]shown, len(l.tallies)+len(living)*len(causes))
+	rows := make(map[key]shown, len(l.tallies)+len(living)*len(causes))
 	for i := range living {
 		o := ownerOf(&living[i])
 		for _, cause := range causes {
@@ -83,7 +46,14 @@ func (m *Metrics) scrape(living []death.Container, causes []death.Cause) (rows m
 			rows[k] = shown{seen, t.shownLast}
 		}
 	}
-	return rows, max(l.folded.kept, l.folded.freed)
+	return rows
+}
+
+// folded is what a scrape shows of the deaths that had no room.
+func (m *Metrics) folded() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(m.ledger.folded.kept, m.ledger.folded.freed)
 }
 
 func oomCauses() []death.Cause {
@@ -103,7 +73,7 @@ type agentCollector struct{ m *Metrics }
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
 		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceLostOOM, sourceErrors,
-		sinkUp, sinkQueue, sinkDropped, sinkErrors, buildInfo,
+		sinkUp, sinkQueue, sinkDropped, sinkErrors, foldedDeaths, buildInfo,
 	} {
 		ch <- c.m.descs[name]
 	}
@@ -113,6 +83,7 @@ func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 	m := c.m
 	m.gauge(ch, buildInfo, 1, m.build()...)
+	m.count(ch, foldedDeaths, m.folded())
 	if m.opts.Node != nil {
 		n := m.opts.Node()
 		if n.OOMKills != nil {

@@ -6,7 +6,9 @@
 package metrics
 
 import (
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime"
 	"sync"
@@ -75,6 +77,7 @@ type NodeStat struct {
 type Metrics struct {
 	opts      Options
 	registry  *prometheus.Registry
+	gatherer  prometheus.Gatherer
 	handler   http.Handler
 	descs     map[string]*prometheus.Desc
 	detection *prometheus.HistogramVec
@@ -106,12 +109,12 @@ func New(o Options) *Metrics {
 	}
 	m.registry.MustRegister(
 		m.detection,
-		deathCollector{m, &order{}},
 		agentCollector{m},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	m.gatherer = &gatherer{m: m}
+	m.handler = promhttp.HandlerFor(m.gatherer, promhttp.HandlerOpts{
 		ErrorLog: scrapeLog{o.Log},
 		// One bad series must not hide the others.
 		ErrorHandling:     promhttp.ContinueOnError,
@@ -138,7 +141,7 @@ func (m *Metrics) Detected(source death.Source, seconds float64) {
 func (m *Metrics) Handler() http.Handler { return m.handler }
 
 // Gatherer gives the metrics to code in this process.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.gatherer }
 
 // build gives the values of the labels of coroner_build_info.
 func (m *Metrics) build() []string {
@@ -151,7 +154,9 @@ type scrapeLog struct{ log *slog.Logger }
 // Println takes an error of a scrape.
 func (s scrapeLog) Println(v ...any) {
 	for _, e := range v {
-		if err, ok := e.(error); ok {
+		err, ok := e.(error)
+		var gone *net.OpError
+		if ok && !errors.As(err, &gone) { // who went away misses nothing
 			s.log.Error("metrics incomplete", "err", err)
 		}
 	}

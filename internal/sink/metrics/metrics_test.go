@@ -5,15 +5,20 @@ package metrics_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
@@ -295,6 +300,38 @@ func TestScrape_IsLintClean(t *testing.T) {
 	}
 }
 
+// TestGatherer_IsConsistent: client_golang finds nothing wrong with what does
+// not come out of a registry: no series twice, no label twice, all UTF-8.
+func TestGatherer_IsConsistent(t *testing.T) {
+	m := full()
+	for range 2 { // the second finds the first one's order
+		got, err := prometheus.Gatherers{m.Gatherer()}.Gather()
+		if err != nil {
+			t.Error(err)
+		}
+		if own, err := m.Gatherer().Gather(); err != nil || len(own) != len(got) {
+			t.Errorf("%d families and %v, want %d", len(own), err, len(got))
+		}
+	}
+}
+
+// TestHandler_ScraperGone: whoever asks and goes away does not fill the log.
+func TestHandler_ScraperGone(t *testing.T) {
+	var log strings.Builder
+	m := metrics.New(metrics.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	m.Handler().ServeHTTP(gone{httptest.NewRecorder()}, httptest.NewRequest("GET", "/metrics", nil))
+	if log.Len() > 0 {
+		t.Errorf("logged %s", log.String())
+	}
+}
+
+// gone is a connection that is no more.
+type gone struct{ http.ResponseWriter }
+
+func (gone) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE}
+}
+
 func TestScrape_Golden(t *testing.T) {
 	var b strings.Builder
 	for line := range strings.Lines(body(t, full())) {
@@ -372,6 +409,25 @@ func BenchmarkScrape(b *testing.B) {
 		rec := httptest.NewRecorder()
 		m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	}
+}
+
+// BenchmarkScrape_Held is what a thousand containers hold between two scrapes.
+func BenchmarkScrape_Held(b *testing.B) {
+	living := make([]death.Container, 1000)
+	for i := range living {
+		living[i] = death.Container{Name: "app", Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i)}}
+	}
+	var before, after runtime.MemStats
+	for b.Loop() {
+		m := metrics.New(metrics.Options{Containers: func() []death.Container { return living }})
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		m.Handler().ServeHTTP(gone{httptest.NewRecorder()}, httptest.NewRequest("GET", "/metrics", nil))
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		runtime.KeepAlive(m)
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<10), "KiB-held")
 }
 
 func BenchmarkTake(b *testing.B) {
