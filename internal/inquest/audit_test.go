@@ -145,6 +145,24 @@ func samePIDs(a, b []int) bool {
 	return true
 }
 
+// TestAudit_OldDeathsExplainNothing: a death without a cgroup from before the
+// restart does not stand for kills that the counters counted since.
+func TestAudit_OldDeathsExplainNothing(t *testing.T) {
+	sc, told := &scene{}, &Told{}
+	q := New(Options{})
+	line := sc.sig("kmsg", signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 100, Comm: "leak"}, Memcg: true})
+	line.Recovered = true // and before the first run: nobody's
+	before := ticking(q, append(append([]signal.Signal{line}, sc.sig("cgroup", signal.NodeCounters{Total: 3})), sources(sc, "cgroup", "kmsg")...)...)
+	only(t, before)
+	q = restart(sc, q, before, told)
+	ds := ticking(q, append([]signal.Signal{
+		sc.sig("cgroup", stands(leftCgroup, leftPath, 1, 0)), sc.sig("cgroup", signal.NodeCounters{Total: 4}),
+	}, sources(sc, "cgroup", "kmsg")...)...)
+	if d := only(t, ds); d.ID == before[0].ID || d.OOM.TaskMemcg != leftPath || unattributed(q) != 0 {
+		t.Errorf("unattributed %d; got:\n%s", unattributed(q), sketch(ds))
+	}
+}
+
 // TestAudit_KillLostAtTheEnd: a counter that rose just before the agent died,
 // with no death told yet, is found by the next one.
 func TestAudit_KillLostAtTheEnd(t *testing.T) {
@@ -332,5 +350,34 @@ func TestAudit_LogReadLate(t *testing.T) {
 	}
 	if n := unattributed(q); n != 0 {
 		t.Errorf("unattributed = %d, want 0", n)
+	}
+}
+
+// TestAudit_LogBeforeTheTree: kills that the log tells before the cgroups are
+// known are given out with what belongs to them, so that a next run, however
+// soon this one ends, tells none of them again.
+func TestAudit_LogBeforeTheTree(t *testing.T) {
+	sc, told := &scene{}, &Told{}
+	q := restart(sc, New(Options{}), nil, told)
+	line := sc.sig("kmsg", reported(201, "leak", leftPath, leftPath, mib, mib))
+	line.Recovered = true
+	q.Feed(line)
+	if ds := q.Take(); len(ds) != 0 {
+		t.Errorf("given out before it is known of which cgroup:\n%s", sketch(ds))
+	}
+	for _, s := range append([]signal.Signal{
+		sc.sig("cgroup", signal.CgroupSeen{Level: signal.Level{Cgroup: signal.Cgroup{ID: leftCgroup, Path: leftPath}}}),
+		sc.sig("cgroup", stands(leftCgroup, leftPath, 1, 0)), sc.sig("cgroup", signal.NodeCounters{Total: 1}),
+	}, sources(sc, "cgroup", "kmsg")...) {
+		q.Feed(s)
+	}
+	before := q.Take()
+	only(t, before)
+	q = restart(sc, q, before, told)
+	ds := ticking(q, append([]signal.Signal{
+		sc.sig("cgroup", stands(leftCgroup, leftPath, 1, 0)), sc.sig("cgroup", signal.NodeCounters{Total: 1}),
+	}, sources(sc, "cgroup", "kmsg")...)...)
+	if len(ds) != 0 {
+		t.Errorf("told again:\n%s", sketch(ds))
 	}
 }

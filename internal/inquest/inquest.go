@@ -74,6 +74,7 @@ type Stats struct {
 type Inquest struct {
 	opts    Options
 	now     time.Time
+	first   time.Time // when it began
 	cleaned time.Time
 	roster  roster
 	cases   []*caseFile // open, oldest first
@@ -205,6 +206,9 @@ func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
 func (q *Inquest) advance(t time.Time) {
 	if t.After(q.now) {
 		q.now = t
+	}
+	if q.first.IsZero() {
+		q.first = q.now
 	}
 }
 

@@ -83,7 +83,17 @@ func (r rise) covers(killed span) bool {
 // where its victim lived, and a sink that counted it elsewhere could not take
 // that back.
 func (q *Inquest) waiting(c *caseFile) bool {
+	if c.oomKilled && c.revision == 0 && q.beginning() {
+		return true
+	}
 	return c.lost() && q.up[death.SourceCgroup] && q.now.Sub(c.touched) < lostFor
+}
+
+// beginning tells that an OOM kill must not be given out yet: where this run
+// goes on from another, what is told and what is kept of the counters must
+// agree, should it end now, and the cgroups are not known by their ids yet.
+func (q *Inquest) beginning() bool {
+	return q.ledger.since != nil && !q.ledger.begun && q.now.Sub(q.first) < giveUp
 }
 
 // placeLost finds the cgroups of victims whose own source could not tell it

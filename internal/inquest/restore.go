@@ -30,6 +30,8 @@ func (q *Inquest) restore(d *death.Death) {
 		container: d.Container, unit: d.Unit, killer: d.Killer, exit: d.Exit,
 		ended: d.Subject == death.SubjectContainer, recovered: d.Recovered,
 		evidence: d.Evidence,
+		// Where it was, if it is not known, was looked for when it was told.
+		decided: true, weighed: true,
 	}
 	if d.OOM != nil {
 		c.oomKilled = true

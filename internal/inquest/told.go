@@ -2,7 +2,10 @@
 
 package inquest
 
-import "github.com/coroner-dev/coroner/internal/death"
+import (
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
 
 // Told is how much of what the kernel counted has been told as deaths: what an
 // agent keeps with them, so that the next one finds the kills that happened in
@@ -47,12 +50,18 @@ func (c *ToldChange) Empty() bool {
 func (q *Inquest) TakeTold() ToldChange {
 	var c ToldChange
 	l := &q.ledger
+	if q.beginning() {
+		return c
+	}
 	c.LogSeq = q.logTold()
 	if n := q.nodeTold(); l.node.known && (n != l.nodeTold || !l.nodeTaken) {
 		l.nodeTold, l.nodeTaken = n, true
 		c.Node = &n
 	}
 	for a := range l.changed {
+		if g := q.resolve(signal.Cgroup{Path: a.path}); a.id == 0 && g.ID != 0 {
+			l.account(g)
+		}
 		delete(l.changed, a)
 		t := CgroupTold{Own: a.own.told(), Below: a.below.told()}
 		switch {
