@@ -142,6 +142,9 @@ func (q *Inquest) wait(c *caseFile, active []*account) {
 	if q.absorb(c, active) || q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
 		return
 	}
+	if n := &q.ledger.node; n.known && n.explained+n.doubles > n.counted && q.absorbNear(c, active) {
+		return // more was told than the machine counted
+	}
 	c.decided = true
 	q.touch(c)
 }
@@ -168,7 +171,33 @@ func (q *Inquest) absorbBefore(c *caseFile, active []*account, then time.Time) b
 	if at == nil {
 		return false
 	}
-	to := at.takeBorn(first)
+	q.merge(c, at.takeBorn(first))
+	return true
+}
+
+// absorbNear does so with the case of a counter that is nearest in time.
+func (q *Inquest) absorbNear(c *caseFile, active []*account) bool {
+	if c.revision > 0 || len(c.procs) != 1 {
+		return false
+	}
+	var at *account
+	which, least := 0, giveUp
+	for _, a := range active {
+		for i, b := range a.born {
+			if d := b.at.Sub(c.observed).Abs(); d < least {
+				at, which, least = a, i, d
+			}
+		}
+	}
+	if at == nil {
+		return false
+	}
+	q.merge(c, at.takeBorn(which))
+	return true
+}
+
+// merge drops c, which a counter told of as to.
+func (q *Inquest) merge(c, to *caseFile) {
 	q.ledger.node.takeBack() // both were booked
 	names, _ := candidates([]*caseFile{c})
 	to.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg},
@@ -179,7 +208,6 @@ func (q *Inquest) absorbBefore(c *caseFile, active []*account, then time.Time) b
 	c.procs = nil
 	drop := func(o *caseFile) bool { return o == c }
 	q.cases, q.dirty = slices.DeleteFunc(q.cases, drop), slices.DeleteFunc(q.dirty, drop)
-	return true
 }
 
 // readyLost are the victims to decide on: those whose counters have had their
