@@ -61,10 +61,6 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 		return
 	}
 	if b.OOM > 0 {
-		if len(q.ledger.limitHit) > maxAccounts {
-			clear(q.ledger.limitHit)
-		}
-		q.ledger.limitHit[path] = q.now
 		q.limitHit(path, s)
 	}
 	if b.OOMKill == 0 && b.OOMKillBelow == 0 && b.OOMKillTotal == 0 && b.OOMKillBelowTotal == 0 {
@@ -120,8 +116,12 @@ func (q *Inquest) agree(path string, s signal.Signal, b signal.CgroupCounters) {
 	}
 }
 
-// limitHit tells the open cases below path whose limit it was.
+// limitHit notes, and tells the open cases below path whose limit it was.
 func (q *Inquest) limitHit(path string, s signal.Signal) {
+	if len(q.ledger.limitHit) > maxAccounts {
+		clear(q.ledger.limitHit)
+	}
+	q.ledger.limitHit[path] = q.now
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
 		if q.now.Sub(c.observed) > q.opts.Settle {
