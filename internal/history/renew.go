@@ -67,6 +67,9 @@ func (o ownFiles) look(path string) whereabouts {
 	return inPlace
 }
 
+// errClosed is met by who uses a history after Close.
+var errClosed = errors.New("the history is closed")
+
 // renew looks whether the file in use is still the one at the path, and whole
 // where there is reason to doubt it. Else renew takes into use what is there
 // now, or begins a new one. It returns which file that is. After an error no
@@ -85,6 +88,9 @@ func (s *Store) renew(ctx context.Context) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.tell()
+	if s.closed {
+		return s.files, errClosed
+	}
 	if s.lost == nil {
 		what := s.own.look(s.path)
 		if what == inPlace && !s.suspect.Load() {
@@ -114,7 +120,7 @@ func (s *Store) renew(ctx context.Context) (int, error) {
 func (s *Store) reading(ctx context.Context, read func() error) error {
 	s.mu.RLock()
 	err := read()
-	gone := err != nil && s.lost == nil && s.own.look(s.path) != inPlace
+	gone := err != nil && s.lost == nil && !s.closed && s.own.look(s.path) != inPlace
 	s.mu.RUnlock()
 	if !gone {
 		return err

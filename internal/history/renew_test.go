@@ -189,3 +189,23 @@ func BenchmarkLook(b *testing.B) {
 		}
 	}
 }
+
+// TestClose_StaysClosed: nothing that is asked later opens the file again.
+func TestClose_StaysClosed(t *testing.T) {
+	ctx := t.Context()
+	s, err := Open(ctx, filepath.Join(t.TempDir(), "deaths.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := s.Since(ctx, Query{}, 0); err == nil {
+			t.Error("Since answers")
+		}
+		if _, err := s.Put(ctx, nil, map[string]string{"a": "b"}); err == nil {
+			t.Error("Put takes")
+		}
+	}
+}

@@ -66,7 +66,8 @@ type Store struct {
 	unclosed bool // the file's last user did not close it
 	lock     *os.File
 	own      ownFiles
-	files    int   // how many were in use before this one
+	files    int // how many were in use before this one
+	closed   bool
 	lost     error // why there is no file in use; nil: there is
 	standby  error // why memory stands in for the file; nil: it does not
 	told     atomic.Pointer[condition]
@@ -140,6 +141,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.closeFile()
+	s.closed = true
 	unlock(s.lock)
 	s.lock = nil
 	if err != nil {
