@@ -101,16 +101,14 @@ func (s *Store) renew(ctx context.Context) (int, error) {
 	why := s.notice
 	s.notice = ""
 	err := s.begin(ctx)
-	switch {
-	case err == nil && s.notice != "" && why != "":
-		why += "; " + s.notice // that one was damaged
-	case err == nil && s.notice != "":
-		why = s.notice
-	}
-	s.notice, s.lost = why, err
 	if err == nil {
 		s.suspect.Store(false)
+		if why != "" && s.notice != "" {
+			why += "; "
+		}
+		why += s.notice // that one was damaged
 	}
+	s.notice, s.lost = why, err
 	s.files++
 	return s.files, err
 }
