@@ -200,9 +200,15 @@ func (q *Inquest) absorbNear(c *caseFile, active []*account) bool {
 func (q *Inquest) merge(c, to *caseFile) {
 	q.ledger.node.takeBack() // both were booked
 	names, _ := candidates([]*caseFile{c})
-	to.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg},
-		"told late, and without its cgroup: it may have been %s", names)
+	s := signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceKmsg}
+	if len(c.evidence) > 0 {
+		s.Source = c.evidence[0].Source
+	}
+	to.note(s, "told late, and without its cgroup: it may have been %s", names)
 	q.touch(to)
+	if c.hasReport && q.reports[c.report] == c {
+		q.reports[c.report] = to
+	}
 	c.procs[0].owner = nil
 	q.dead.letGo(c.procs[0])
 	c.procs = nil
