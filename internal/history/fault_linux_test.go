@@ -143,13 +143,15 @@ func notAside(t *testing.T, dir string) {
 }
 
 // everyCall runs f with a fault at the 1st, 2nd, ... call, until f makes no
-// call of that number. With -short it leaves most of them out.
+// call of that number. Without CORONER_LONG it takes every fifth, from another
+// one on each time.
 func everyCall(t *testing.T, stride int, f func(t *testing.T, d *disk, n int) (calls int)) {
 	d := newDisk(t)
-	n := 1
-	if testing.Short() {
-		stride *= 7
+	if os.Getenv("CORONER_LONG") == "" {
+		stride *= 5
 	}
+	n := 1 + rand.IntN(stride)
+	t.Logf("from call %d on, each %d", n, stride)
 	for f(t, d, n) >= n && !t.Failed() {
 		n += stride
 	}
