@@ -99,7 +99,7 @@ func newArena(t *testing.T) *arena {
 	if _, err := (host.Roots{}).NodeOOMKills(); err != nil {
 		skip(err)
 	}
-	a := &arena{t: t, hier: hier, base: fmt.Sprintf("/coroner-test-cg-%d-%s", os.Getpid(), t.Name()[len("TestReal_"):])}
+	a := &arena{t: t, hier: hier, base: fmt.Sprintf("/coroner-test-cg-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name()[len("TestReal_"):], "/", "-"))}
 	if err := a.try(""); err != nil {
 		skip(fmt.Errorf("make a cgroup (needs user 0): %w", err))
 	}
