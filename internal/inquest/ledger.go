@@ -205,7 +205,7 @@ func (q *Inquest) auditNode() {
 	if !q.ledger.nodeKnown {
 		return
 	}
-	if due := n.due(q.now.Add(-q.opts.Patience - 2*time.Second)); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+	if due := n.due(q.now.Add(-giveUp)); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
 		q.stats.Unattributed += due
 		n.explained += due
 	}

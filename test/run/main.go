@@ -65,7 +65,12 @@ func run() int {
 		case "real":
 			// One package at a time: the kernel limits the rate of its
 			// reports over the whole machine.
-			err = r.goTest(ctx, "tests on this kernel", real, "-p=1", "-count=1")
+			err = r.goTest(ctx, "tests on this kernel", real, "-p=1", "-count=1", "-skip="+storms)
+			// A storm is as much as the machine can do: an agent that the race
+			// detector makes ten times as slow is none that anybody runs.
+			calm := *r
+			calm.race = false
+			err = errors.Join(err, calm.goTest(ctx, "storms on this kernel", []string{"./test/system"}, "-count=1", "-run="+storms))
 		case "vm":
 			err = r.machines(ctx)
 		default:
@@ -77,6 +82,9 @@ func run() int {
 	}
 	return r.tally.end(time.Since(r.started), os.Getenv("CORONER_CI") == "1")
 }
+
+// storms are tests of test/system that measure what the agent bears.
+const storms = "^TestAgent_(Storm|KilledInAStorm)$"
 
 // realFolders hold the tests that kill real processes or read this kernel.
 func realFolders() []string {

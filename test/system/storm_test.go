@@ -97,12 +97,12 @@ func TestAgent_Storm(t *testing.T) {
 		change(&s)
 		return s
 	}
-	boxes, kills, fallback := 200, 50, 10
+	boxes, kills, fallback := 200, 20, 5
 	if testing.Short() {
 		boxes, kills, fallback = 20, 5, 5
 	}
-	if long() {
-		fallback = kills
+	if long() { // 10,000 kills each
+		kills, fallback = 50, 50
 	}
 	for _, tc := range []struct {
 		name    string
