@@ -114,6 +114,9 @@ func TestRun_V2TellsTheTreeBeforeItIsUp(t *testing.T) {
 			b = s
 		}
 		got = append(got, b)
+		if _, up := b.(signal.SourceState); up {
+			break
+		}
 	}
 	level := func(path string, limit *int64, group bool) signal.CgroupSeen {
 		return signal.CgroupSeen{Level: signal.Level{Cgroup: signal.Cgroup{Path: path}, LimitBytes: limit, OOMGroup: group}}
