@@ -104,19 +104,24 @@ func TestAgent_Storm(t *testing.T) {
 	if long() { // 10,000 kills each
 		kills, fallback = 50, 50
 	}
-	for _, tc := range []struct {
+	type situation struct {
 		name    string
 		sources agent.SourceOptions
 		kills   int
 		// named: each victim is known by its pid. Else how many died in each
 		// cgroup that is still there is known, and no wrong name is told.
 		named bool
-	}{
+	}
+	situations := []situation{
 		{"bpf, log and counters", on, kills, true},
 		{"tracefs, log and counters", with(func(s *agent.SourceOptions) { s.TracepointMode = "tracefs" }), fallback, false},
 		{"log and counters", with(func(s *agent.SourceOptions) { s.Tracepoint = false }), fallback, false},
 		{"counters alone", with(func(s *agent.SourceOptions) { s.Tracepoint, s.Kmsg = false, false }), fallback, false},
-	} {
+	}
+	if testing.Short() { // an emulated machine takes minutes for each
+		situations = situations[:1]
+	}
+	for _, tc := range situations {
 		t.Run(tc.name, func(t *testing.T) {
 			p := spawn(t, setup{History: filepath.Join(t.TempDir(), "deaths.db"), Sources: tc.sources})
 			p.waitUp()
