@@ -47,9 +47,6 @@ type ledger struct {
 	nodeTaken bool
 	// shrunk: a cgroup without an account may have had one.
 	shrunk bool
-	// void is true when what was told cannot be held against counters: where
-	// kills were told is not known by id.
-	void bool
 
 	// limitHit is when a cgroup's own `oom` last rose (v2): whose limit.
 	limitHit map[string]time.Time
@@ -148,7 +145,7 @@ func (l *ledger) find(g signal.Cgroup) *account {
 	return a
 }
 
-// shrink drops what is gone, then what is balanced, then the oldest half.
+// shrink drops what is balanced, and if that is not enough the oldest half.
 func (l *ledger) shrink() {
 	l.shrunk = true
 	for a := range l.all {

@@ -66,7 +66,7 @@ func (q *Inquest) TakeTold() ToldChange {
 		t := CgroupTold{Own: a.own.told(), Below: a.below.told()}
 		switch {
 		case a.id == 0 && !a.gone && !q.up[death.SourceCgroup]:
-			c.Void, l.void = true, true
+			c.Void = true // where a kill was told is not known by id
 			continue
 		case a.id == 0 || !a.own.known || t == a.told:
 			continue
