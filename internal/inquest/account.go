@@ -34,6 +34,9 @@ type ledger struct {
 	// orphans are when victims were killed whose cases were let go without
 	// a cgroup: some counter's rise stands for each.
 	orphans []span
+	doubt   doubt
+	// ahead are the kills told that node may not have counted yet.
+	ahead int
 
 	// begun is true once each counter's stand at the beginning is known: a
 	// cgroup not heard of by then began at nothing.

@@ -32,10 +32,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		d.Subject = death.SubjectContainer
 	}
 	for _, p := range c.procs {
-		told := p.Process
-		if p.nameless {
-			told = death.Process{Comm: p.alike, Fate: p.Fate}
-		}
+		told := p.known()
 		told.Comm, told.Cgroup = valid(told.Comm), valid(told.Cgroup)
 		d.Processes = append(d.Processes, told)
 	}
@@ -174,7 +171,7 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		Killer: c.killer, KillerIsRuntime: c.killerRuntime,
 	}
 	for _, p := range c.procs {
-		f.Processes = append(f.Processes, p.Process)
+		f.Processes = append(f.Processes, p.known())
 	}
 	f.LivesOn = q.livesOn(c)
 	f.MemswLimitBytes = swapLimitReached(&c.oom)

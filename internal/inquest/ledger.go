@@ -18,28 +18,46 @@ const maxBorn = 1000
 // claim gives a case that a counter made to the kill that it counted, of which
 // s tells late.
 func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
-	a := q.ledger.find(g)
-	if g.Path == "" || a == nil {
+	if g.Path == "" {
 		return nil
 	}
-	if i := a.bornOf(spanOf(s)); i >= 0 {
-		c := a.takeBorn(i)
-		a.own.takeBack() // explain books it again, by name
-		q.ledger.node.takeBack()
-		for p := g.Path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
-			q.ledger.account(signal.Cgroup{Path: p}).below.takeBack()
+	killed := spanOf(s)
+	if a := q.ledger.find(g); a != nil {
+		if i := a.bornOf(killed, func(c *caseFile) bool { return c.below == "" }); i >= 0 {
+			a.own.takeBack() // explain books it again, by name
+			return q.reclaim(a, i)
 		}
-		c.countedOnly, c.procs = false, nil
-		q.stats.CountedOnly--
-		return c
+	}
+	here := func(c *caseFile) bool { return c.below != "" && (c.taskMemcg == "" || c.taskMemcg == g.Path) }
+	for p := g.Path; p != "" && p != "/"; p = parent(p) {
+		if a := q.ledger.byPath[p]; a != nil {
+			if i := a.bornOf(killed, here); i >= 0 {
+				c := q.reclaim(a, i)
+				c.below = ""
+				q.place(c, g)
+				return c
+			}
+		}
 	}
 	return nil
 }
 
-// bornOf finds the earliest case that a counter alone made and that may be of
-// a kill then; -1: there is none.
-func (a *account) bornOf(killed span) int {
-	return slices.IndexFunc(a.born, func(b born) bool { return b.covers(killed) })
+// reclaim makes a case of a counter of a one of those that are known by name.
+func (q *Inquest) reclaim(a *account, i int) *caseFile {
+	c := a.takeBorn(i)
+	q.ledger.node.takeBack()
+	for p := a.path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
+		q.ledger.account(signal.Cgroup{Path: p}).below.takeBack()
+	}
+	c.countedOnly, c.procs = false, nil
+	q.stats.CountedOnly--
+	return c
+}
+
+// bornOf finds the earliest case that a counter alone made, that is one of
+// these, and that may be of a kill then; -1: there is none.
+func (a *account) bornOf(killed span, one func(*caseFile) bool) int {
+	return slices.IndexFunc(a.born, func(b born) bool { return b.covers(killed) && one(b.c) })
 }
 
 // takeBorn gives a case of a counter to whoever told of its kill late.
@@ -83,7 +101,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 		q.auditCgroup(a, a.own.missing())
 		return
 	}
-	q.agree(path, s, b)
+	q.agree(path, s, b, riseOf(s, b, missed))
 }
 
 // riseOf says when what b tells of happened.
@@ -99,13 +117,13 @@ func riseOf(s signal.Signal, b signal.CgroupCounters, missed bool) rise {
 }
 
 // agree tells the case that the counter counted it too.
-func (q *Inquest) agree(path string, s signal.Signal, b signal.CgroupCounters) {
+func (q *Inquest) agree(path string, s signal.Signal, b signal.CgroupCounters, r rise) {
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
 		if q.now.Sub(c.observed) > q.opts.Settle {
 			break
 		}
-		if c.oomKilled && c.taskMemcg == path && !c.countedOnly {
+		if c.oomKilled && c.taskMemcg == path && !c.countedOnly && r.covers(c.killed()) {
 			c.note(s, "the kernel's oom_kill counter of %s rose by %d", death.Printable(path), b.OOMKill)
 			if len(c.chain) == 0 {
 				c.chain = b.Chain
@@ -154,6 +172,8 @@ func (q *Inquest) namersUp() bool {
 // before anybody read it, and last the machine's.
 func (q *Inquest) audit() {
 	active := q.ledger.sorted(q.ledger.active)
+	q.ledger.doubt.forget(q.now)
+	q.lookAhead()
 	q.placeLost(active)
 	then := q.now.Add(-q.opts.Patience)
 	if q.namersUp() {
@@ -187,8 +207,18 @@ func (q *Inquest) auditSums(active []*account) {
 		if !a.below.known {
 			due = 0
 		}
+		for _, o := range active { // a cgroup that is still there tells of its own
+			if due > 0 && cgpath.Within(a.path, o.path) {
+				due -= min(due, o.own.missing())
+			}
+		}
+		if due > 0 {
+			due = q.weighBelow(a, due)
+		}
 		for range min(due, maxBorn) {
-			q.openBelow(a)
+			r := rise{since: a.below.changed.Add(-giveUp), at: q.now}
+			q.ledger.doubt.add(r)
+			a.born = append(a.born, born{q.openBelow(a), r})
 			q.ledger.node.explain(1, q.now)
 			q.ledger.explainBelow(a.path, 1, q.now)
 		}
@@ -206,6 +236,7 @@ func (q *Inquest) auditNode() {
 		return
 	}
 	if due := n.due(q.now.Add(-giveUp)); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+		q.ledger.doubt.add(rise{since: n.changed.Add(-giveUp), at: q.now})
 		q.stats.Unattributed += due
 		n.explained += due
 	}
@@ -218,11 +249,10 @@ func (q *Inquest) auditNode() {
 // accounts of cgroups that have long gone.
 func (q *Inquest) retire(active []*account) {
 	for _, a := range active {
-		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 {
+		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 || len(a.born) > 0 {
 			continue
 		}
 		if !a.gone {
-			a.born = nil
 			delete(q.ledger.active, a)
 			continue
 		}
@@ -260,6 +290,7 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 	}
 	for range made {
 		r := a.spend()
+		q.ledger.doubt.add(r)
 		a.born = append(a.born, born{q.openCounted(a, 1, false), r})
 	}
 }
@@ -268,8 +299,9 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 // tell in several steps.
 func (q *Inquest) countedGroup(a *account, kills int) {
 	r := a.spend()
+	q.ledger.doubt.add(r)
 	for range kills - 1 {
-		a.spend()
+		q.ledger.doubt.add(a.spend())
 	}
 	for _, b := range a.born {
 		if b.c.group && q.now.Sub(b.c.touched) <= oneBreath {
@@ -308,7 +340,7 @@ func (q *Inquest) openCounted(a *account, kills int, group bool) *caseFile {
 
 // openBelow opens a case for a kill that a subtree counted, in a cgroup that
 // was gone before its own counter was read.
-func (q *Inquest) openBelow(a *account) {
+func (q *Inquest) openBelow(a *account) *caseFile {
 	s := signal.Signal{Time: a.below.changed, Observed: q.now, Source: death.SourceCgroup, Recovered: !q.ledger.begun}
 	c := q.open(s, "below "+a.path)
 	c.oomKilled, c.countedOnly, c.below = true, true, a.path
@@ -331,4 +363,5 @@ func (q *Inquest) openBelow(a *account) {
 		c.note(s, "%d cgroups below it were removed just then", len(gone))
 	}
 	q.touch(c)
+	return c
 }

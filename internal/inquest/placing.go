@@ -38,6 +38,9 @@ const calm = 100 * time.Millisecond
 // may tells whether the kill of c may be one that a counted.
 func (a *account) may(c *caseFile) bool { return a.covers(c.killed()) }
 
+// fits tells whether a counted a kill that nobody told of and that may be c's.
+func (a *account) fits(c *caseFile) bool { return a.own.missing() > 0 && a.riseOf(c.killed()) != nil }
+
 // riseOf is the earliest rise that may count a kill then, and that no other
 // victim was found for.
 func (a *account) riseOf(killed span) *rise {
@@ -104,28 +107,30 @@ func (q *Inquest) placeLost(active []*account) {
 		return
 	}
 	where := map[*caseFile][]*account{}
-	victims := map[*account]uint64{}
 	for _, c := range ready {
+		var at []*account
 		for _, a := range active {
-			if a.own.missing() > 0 && a.riseOf(c.killed()) != nil {
-				where[c] = append(where[c], a)
+			if a.fits(c) {
+				at = append(at, a)
 			}
 		}
-		if a := q.firstProcessOf(c, where[c]); a != nil {
-			where[c] = []*account{a}
+		if a := q.firstProcessOf(c, at); a != nil {
+			c.decided = true
+			q.placeByCount(c, a)
+			c.note(a.signal, "placed by count: it was the first process of %s, whose oom_kill counter rose just then", death.Printable(a.path))
+			continue
 		}
-		for _, a := range where[c] {
-			victims[a]++
-		}
+		where[c] = at
 	}
+	toldAll := q.toldAll(active)
 	var open []*caseFile
 	for _, c := range ready {
-		at := where[c]
+		at, undecided := where[c]
 		switch {
+		case !undecided:
 		case len(at) == 0:
 			q.wait(c, active)
-		case len(at) == 1 && victims[at[0]] <= at[0].own.missing():
-			victims[at[0]]--
+		case len(at) == 1 && toldAll && q.certain(c, at[0]):
 			c.decided = true
 			q.placeByCount(c, at[0])
 			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
@@ -142,8 +147,8 @@ func (q *Inquest) wait(c *caseFile, active []*account) {
 	if q.absorb(c, active) || q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
 		return
 	}
-	if n := &q.ledger.node; n.known && n.explained+n.doubles > n.counted && q.absorbNear(c, active) {
-		return // more was told than the machine counted
+	if q.ledger.nodeKnown && q.absorbNear(c, active) {
+		return
 	}
 	c.decided = true
 	q.touch(c)
@@ -157,13 +162,13 @@ func (q *Inquest) absorb(c *caseFile, active []*account) bool {
 
 // absorbBefore does so if that rise was read before then.
 func (q *Inquest) absorbBefore(c *caseFile, active []*account, then time.Time) bool {
-	if c.revision > 0 || len(c.procs) != 1 {
+	if c.revision > 0 || len(c.procs) != 1 || !q.toldTwice(c, active) {
 		return false
 	}
 	var at *account
 	first := 0
 	for _, a := range active {
-		i := a.bornOf(c.killed())
+		i := a.bornOf(c.killed(), anyCase)
 		if i >= 0 && a.born[i].at.Before(then) && (at == nil || a.born[i].at.Before(at.born[first].at)) {
 			at, first = a, i
 		}
@@ -177,11 +182,11 @@ func (q *Inquest) absorbBefore(c *caseFile, active []*account, then time.Time) b
 
 // absorbNear does so with the case of a counter that is nearest in time.
 func (q *Inquest) absorbNear(c *caseFile, active []*account) bool {
-	if c.revision > 0 || len(c.procs) != 1 {
+	if c.revision > 0 || len(c.procs) != 1 || !q.toldTwice(c, active) {
 		return false
 	}
 	var at *account
-	which, least := 0, giveUp
+	which, least := 0, lostFor
 	for _, a := range active {
 		for i, b := range a.born {
 			if d := b.at.Sub(c.observed).Abs(); d < least {
@@ -242,7 +247,7 @@ func (q *Inquest) readyLost(active []*account) []*caseFile {
 			missing += m
 		}
 	}
-	if short == 1 && missing == uint64(len(lost)) && q.ledger.node.missing() == 0 {
+	if short == 1 && missing == uint64(len(lost)) && q.toldAll(active) {
 		return lost
 	}
 	return old
@@ -303,13 +308,22 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 			continue
 		}
 		c.decided = true
-		c.evidence = slices.DeleteFunc(c.evidence, func(e death.Evidence) bool { return e.Source != death.SourceCgroup })
-		for _, p := range c.procs {
-			p.nameless, p.alike = true, comm
-		}
+		c.unname(comm)
+		q.doubtful(a, c.killed())
 		q.placeByCount(c, a)
 		c.note(a.signal, "the oom_kill counter of %s rose; which of the processes killed just then lived there is not known: %s",
 			death.Printable(a.path), names)
+	}
+}
+
+// unname takes from c all that was said of its victim, of which only the name
+// may stay.
+func (c *caseFile) unname(comm string) {
+	c.evidence = slices.DeleteFunc(c.evidence, func(e death.Evidence) bool { return e.Source != death.SourceCgroup })
+	c.oom = death.OOM{Events: c.oom.Events}
+	c.named, c.saidMemcg, c.saidGlobal, c.triggerTID = false, false, false, 0
+	for _, p := range c.procs {
+		p.nameless, p.alike = true, comm
 	}
 }
 
@@ -350,13 +364,14 @@ func candidates(cases []*caseFile) (list, comm string) {
 // cgroup and died just then: nothing may be told twice.
 func (q *Inquest) weigh(a *account) {
 	for _, c := range q.cases {
-		if a.own.missing() == 0 {
-			return
+		if a.own.missing() <= q.ledger.node.missing() {
+			return // the machine counted them beside all that is told
 		}
 		if !c.decided || c.weighed || c.taskMemcg != "" || !a.may(c) {
 			continue
 		}
 		c.weighed = true
+		q.doubtful(a, c.killed())
 		a.own.explain(1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		c.note(a.signal, "its cgroup is not known; it may be %s, whose oom_kill counter rose just then", death.Printable(a.path))
@@ -364,12 +379,36 @@ func (q *Inquest) weigh(a *account) {
 	}
 }
 
+// weighBelow does the same with what a subtree counted, and returns how many of
+// these kills are told by nobody: of the others, the victims may wait still.
+func (q *Inquest) weighBelow(a *account, due uint64) uint64 {
+	if !q.ledger.nodeKnown {
+		return due
+	}
+	untold := uint64(max(0, -q.ledger.sum()))
+	for _, c := range q.cases {
+		if due <= untold {
+			return due
+		}
+		if !c.decided || c.weighed || c.taskMemcg != "" || c.killed().from.After(a.below.changed) {
+			continue
+		}
+		c.weighed = true
+		due--
+		q.ledger.explainBelow(a.path, 1, q.now)
+		c.note(signal.Signal{Observed: q.now, Source: death.SourceCgroup}, "its cgroup is not known; it may be one below %s, whose oom_kill counter rose just then", death.Printable(a.path))
+		q.touch(c)
+	}
+	return untold
+}
+
 // weighOrphans does the same with those whose cases were let go.
 func (q *Inquest) weighOrphans(a *account) {
 	q.ledger.orphans = slices.DeleteFunc(q.ledger.orphans, func(killed span) bool {
-		if a.own.missing() == 0 || !a.covers(killed) {
+		if a.own.missing() <= q.ledger.node.missing() || !a.covers(killed) {
 			return q.now.Sub(killed.to) > lostFor
 		}
+		q.doubtful(a, killed)
 		a.own.explain(1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		return true

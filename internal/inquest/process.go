@@ -29,6 +29,15 @@ type process struct {
 	alike    string    // the name that all have that may be the one
 }
 
+// known is what may be said of p: nothing of one of several, of whom it is not
+// known which died here, but the name that they share.
+func (p *process) known() death.Process {
+	if p.nameless {
+		return death.Process{Comm: p.alike, Fate: p.Fate}
+	}
+	return p.Process
+}
+
 // deadIndex finds the dead by the ids that sources give: the thread group's
 // or a thread's. The newest owner of a reused id wins.
 type deadIndex struct {

@@ -59,14 +59,11 @@ func New(t testing.TB) *Tree {
 }
 
 // makeRoot makes a cgroup that everybody may read, as all cgroups are, from
-// its first moment.
+// its first moment. Its name was never used before: the kernel's log still
+// tells of the tests before this one.
 func makeRoot(mount string) (string, error) {
-	for n := 1; ; n++ {
-		dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), n))
-		if err := os.Mkdir(dir, 0o755); !os.IsExist(err) {
-			return dir, err
-		}
-	}
+	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%s", prefix, os.Getpid(), strconv.FormatInt(time.Now().UnixNano(), 36)))
+	return dir, os.Mkdir(dir, 0o755)
 }
 
 // Setting is a file of a cgroup to write, once it is made.

@@ -205,7 +205,7 @@ func (l *loop) start() error {
 	root.each(l.stand)
 	l.total = before
 	if l.vmstat != nil {
-		l.say(signal.NodeCounters{Total: before})
+		l.say(signal.NodeCounters{Total: before, Counted: stood.UTC()})
 	}
 	l.sched.begin(stood, l.files.hier.Version, l.opt.PollInterval, l.scanInterval())
 	l.up = true

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"slices"
+	"time"
+)
+
+// doubt is when kills were counted of which nobody knows whose they were: a
+// rise that stands for a death without a name may be the kill of any process
+// that was killed then, and so one that seems to fit only one other counter
+// may have lived here. The spans do not overlap, and are in order.
+type doubt struct{ spans []span }
+
+// add takes in a rise that was booked without a name.
+func (d *doubt) add(r rise) {
+	s := span{r.since, r.at}
+	first, _ := slices.BinarySearchFunc(d.spans, s.from, func(o span, from time.Time) int { return o.to.Compare(from) })
+	last := first
+	for ; last < len(d.spans) && !d.spans[last].from.After(s.to); last++ {
+		if o := d.spans[last]; o.from.Before(s.from) {
+			s.from = o.from
+		}
+		s.to = later(s.to, d.spans[last].to)
+	}
+	d.spans = slices.Replace(d.spans, first, last, s)
+}
+
+// covers tells whether one of these kills may be one that was killed then.
+func (d *doubt) covers(killed span) bool {
+	return slices.ContainsFunc(d.spans, func(s span) bool { return rise{since: s.from, at: s.to}.covers(killed) })
+}
+
+// forget drops what is too old to be anybody's.
+func (d *doubt) forget(now time.Time) {
+	d.spans = slices.DeleteFunc(d.spans, func(s span) bool { return now.Sub(s.to) > lostFor })
+}
+
+// doubtful notes that one of the kills that a counted then is booked without a
+// name.
+func (q *Inquest) doubtful(a *account, killed span) {
+	for _, r := range a.rises {
+		if r.covers(killed) {
+			q.ledger.doubt.add(r)
+		}
+	}
+}
+
+// lookAhead counts the kills that are told and that the machine may not have
+// counted yet: they stand for none that it counted.
+func (q *Inquest) lookAhead() {
+	q.ledger.ahead = 0
+	to := q.ledger.countedTo
+	if to.IsZero() {
+		return
+	}
+	for _, c := range q.cases {
+		if c.oomKilled && !c.unbooked && c.killed().to.Add(slack).After(to) {
+			q.ledger.ahead += len(c.procs)
+		}
+	}
+}
+
+// sum is how many more kills are told than the machine counted.
+func (l *ledger) sum() int {
+	return int(l.node.explained+l.node.doubles) - int(l.node.counted) - l.ahead
+}
+
+// toldAll tells whether all kills that the machine counted are told, also if
+// each victim without a counter is one whom a counter told of already.
+func (q *Inquest) toldAll(active []*account) bool {
+	twice := 0
+	if slices.ContainsFunc(active, func(a *account) bool { return len(a.born) > 0 }) {
+		for _, c := range q.cases {
+			if c.lost() && !slices.ContainsFunc(active, func(a *account) bool { return a.fits(c) }) {
+				twice++
+			}
+		}
+	}
+	return q.ledger.sum()-twice >= 0 && q.ledger.node.missing() == 0
+}
+
+func anyCase(*caseFile) bool { return true }
+
+// toldTwice tells whether more is told, or will be, than the machine counted,
+// so that c may be a kill that a counter told of already.
+func (q *Inquest) toldTwice(c *caseFile, active []*account) bool {
+	if !q.ledger.nodeKnown {
+		return true
+	}
+	due := 0 // what cgroups counted and no victim waits for
+	for _, a := range active {
+		due += int(a.own.missing())
+	}
+	for _, o := range q.cases {
+		if due > 0 && o != c && o.lost() {
+			due--
+		}
+	}
+	return q.ledger.sum()+due > 0
+}
+
+// certain tells whether the kill of c must be the one that a counted: nobody
+// else may be meant, and nothing just then was booked without a name.
+func (q *Inquest) certain(c *caseFile, a *account) bool {
+	killed := c.killed()
+	r := a.riseOf(killed)
+	if r == nil || q.ledger.doubt.covers(killed) {
+		return false
+	}
+	if to := q.ledger.countedTo; !to.IsZero() && to.Before(r.at) {
+		return false // the machine's count may be older
+	}
+	others := uint64(0)
+	for _, o := range q.cases {
+		if o != c && o.lost() && a.may(o) {
+			others++
+		}
+	}
+	return others < a.own.missing()
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// world is a made-up machine whose kills are told by a log that names no
+// cgroup and by counters: when, where and in which order is random.
+type world struct {
+	rnd *rand.Rand
+	// calm: one kill after the other, nothing is lost, late or removed.
+	calm    bool
+	v2      bool // a cgroup counts its subtree
+	kills   []madeKill
+	removed map[string]time.Duration
+	sigs    []signal.Signal
+}
+
+type madeKill struct {
+	at    time.Duration
+	pid   int
+	path  string
+	heard bool // its line was not lost
+}
+
+// sayAt adds what a source says then, of what happened at another time.
+func (w *world) sayAt(observed, at time.Duration, src death.Source, b signal.Body) *signal.Signal {
+	w.sigs = append(w.sigs, signal.Signal{Time: epoch.Add(at), Observed: epoch.Add(observed), Source: src, Body: b})
+	return &w.sigs[len(w.sigs)-1]
+}
+
+func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.rnd.Int64N(int64(d) + 1)) }
+
+// logDelay is mostly nothing, and sometimes that of a starved reader.
+func (w *world) logDelay() time.Duration {
+	if !w.calm && w.rnd.IntN(5) == 0 {
+		return w.upTo(4 * time.Second)
+	}
+	return w.upTo(5 * time.Millisecond)
+}
+
+const worldLasts = 10 * time.Second
+
+// makeWorld lets containers die for ten seconds. Before up no agent ran.
+func makeWorld(seed uint64, v2 bool, up time.Duration) *world {
+	w := &world{v2: v2, rnd: rand.New(rand.NewPCG(seed, 3)), calm: seed%4 == 0, removed: map[string]time.Duration{}}
+	var paths []string
+	for i := range 2 + w.rnd.IntN(5) {
+		paths = append(paths, fmt.Sprintf("/docker/%064x", i+1))
+		if !w.calm && w.rnd.IntN(3) == 0 {
+			w.removed[paths[i]] = w.upTo(worldLasts)
+		}
+	}
+	lossy := !w.calm && w.rnd.IntN(2) == 0
+	for i := range 2 + w.rnd.IntN(12) {
+		k := madeKill{at: 100*time.Millisecond + w.upTo(worldLasts-time.Second), pid: 100 + i, path: paths[w.rnd.IntN(len(paths))], heard: !lossy || w.rnd.IntN(4) > 0}
+		if gone, ok := w.removed[k.path]; ok && gone <= k.at {
+			continue
+		}
+		if w.calm {
+			k.at = time.Duration(i+1) * 700 * time.Millisecond
+		}
+		w.kills = append(w.kills, k)
+	}
+	w.sources(up)
+	w.log(up)
+	w.counters(paths, up)
+	slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
+	return w
+}
+
+func (w *world) sources(up time.Duration) {
+	w.sayAt(up+2*time.Millisecond, up+2*time.Millisecond, "kmsg", signal.SourceState{Up: true})
+	w.sayAt(up+20*time.Millisecond, up+20*time.Millisecond, "cgroup", signal.SourceState{Up: true, Mode: map[bool]string{true: "v2", false: "v1"}[w.v2]})
+}
+
+func (w *world) log(up time.Duration) {
+	for i, k := range w.kills {
+		if !k.heard {
+			continue
+		}
+		b := signal.ReportedKill{Report: uint64(i + 1), Victim: signal.Task{PID: k.pid, Comm: "leak"}, Memcg: true}
+		stamp := k.at + w.upTo(20*time.Millisecond) - 10*time.Millisecond
+		s := w.sayAt(max(k.at+w.logDelay(), up+time.Millisecond), stamp, "kmsg", b)
+		s.Recovered = k.at < up
+	}
+}
+
+// counters are read as the source reads them: the machine's, and where that
+// moved each cgroup's, one after the other.
+func (w *world) counters(paths []string, up time.Duration) {
+	told, since, node := map[string]uint64{}, map[string]time.Duration{}, uint64(0)
+	pass := func(now time.Duration, first bool) time.Duration {
+		total, began := w.died("", now), now
+		if added := total - node; added > 0 && !first {
+			w.sayAt(now, now, "cgroup", signal.NodeCounters{OOMKill: added, Total: 1000 + total})
+		}
+		if total > node {
+			for i, p := range paths {
+				now += w.upTo(3 * time.Millisecond)
+				if gone, ok := w.removed[p]; ok && gone <= now {
+					continue
+				}
+				n := w.died(p, now)
+				b := signal.CgroupCounters{Cgroup: signal.Cgroup{ID: uint64(i + 1), Path: p}, OOMKill: n - told[p], OOMKillTotal: n}
+				if first {
+					b.OOMKill = 0
+				} else {
+					b.Since = epoch.Add(since[p])
+				}
+				if n > told[p] {
+					w.sayAt(now, now, "cgroup", b)
+				}
+				told[p], since[p] = n, now
+			}
+			if n := w.died("", now); w.v2 && n > told["/docker"] {
+				b := signal.CgroupCounters{Cgroup: signal.Cgroup{ID: 99, Path: "/docker"}, OOMKillBelow: n - told["/docker"], OOMKillBelowTotal: n}
+				if first {
+					b.OOMKillBelow = 0
+				}
+				w.sayAt(now, now, "cgroup", b)
+				told["/docker"] = n
+			}
+		}
+		node = total
+		w.sayAt(now, now, "cgroup", signal.NodeCounters{Total: 1000 + total, Counted: epoch.Add(began)})
+		return now
+	}
+	for _, p := range paths {
+		since[p] = up
+	}
+	now := pass(up+5*time.Millisecond, true)
+	now = max(now, up+20*time.Millisecond)
+	for now < worldLasts+15*time.Second {
+		gap := 50 * time.Millisecond
+		if !w.calm && w.rnd.IntN(2) == 0 {
+			gap += w.upTo(time.Second)
+		}
+		now = pass(now+gap, false)
+	}
+}
+
+// died is how many had died by then at path; "": anywhere.
+func (w *world) died(path string, by time.Duration) (n uint64) {
+	for _, k := range w.kills {
+		if k.at <= by && (path == "" || path == k.path) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestPlacing_NeverGuesses: whatever is lost, late or removed, no process is
+// told in a cgroup where it did not live, each cgroup that stays has as many
+// deaths as it had kills, and no kill is told twice.
+func TestPlacing_NeverGuesses(t *testing.T) {
+	named, all := 0, 0 // of those who died in calm worlds, with the agent up
+	for i := range 4 {
+		up, v2 := time.Duration(i%2)*worldLasts/2, i >= 2
+		for seed := range uint64(1000) {
+			w := makeWorld(seed, v2, up)
+			q := New(Options{})
+			if up > 0 {
+				q.Continue(Told{Node: 1000})
+			}
+			n := w.check(t, q)
+			if t.Failed() {
+				t.Fatalf("seed %d, v2 %v, agent up after %v", seed, v2, up)
+			}
+			if w.calm && up == 0 {
+				named += n
+				all += len(w.kills)
+			}
+		}
+	}
+	if named != all || all == 0 {
+		t.Errorf("%d of %d kills of which there is no doubt are known by name", named, all)
+	}
+}
+
+// check plays the world and returns how many kills were told by name.
+func (w *world) check(t *testing.T, q *Inquest) (named int) {
+	t.Helper()
+	lived := map[int]string{}
+	for _, k := range w.kills {
+		lived[k.pid] = k.path
+	}
+	told, total := map[string]int{}, 0
+	ds := ticking(q, w.sigs...)
+	for _, d := range ds {
+		at := d.OOM.TaskMemcg
+		for _, p := range d.Processes {
+			told[at]++
+			total++
+			if p.PID == 0 && strings.Contains(d.Summary, "pid ") {
+				t.Errorf("a process is named that may be another: %s", d.Summary)
+			}
+			if p.PID == 0 || at == "" {
+				continue
+			}
+			named++
+			if at != lived[p.PID] {
+				t.Errorf("pid %d is told in %s, lived in %s\n%s", p.PID, at, lived[p.PID], sketch([]death.Death{d}))
+			}
+		}
+	}
+	for _, k := range w.kills {
+		want := int(w.died(k.path, 2*worldLasts))
+		if _, removed := w.removed[k.path]; !removed && told[k.path] != want || told[k.path] > want {
+			t.Errorf("%d deaths in %s, want %d\n%s", told[k.path], k.path, want, sketch(ds))
+		}
+	}
+	if missed := unattributed(q); uint64(total)+missed != uint64(len(w.kills)) {
+		t.Errorf("%d deaths and %d unattributed, want %d in all\n%s", total, missed, len(w.kills), sketch(ds))
+	}
+	return named
+}
