@@ -64,8 +64,11 @@ func (p *pipeline) run() {
 				break
 			}
 			p.feed(s)
-			p.drain()
+			p.drain(batch)
 		case now := <-ticker.C:
+			// What was said before this time comes first: nothing is decided
+			// for want of what waits in the queue.
+			p.drain(len(p.in))
 			p.q.Tick(now)
 			settled = true
 		}
@@ -94,9 +97,10 @@ func (p *pipeline) hand(settled, counted bool) bool {
 	return true
 }
 
-// drain takes what else waits, so that a storm is given out in batches.
-func (p *pipeline) drain() {
-	for range batch {
+// drain takes what else waits, as much as most, so that a storm is given out in
+// batches.
+func (p *pipeline) drain(most int) {
+	for range most {
 		select {
 		case s, ok := <-p.in:
 			if !ok {

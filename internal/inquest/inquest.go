@@ -83,6 +83,7 @@ type Inquest struct {
 	ledger  ledger
 	series  series
 	held    []heldReport
+	lag     lag
 	logSeq  uint64 // the newest record of the kernel's log taken
 	dirty   []*caseFile
 	up      map[death.Source]bool
@@ -112,15 +113,16 @@ func New(o Options) *Inquest {
 // Feed takes one signal.
 func (q *Inquest) Feed(s signal.Signal) {
 	q.advance(s.Observed)
+	q.lag.heard(s, q.now)
 	switch b := s.Body.(type) {
 	case signal.MarkVictim:
 		q.markVictim(s, b)
-		q.releaseHeld()
+		q.releaseHeld(b.Victim)
 	case signal.OOMInvocation:
 		q.invoked(s, b)
 	case signal.Kill:
 		q.kill(s, b)
-		q.releaseHeld()
+		q.releaseHeld(b.Target)
 	case signal.Exit:
 		q.exit(s, b)
 	case signal.ReportedKill:
@@ -149,7 +151,7 @@ func (q *Inquest) Feed(s signal.Signal) {
 // settled is let go. Call it at least each second.
 func (q *Inquest) Tick(now time.Time) {
 	q.advance(now)
-	q.releaseHeld()
+	q.decideHeld()
 	q.audit()
 	q.kernel.expire(q.now)
 	q.roster.expire(q.now)
@@ -197,6 +199,9 @@ func (q *Inquest) Stats() Stats {
 
 func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
 	q.up[src], q.mode[src] = b.Up, b.Mode
+	if src == death.SourceTracepoint && !b.Up {
+		q.lag = lag{}
+	}
 	if src == death.SourceCgroup && b.Up {
 		q.ledger.flat = b.Mode == "v1"
 		q.ledger.begin()

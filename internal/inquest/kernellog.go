@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,12 +52,24 @@ func (q *Inquest) waitsForTracepoint(s signal.Signal, b signal.ReportedKill) boo
 	return true
 }
 
-// releaseHeld decides the lines whose process has been told of, or that have
-// waited long enough.
-func (q *Inquest) releaseHeld() {
-	if len(q.held) == 0 {
-		return
-	}
+// releaseHeld decides the lines whose process has just been told of.
+func (q *Inquest) releaseHeld(t signal.Task) {
+	q.held = slices.DeleteFunc(q.held, func(h heldReport) bool {
+		id := or(h.b.Victim.PID, h.b.Victim.TID)
+		if id != t.PID && id != t.TID {
+			return false
+		}
+		p := q.dead.find(h.b.Victim.PID, h.b.Victim.TID)
+		if p == nil || !q.near(p, h.s) {
+			return false
+		}
+		q.tellReported(p, h.s, h.b)
+		return true
+	})
+}
+
+// decideHeld decides the lines that have waited long enough.
+func (q *Inquest) decideHeld() {
 	held := q.held
 	q.held = nil
 	for _, h := range held {
@@ -64,7 +77,7 @@ func (q *Inquest) releaseHeld() {
 		switch {
 		case p != nil && q.near(p, h.s):
 			q.tellReported(p, h.s, h.b)
-		case q.now.Sub(h.at) >= heldFor:
+		case q.now.Sub(h.at) >= heldFor && !q.lag.behind(q.now, h.s.Time.Add(drift)):
 			q.newReported(h.s, h.b)
 		default:
 			q.held = append(q.held, h)

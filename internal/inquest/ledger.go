@@ -179,6 +179,7 @@ func (q *Inquest) audit() {
 	if q.namersUp() {
 		then = then.Add(-oneBreath / 2) // a line without a cgroup is placed first
 	}
+	then = q.lag.cut(q.now, then)
 	for _, a := range active {
 		a.forget(q.now)
 		q.auditCgroup(a, a.own.due(then))
@@ -197,7 +198,7 @@ func (q *Inquest) auditSums(active []*account) {
 	if q.ledger.flat {
 		return
 	}
-	then := q.now.Add(-q.opts.Patience - time.Second)
+	then := q.lag.cut(q.now, q.now.Add(-q.opts.Patience-time.Second))
 	deepest := slices.Clone(active)
 	slices.SortStableFunc(deepest, func(a, b *account) int {
 		return strings.Count(b.path, "/") - strings.Count(a.path, "/")
@@ -235,7 +236,7 @@ func (q *Inquest) auditNode() {
 	if !q.ledger.nodeKnown {
 		return
 	}
-	if due := n.due(q.now.Add(-giveUp)); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
+	if due := n.due(q.lag.cut(q.now, q.now.Add(-giveUp))); due > 0 && q.now.Sub(n.changed) >= q.opts.Patience+time.Second {
 		q.ledger.doubt.add(rise{since: n.changed.Add(-giveUp), at: q.now})
 		q.stats.Unattributed += due
 		n.explained += due

@@ -256,6 +256,9 @@ func (q *Inquest) readyLost(active []*account) []*caseFile {
 // counted tells whether the counters have had their time to tell of c.
 func (q *Inquest) counted(c *caseFile) bool {
 	age := q.now.Sub(c.observed)
+	if q.lag.behind(q.now, c.killed().from.Add(drift)) {
+		return false
+	}
 	return age >= giveUp || age >= q.opts.Patience &&
 		(q.ledger.countedTo.IsZero() || q.ledger.countedTo.After(c.killed().to.Add(slack)))
 }

@@ -136,6 +136,16 @@ func (q *Inquest) tellMarked(p *process, s signal.Signal, b signal.MarkVictim) {
 		q.stats.Late++
 		return
 	}
+	if path := q.roster.path(b.Victim.Cgroup); p.nameless && path != c.taskMemcg {
+		// A counter stands for c, and it is of somebody else.
+		if path != "" {
+			q.takeBack(p)
+			c.anonymous(1, q.now)
+			q.marked(s, b)
+		}
+		return
+	}
+	p.nameless = false
 	if path := q.roster.path(b.Victim.Cgroup); path != "" && c.taskMemcg != "" && !c.sameOwner(path) && len(c.procs) > 1 {
 		// The log named no cgroup and put it with its group; it lived elsewhere.
 		q.takeBack(p)

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestLag_TheTracepointIsBehind: where the agent gets so little CPU that the
+// tracepoint tells each kill seconds after log and counters did, each is told
+// once, by name, in its cgroup.
+func TestLag_TheTracepointIsBehind(t *testing.T) {
+	const kills, cgroups = 60, 4
+	w := &world{}
+	w.sources(0)
+	w.sayAt(time.Millisecond, time.Millisecond, "tracepoint", signal.SourceState{Up: true, Mode: "bpf"})
+	lived, counted := map[int]string{}, map[string]uint64{}
+	for i := range kills {
+		at := time.Second + time.Duration(i)*100*time.Millisecond
+		path, pid := fmt.Sprintf("/docker/%064x", i%cgroups+1), 100+i
+		lived[pid] = path
+		w.sayAt(at+2*time.Millisecond, at, "kmsg", signal.ReportedKill{Report: uint64(i + 1), Victim: signal.Task{PID: pid, Comm: "leak"}, Memcg: true})
+		late := at + time.Duration(i)*300*time.Millisecond
+		v := task(pid, "leak", path, false)
+		for _, b := range oomKill(v, v, level(path, mib, mib)) {
+			w.sayAt(late, at, "tracepoint", b)
+		}
+		counted[path]++
+		read := at + 50*time.Millisecond
+		w.sayAt(read, read, "cgroup", signal.NodeCounters{OOMKill: 1, Total: uint64(i + 1)})
+		w.sayAt(read, read, "cgroup", signal.CgroupCounters{
+			Cgroup: signal.Cgroup{ID: uint64(i%cgroups + 1), Path: path}, OOMKill: 1, OOMKillTotal: counted[path], Since: epoch.Add(read - 100*time.Millisecond),
+		})
+		w.sayAt(read, read, "cgroup", signal.NodeCounters{Total: uint64(i + 1), Counted: epoch.Add(read)})
+	}
+	slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
+	q := New(Options{})
+	ds := ticking(q, w.sigs...)
+	for _, d := range ds {
+		if p := d.Processes[0]; len(d.Processes) != 1 || lived[p.PID] != d.OOM.TaskMemcg || p.PID == 0 {
+			t.Errorf("pid %d in %q, lived in %s", p.PID, d.OOM.TaskMemcg, lived[p.PID])
+		}
+	}
+	if n := unattributed(q); len(ds) != kills || n != 0 {
+		t.Errorf("%d deaths, want %d; unattributed %d, want 0", len(ds), kills, n)
+	}
+}
