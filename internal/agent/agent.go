@@ -289,6 +289,13 @@ func (a *Agent) Status(context.Context) api.Status {
 		NodeOOMKills: node.OOMKills, UnattributedOOMKills: node.Unattributed,
 		History: a.historyStatus(),
 	}
+	if node.OOMKills != nil {
+		s := a.pipe.stats.Load()
+		st.Audit = &api.Audit{
+			CountedOnly: s.CountedOnly, CountedTwice: s.CountedTwice, AlreadyDying: s.AlreadyDying,
+			Late: s.Late, Open: s.OpenCases, SettledEarly: s.EarlySettled,
+		}
+	}
 	return st
 }
 

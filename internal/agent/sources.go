@@ -25,6 +25,9 @@ type source interface {
 	Run(ctx context.Context, emit func(signal.Signal)) error
 }
 
+// rejecter is a source that knows what others than the kernel wrote.
+type rejecter interface{ Foreign() uint64 }
+
 // position is how far the kernel's log was read before this run.
 type position struct {
 	bootID string
@@ -73,6 +76,8 @@ type supervisor struct {
 // health is how one source is doing.
 type health struct {
 	events, lost, lostOOM, errs atomic.Uint64
+
+	rejected func() uint64 // nil: nobody but the kernel can write there
 
 	mu     sync.Mutex
 	state  signal.SourceState
@@ -195,6 +200,9 @@ func (v *supervisor) enable(ss []source) {
 		h.mu.Lock()
 		h.on = true
 		h.state.Reason = "starting"
+		if r, ok := s.(rejecter); ok {
+			h.rejected = r.Foreign
+		}
 		h.mu.Unlock()
 	}
 }
@@ -207,6 +215,9 @@ func (v *supervisor) status() []api.SourceStatus {
 		st := api.SourceStatus{
 			Name: name, Enabled: h.on, Up: h.state.Up, Mode: h.state.Mode, Reason: h.state.Reason,
 			Since: h.since.UTC(), Events: h.events.Load(), Lost: h.lost.Load(), LostOOMEvidence: h.lostOOM.Load(), Errors: h.errs.Load(),
+		}
+		if h.rejected != nil {
+			st.Rejected = h.rejected()
 		}
 		h.mu.Unlock()
 		if !st.Enabled {
@@ -223,7 +234,7 @@ func (v *supervisor) status() []api.SourceStatus {
 func (v *supervisor) stats() []metrics.SourceStat {
 	var out []metrics.SourceStat
 	for _, s := range v.status() {
-		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, LostOOMEvidence: s.LostOOMEvidence, Errors: s.Errors})
+		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, LostOOMEvidence: s.LostOOMEvidence, Rejected: s.Rejected, Errors: s.Errors})
 	}
 	return out
 }

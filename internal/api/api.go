@@ -49,6 +49,27 @@ type Status struct {
 	// UnattributedOOMKills counts the kernel's kills without a death. It must
 	// stay 0; nil: not known, for want of the kernel's count.
 	UnattributedOOMKills *uint64 `json:"unattributed_oom_kills,omitempty"`
+	// Audit is what else the comparison with the kernel's counters showed since
+	// the start; nil: nothing is compared.
+	Audit *Audit `json:"audit,omitempty"`
+}
+
+// Audit is how the deaths that were told stand to what the kernel counted.
+type Audit struct {
+	// CountedOnly are deaths of which nothing but a counter told.
+	CountedOnly uint64 `json:"counted_only"`
+	// CountedTwice are kills that the kernel counted twice, as it does with the
+	// first victim of a group. They are told once.
+	CountedTwice uint64 `json:"counted_twice"`
+	// AlreadyDying are victims of the OOM killer that were dying before: it
+	// killed nobody, and no death is told.
+	AlreadyDying uint64 `json:"already_dying"`
+	// Late is evidence for deaths that were settled, and which changes nothing.
+	Late uint64 `json:"late"`
+	// Open are deaths for which evidence may still come, SettledEarly those for
+	// which no room was left to wait for it.
+	Open         int    `json:"open"`
+	SettledEarly uint64 `json:"settled_early"`
 }
 
 // SourceStatus says how one source is doing.
@@ -68,7 +89,10 @@ type SourceStatus struct {
 	// LostOOMEvidence are those of Lost that may have told of an OOM kill; the
 	// others were signals that processes sent each other.
 	LostOOMEvidence uint64 `json:"lost_oom_evidence"`
-	Errors          uint64 `json:"errors"`
+	// Rejected are records that others than the kernel wrote to its log. They
+	// are not believed, whatever they say.
+	Rejected uint64 `json:"rejected,omitempty"`
+	Errors   uint64 `json:"errors"`
 }
 
 // HistoryStatus says how the history is doing.

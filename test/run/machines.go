@@ -45,6 +45,7 @@ func tools() []tool {
 		{"qemu-system-x86_64", "qemu-system-x86", "other kernels", []string{"vm"}},
 		{"chromium", "chromium", "the pages in a browser", []string{"unit", "real"}},
 		{"cc", "gcc libc6-dev", "the race detector", []string{"unit", "real"}},
+		{"promtool", "prometheus", "the metrics as Prometheus' linter reads them", []string{"real"}},
 		{"systemd-analyze", "systemd", "the unit as systemd reads it", []string{"real"}},
 		{"mmdebstrap", "mmdebstrap", "a machine with systemd", []string{"vm"}},
 		{"mke2fs", "e2fsprogs", "its disk", []string{"vm"}},

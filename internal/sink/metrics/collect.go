@@ -72,7 +72,7 @@ type agentCollector struct{ m *Metrics }
 // Describe implements prometheus.Collector.
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
-		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceLostOOM, sourceErrors,
+		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceLostOOM, sourceRejected, sourceErrors,
 		sinkUp, sinkQueue, sinkDropped, sinkErrors, foldedDeaths, buildInfo,
 	} {
 		ch <- c.m.descs[name]
@@ -100,6 +100,7 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 			m.count(ch, sourceEvents, s.Events, name)
 			m.count(ch, sourceLost, s.Lost, name)
 			m.count(ch, sourceLostOOM, s.LostOOMEvidence, name)
+			m.count(ch, sourceRejected, s.Rejected, name)
 			m.count(ch, sourceErrors, s.Errors, name)
 		}
 	}

@@ -53,6 +53,7 @@ type SourceStat struct {
 	Lost   uint64
 	// LostOOMEvidence are those of Lost that may have told of an OOM kill.
 	LostOOMEvidence uint64
+	Rejected        uint64
 	Errors          uint64
 }
 

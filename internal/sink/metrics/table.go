@@ -26,26 +26,27 @@ const (
 
 // The names of the metrics, as Table lists them.
 const (
-	oomKills      = "coroner_oom_kills_total"
-	terminations  = "coroner_container_terminations_total"
-	lastDeath     = "coroner_last_death_timestamp_seconds"
-	nodeKills     = "coroner_node_oom_kills_total"
-	unattributed  = "coroner_unattributed_oom_kills_total"
-	detection     = "coroner_detection_seconds"
-	sourceUp      = "coroner_source_up"
-	sourceEvents  = "coroner_source_events_total"
-	sourceLost    = "coroner_source_lost_total"
-	sourceLostOOM = "coroner_source_lost_oom_evidence_total"
-	sourceErrors  = "coroner_source_errors_total"
-	sinkUp        = "coroner_sink_up"
-	sinkQueue     = "coroner_sink_queue_length"
-	sinkDropped   = "coroner_sink_dropped_total"
-	sinkErrors    = "coroner_sink_errors_total"
-	foldedDeaths  = "coroner_folded_deaths_total"
-	buildInfo     = "coroner_build_info"
-	typeCounter   = "counter"
-	typeGauge     = "gauge"
-	typeHistogram = "histogram"
+	oomKills       = "coroner_oom_kills_total"
+	terminations   = "coroner_container_terminations_total"
+	lastDeath      = "coroner_last_death_timestamp_seconds"
+	nodeKills      = "coroner_node_oom_kills_total"
+	unattributed   = "coroner_unattributed_oom_kills_total"
+	detection      = "coroner_detection_seconds"
+	sourceUp       = "coroner_source_up"
+	sourceEvents   = "coroner_source_events_total"
+	sourceLost     = "coroner_source_lost_total"
+	sourceLostOOM  = "coroner_source_lost_oom_evidence_total"
+	sourceRejected = "coroner_source_rejected_total"
+	sourceErrors   = "coroner_source_errors_total"
+	sinkUp         = "coroner_sink_up"
+	sinkQueue      = "coroner_sink_queue_length"
+	sinkDropped    = "coroner_sink_dropped_total"
+	sinkErrors     = "coroner_sink_errors_total"
+	foldedDeaths   = "coroner_folded_deaths_total"
+	buildInfo      = "coroner_build_info"
+	typeCounter    = "counter"
+	typeGauge      = "gauge"
+	typeHistogram  = "histogram"
 )
 
 // Table lists every metric that coroner itself defines, in the order in which
@@ -64,6 +65,7 @@ func Table() []Metric {
 		{sourceEvents, typeCounter, source, "Signals that the source gave.", Stable},
 		{sourceLost, typeCounter, source, "Signals that the source knows it lost.", Stable},
 		{sourceLostOOM, typeCounter, source, "Of the signals that the source lost, those that may have told of an OOM kill.", Stable},
+		{sourceRejected, typeCounter, source, "Records that others than the kernel wrote to its log. They are not believed, whatever they say.", Experimental},
 		{sourceErrors, typeCounter, source, "Failures of the source: records that it could not read, and its own ends.", Stable},
 		{sinkUp, typeGauge, sink, "Whether the sink takes deaths (1) or they wait (0). For the history: whether they are kept in its file.", Stable},
 		{sinkQueue, typeGauge, sink, "Deaths that wait for the sink.", Stable},
