@@ -159,6 +159,60 @@ func TestAgent_Storm(t *testing.T) {
 	}
 }
 
+// TestAgent_ThrottledInAStorm: an agent that gets a tenth of a processor, as a
+// limit of 100m gives it, falls behind a storm. What the kernel then drops has
+// no name; each kill is still told once, in its cgroup.
+func TestAgent_ThrottledInAStorm(t *testing.T) {
+	boxes, kills := 40, 50
+	if testing.Short() {
+		boxes, kills = 10, 20
+	}
+	p := spawn(t, setup{History: filepath.Join(t.TempDir(), "deaths.db"), Sources: agent.Defaults().Source})
+	p.waitUp()
+	before := nodeKills(t)
+	tree := oomtest.New(t)
+	all := newStorm(t, tree, "throttled", boxes, kills, 0)
+	p.throttle(all.Wait)
+	truth, total := all.truth(), 0
+	for _, pids := range truth {
+		total += len(pids)
+	}
+	if kernel := nodeKills(t) - before; uint64(total) != kernel {
+		t.Fatalf("the book has %d kills, the kernel %d: somebody else's kills disturb", total, kernel)
+	}
+	p.audited(tree.Root, total, func(said map[string][]int) error {
+		if err := agrees(said, truth, nil, false, tree.Version); err != nil {
+			return err
+		}
+		return p.countsAgree(said)
+	})
+	p.cost(total)
+}
+
+// throttle lets the agent run for a tenth of the time while do does something.
+func (p *process) throttle(do func()) {
+	p.t.Helper()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		do()
+	}()
+	for {
+		for _, turn := range []struct {
+			signal syscall.Signal
+			lasts  time.Duration
+		}{{syscall.SIGSTOP, 90 * time.Millisecond}, {syscall.SIGCONT, 10 * time.Millisecond}} {
+			p.signal(turn.signal)
+			pass(p.t, turn.lasts)
+		}
+		select {
+		case <-over:
+			return
+		default:
+		}
+	}
+}
+
 // weather lets a storm pass: cgroups go as soon as their kills are over, and
 // the agent is stopped for moments in which the log overruns.
 func (p *process) weather(all, short storm) (removed map[string]bool) {
