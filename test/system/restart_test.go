@@ -21,12 +21,12 @@ import (
 // storm, stays away for a while, and comes back. In the end each kill is told
 // once, in its cgroup, and no counter ever went back.
 func TestAgent_KilledInAStorm(t *testing.T) {
-	rounds, boxes := 10, 20
+	rounds, boxes, pause := 10, 20, 60*time.Millisecond
 	switch {
 	case testing.Short():
 		rounds, boxes = 3, 5
 	case long():
-		rounds = 200
+		rounds, pause = 200, 500*time.Millisecond // all are in the history at the end
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -42,7 +42,7 @@ func TestAgent_KilledInAStorm(t *testing.T) {
 	before := nodeKills(t)
 	tree := oomtest.New(t)
 	// So many kills that the storm lasts for all rounds; it is stopped then.
-	all := newStorm(t, tree, "restart", boxes, 40*rounds, 60*time.Millisecond)
+	all := newStorm(t, tree, "restart", boxes, 40*rounds, pause)
 	away := 0
 	shown := map[string]int{}
 	for round := range rounds {
