@@ -142,6 +142,32 @@ func TestRun_V2TellsTheTreeBeforeItIsUp(t *testing.T) {
 	}
 }
 
+// TestRun_EndedWhileItStarts: who ends before the whole tree was read does not
+// say that it was, for the rest would be taken for removed.
+func TestRun_EndedWhileItStarts(t *testing.T) {
+	f := newFixture(t)
+	f.make(pods, "max")
+	f.make(pod, "67108864")
+	f.events(pods, counters{9, 9, 9}, counters{9, 9, 9})
+	f.node(9)
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := 0
+	err := New(f.options()).Run(ctx, func(s signal.Signal) {
+		switch b := s.Body.(type) {
+		case signal.CgroupSeen:
+			seen++
+			cancel()
+		case signal.SourceState:
+			if b.Up {
+				t.Errorf("it is up, and has told of %d cgroups", seen)
+			}
+		}
+	})
+	if seen == 0 || err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("%d cgroups, %v", seen, err)
+	}
+}
+
 func TestRun_FirstProcess(t *testing.T) {
 	many := make([]int, 5000) // longer than one read
 	for i := range many {

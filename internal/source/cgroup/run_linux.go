@@ -200,6 +200,9 @@ func (l *loop) start() error {
 		before = now
 		root.each(l.baseline)
 	}
+	if err := l.ctx.Err(); err != nil {
+		return err // what was read is not all that is there
+	}
 	l.starting = false
 	clear(l.levels)
 	root.each(l.stand)
@@ -210,7 +213,7 @@ func (l *loop) start() error {
 	l.sched.begin(stood, l.files.hier.Version, l.opt.PollInterval, l.scanInterval())
 	l.up = true
 	l.state()
-	return l.ctx.Err()
+	return nil
 }
 
 func (l *loop) readTotal() (uint64, bool) {

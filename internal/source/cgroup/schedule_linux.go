@@ -264,7 +264,7 @@ func (l *loop) countNow() {
 	began := time.Now()
 	took := l.timed(func() { found = l.count() })
 	s.lastBegan, s.lastCount = began, time.Now()
-	if l.vmstat != nil {
+	if l.vmstat != nil && l.ctx.Err() == nil { // else not all was read
 		l.say(signal.NodeCounters{Total: l.total, Counted: began.UTC()})
 	}
 	s.countFrom = s.lastCount.Add(min(max(minCountGap, dutyShare*took), maxCountGap))
