@@ -40,7 +40,8 @@ type ledger struct {
 
 	// begun is true once each counter's stand at the beginning is known: a
 	// cgroup not heard of by then began at nothing.
-	begun bool
+	begun   bool
+	begunAt time.Time
 	// since is what earlier runs told; nil: there was none.
 	since *Told
 	// removed are ids of which nothing more need be kept.
@@ -98,6 +99,7 @@ type balance struct {
 type rise struct {
 	since, at time.Time
 	n         uint64 // of which no victim without a cgroup was found yet
+	missed    bool   // it happened while no agent ran
 }
 
 // maxAccounts bounds the cgroups with kills that the ledger remembers.
@@ -405,7 +407,7 @@ func (a *account) spend() rise {
 			return *r
 		}
 	}
-	return rise{since: a.own.changed, at: a.own.changed}
+	return rise{since: a.own.changed, at: a.own.changed, missed: a.signal.Recovered}
 }
 
 // forget drops what is too old to be anybody's.

@@ -204,7 +204,7 @@ func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
 	}
 	if src == death.SourceCgroup && b.Up {
 		q.ledger.flat = b.Mode == "v1"
-		q.ledger.begin()
+		q.ledger.begin(q.now)
 	}
 }
 

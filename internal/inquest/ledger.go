@@ -12,6 +12,10 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
+// namersStart is how long the sources that name processes have to come up,
+// before a counter's rise is told at once.
+const namersStart = time.Second
+
 // maxBorn bounds the deaths that one rise of one counter may make.
 const maxBorn = 1000
 
@@ -97,7 +101,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	}
 	a.rose(riseOf(s, b, missed))
 	a.sample, a.signal = b, s
-	if !q.namersUp() && !s.Recovered {
+	if !q.namersUp() && !s.Recovered && q.now.Sub(q.ledger.begunAt) > namersStart {
 		q.auditCgroup(a, a.own.missing())
 		return
 	}
@@ -106,7 +110,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 
 // riseOf says when what b tells of happened.
 func riseOf(s signal.Signal, b signal.CgroupCounters, missed bool) rise {
-	r := rise{since: b.Since, at: s.Observed, n: b.OOMKill}
+	r := rise{since: b.Since, at: s.Observed, n: b.OOMKill, missed: s.Recovered}
 	switch {
 	case missed:
 		r.since = time.Time{}
@@ -292,7 +296,7 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 	for range made {
 		r := a.spend()
 		q.ledger.doubt.add(r)
-		a.born = append(a.born, born{q.openCounted(a, 1, false), r})
+		a.born = append(a.born, born{q.openCounted(a, r, 1, false), r})
 	}
 }
 
@@ -311,7 +315,7 @@ func (q *Inquest) countedGroup(a *account, kills int) {
 			return
 		}
 	}
-	a.born = append(a.born, born{q.openCounted(a, kills, true), r})
+	a.born = append(a.born, born{q.openCounted(a, r, kills, true), r})
 }
 
 // anonymous adds dead of whom nothing is known.
@@ -323,17 +327,19 @@ func (c *caseFile) anonymous(n int, now time.Time) {
 	}
 }
 
-func (q *Inquest) openCounted(a *account, kills int, group bool) *caseFile {
-	c := q.open(a.signal, "cgroup "+a.path)
+func (q *Inquest) openCounted(a *account, r rise, kills int, group bool) *caseFile {
+	s := a.signal
+	s.Time, s.Observed, s.Recovered = r.at, r.at, r.missed
+	c := q.open(s, "cgroup "+a.path)
 	c.oomKilled, c.countedOnly, c.group = true, true, group
 	c.oom.Events = 1
 	q.stats.CountedOnly++
 	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
 	c.chain = a.sample.Chain
 	c.anonymous(kills, q.now)
-	c.note(a.signal, "the kernel's oom_kill counter of %s rose, and no other source saw the process", death.Printable(a.path))
+	c.note(s, "the kernel's oom_kill counter of %s rose, and no other source saw the process", death.Printable(a.path))
 	if group {
-		c.note(a.signal, "memory.oom.group is set: all of it was killed; the kernel may count the first victim twice")
+		c.note(s, "memory.oom.group is set: all of it was killed; the kernel may count the first victim twice")
 	}
 	q.touch(c)
 	return c

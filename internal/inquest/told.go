@@ -3,6 +3,8 @@
 package inquest
 
 import (
+	"time"
+
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -123,11 +125,11 @@ func (q *Inquest) logTold() uint64 {
 }
 
 // begin is called once the cgroup source has told of all that is there.
-func (l *ledger) begin() {
+func (l *ledger) begin(now time.Time) {
 	if l.begun {
 		return
 	}
-	l.begun = true
+	l.begun, l.begunAt = true, now
 	if l.since == nil {
 		return
 	}
