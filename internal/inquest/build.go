@@ -5,7 +5,9 @@ package inquest
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"sort"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -54,12 +56,20 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 }
 
 // valid keeps what JSON could not carry: bytes that are no UTF-8 come out as
-// the kernel itself shows them, \xNN.
+// the kernel itself shows them, \xNN. All else stays as it is.
 func valid(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}
-	return death.Printable(s)
+	var b strings.Builder
+	for i, r := range s {
+		if r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)) {
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // validNames makes the owner's and the killer's names valid, in copies.

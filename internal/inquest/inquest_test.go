@@ -463,14 +463,14 @@ func TestInquest_ThreadInTheLog(t *testing.T) {
 // TestInquest_NamesThatAreNoUTF8 come out as the kernel shows them.
 func TestInquest_NamesThatAreNoUTF8(t *testing.T) {
 	sc := &scene{}
-	v := task(100, "\xff\xfe", "/odd\x80", false)
+	v := task(100, "\xff\xfe\x1bü\ufffd", "/odd\x80", false)
 	sigs := sources(sc, "tracepoint")
 	for _, b := range oomKill(v, v) {
 		sigs = append(sigs, sc.sig("tracepoint", b))
 	}
 	d := only(t, play(t, New(Options{}), sigs...))
 	got := []string{d.Processes[0].Comm, d.OOM.TaskMemcg, d.OOM.Trigger.Comm}
-	if diff := cmp.Diff([]string{`\xff\xfe`, `/odd\x80`, `\xff\xfe`}, got); diff != "" {
+	if diff := cmp.Diff([]string{`\xff\xfe` + "\x1bü\ufffd", `/odd\x80`, `\xff\xfe` + "\x1bü\ufffd"}, got); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 }

@@ -20,16 +20,21 @@ type claim struct {
 	cgroup string
 }
 
-// depth is within how many containers a path lies. What a user may make counts
-// as one.
-func depth(at cgpath.Path, path string) int {
+// depth is within how many containers, guests, units and users' slices a cgroup
+// lies: in each of them somebody may make cgroups at his will.
+func depth(cgroup string) int {
 	n := 0
-	if strings.HasPrefix(path, "/user.slice/") {
+	for at := cgpath.Parse(cgroup); at.Nested; at = cgpath.Parse(at.OuterCgroup) {
 		n++
 	}
-	for at.Nested {
-		n++
-		at = cgpath.Parse(at.OuterCgroup)
+	last := ""
+	for _, name := range strings.Split(parent(cgroup), "/") {
+		switch {
+		case strings.HasSuffix(name, ".service"), strings.HasSuffix(name, ".scope"), name == "user.slice",
+			strings.HasPrefix(name, "lxc.payload."), last == "lxc.payload", last == "lxc":
+			n++
+		}
+		last = name
 	}
 	return n
 }
@@ -48,12 +53,13 @@ func names(at cgpath.Path) [2]struct{ name, cgroup string } {
 
 func (c claims) seen(path string) {
 	at := cgpath.Parse(path)
-	d := depth(at, path)
 	for _, n := range names(at) {
 		if n.name == "" || n.cgroup != path {
 			continue
 		}
-		if old, ok := c[n.name]; !ok || d <= old.depth {
+		d := depth(path)
+		// Of two just as far out, the one that was there first stays.
+		if old, ok := c[n.name]; !ok || d < old.depth {
 			c[n.name] = claim{d, path}
 		}
 	}
@@ -72,9 +78,9 @@ func (c claims) gone(path string) {
 func (c claims) resolve(path string) (at cgpath.Path, forged string) {
 	for {
 		at = cgpath.Parse(path)
-		d, around := depth(at, path), ""
+		around := ""
 		for _, n := range names(at) {
-			if real, ok := c[n.name]; ok && real.depth < d && real.cgroup != n.cgroup {
+			if real, ok := c[n.name]; ok && real.cgroup != n.cgroup && real.depth < depth(n.cgroup) {
 				around, forged = parent(n.cgroup), n.name
 			}
 		}
