@@ -203,7 +203,10 @@ func (t trial) files() []string {
 func (t trial) missing(have host.CapSet) *rights {
 	r := &rights{Capabilities: []string{}}
 	// The right to write is a matter of files, before one of capabilities.
-	if t.name != probeHistory && !have.Has(host.CapSysAdmin) {
+	switch {
+	case t.name == host.ProbeTracefs && os.Geteuid() != 0: // its files are user 0's
+		r.Capabilities = append(r.Capabilities, (t.enough[len(t.enough)-1] &^ have).Names()...)
+	case t.name != probeHistory && !have.Has(host.CapSysAdmin):
 		r.Capabilities = append(r.Capabilities, (t.enough[0] &^ have).Names()...)
 	}
 	for _, path := range t.reads {

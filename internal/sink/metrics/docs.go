@@ -40,6 +40,8 @@ const docsTail = `
 - An OOM kill is one process that the kernel's OOM killer took: the victim, and what ` + "`memory.oom.group`" + ` took with it.
   Processes that died with them for other reasons (they shared the victim's memory, or their pid namespace ended) are
   in the death's record but not in ` + "`coroner_oom_kills_total`" + `, so that it can be compared with the kernel's own count.
+  At the very first start the kernel's log is read from its beginning: those deaths count here, while
+  ` + "`coroner_node_oom_kills_total`" + ` begins with the first start. ` + "`increase()`" + ` shows neither.
 - A kill counts as soon as it is certain, under the cause known at that moment. When later evidence changes the cause or
   names the container, the count moves with it as long as no scrape has shown it. After that it stays where it was shown, for
   a counter must not go down; the death's record has the last word. Later evidence never counts a process twice.
