@@ -85,7 +85,7 @@ func measureRest(t *testing.T, r *Report) {
 		r.Results["rest.anon."+id] = Result{Values: []float64{a.memory("RssAnon")}}
 		if n == 500 {
 			heap := a.heap("Heap at rest with 500 containers, 30 s after the start")
-			r.Profiles = append(r.Profiles, a.profile("CPU at rest with 500 containers", 20, nil), heap)
+			r.Profiles = append(r.Profiles, a.profile("CPU at rest with 500 containers", 60, nil), heap)
 		}
 		a.scrapes(r, id)
 		if n == 500 {

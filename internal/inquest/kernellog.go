@@ -19,6 +19,9 @@ const maxReports = 1024
 
 // reportedKill takes a "Killed process" line with its report.
 func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
+	if b.Summary && q.toldAlready(s, b) {
+		return
+	}
 	if p := q.dead.find(b.Victim.PID, b.Victim.TID); p != nil && q.near(p, s) && (!p.reported || b.Again || p.restored) && sameComm(p, b) {
 		q.tellReported(p, s, b)
 		return
@@ -27,6 +30,21 @@ func (q *Inquest) reportedKill(s signal.Signal, b signal.ReportedKill) {
 		return
 	}
 	q.newReported(s, b)
+}
+
+// toldAlready takes the report of a kill whose line named a thread, so that it
+// came as another's: a summary without a kill line is of no other kill of that
+// process within seconds.
+func (q *Inquest) toldAlready(s signal.Signal, b signal.ReportedKill) bool {
+	p := q.dead.find(b.Victim.PID, b.Victim.TID)
+	if p == nil || !p.reported || p.restored || !p.Fate.ByOOMKiller() || s.Time.Sub(p.at).Abs() > oneBreath {
+		return false
+	}
+	if c := p.owner; c != nil {
+		q.mergeReport(c, s, b)
+		q.touch(c)
+	}
+	return true
 }
 
 // heldReport is a kill line without its report that waits for the tracepoint,

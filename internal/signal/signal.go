@@ -148,6 +148,9 @@ type ReportedKill struct {
 	OOM *death.OOM `json:"oom,omitempty"`
 	// Again is true when this report had named this pid before.
 	Again bool `json:"again,omitempty"`
+	// Summary is true where no kill line followed the report's summary, which
+	// names the process.
+	Summary bool `json:"summary,omitempty"`
 	// Text is the line, for the evidence.
 	Text string `json:"text,omitempty"`
 }

@@ -12,6 +12,10 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		dst, r = p.open(dst, rec)
 	}
 	again := r.again(kl, momentOf(rec))
+	pid, tid := kl.pid, 0
+	if !group && !r.done && r.sum.pid != 0 && r.chosen == 0 && r.sum.pid != kl.pid {
+		pid, tid = r.sum.pid, kl.pid
+	}
 	r.recheck(&p.wrap)
 	r.settle(string(kl.comm))
 	if !group {
@@ -20,7 +24,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 	r.last = momentOf(rec)
 	k := &Kill{
 		Origin: originOf(rec), ReportID: r.id, Report: r.snapshot(),
-		PID: kl.pid, Comm: string(kl.comm), UID: kl.uid,
+		PID: pid, TID: tid, Comm: string(kl.comm), UID: kl.uid,
 		TotalVMBytes: kl.totalVM, AnonRSSBytes: kl.anon, FileRSSBytes: kl.file,
 		ShmemRSSBytes: kl.shmem, PgtablesBytes: kl.pgtables, OOMScoreAdj: kl.adj,
 		Memcg: kl.memcg, Global: kl.global, Group: group && !again, Again: again,
@@ -58,7 +62,7 @@ func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool
 	}
 	switch {
 	case first == nil:
-	case !first.done && first.takes(kl, now):
+	case !first.done && first.takes(kl, now), !first.done && !p.limited(now) && first.thread(kl, now):
 		return first, false
 	case first.done && first.isGrp && p.member(first, kl, now):
 		return first, true
@@ -80,6 +84,20 @@ func (r *report) takes(kl *killLine, now moment) bool {
 	ofMemcg := r.rep.Memory != nil || r.taskIn || r.sum.oomMemcg != ""
 	ofNode := r.sum.global
 	return listed && !(ofMemcg && kl.global) && !(ofNode && kl.memcg)
+}
+
+// thread tells whether kl names a thread of the process that r's summary names:
+// the one that still had the memory, where the first had ended. The kernel holds
+// a lock from the summary to the kill line, which is never left out.
+func (r *report) thread(kl *killLine, now moment) bool {
+	if r.gap || r.sum.pid == 0 || r.chosen != 0 || !within(r.last, now, reportSpan) || r.table.find(kl.pid) != nil {
+		return false
+	}
+	if kl.global && !r.sum.global || kl.memcg && r.sum.global {
+		return false
+	}
+	s, _, ok := parseSummary(&r.sumLine, string(kl.comm), r.statMemcg)
+	return ok && s.comm == string(kl.comm)
 }
 
 // member tells whether a kill line is proven to be of the group that r kills.

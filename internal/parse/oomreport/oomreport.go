@@ -61,8 +61,9 @@ type Kill struct {
 	From   Witness
 
 	// PID is as printed: of a thread of the victim that still had its memory,
-	// in the initial pid namespace.
-	PID int
+	// in the initial pid namespace. Where the summary names the process, PID is
+	// that and TID the thread of the line.
+	PID, TID int
 	// Comm is up to 15 arbitrary bytes; empty when the log is ambiguous.
 	Comm string
 	UID  *int64

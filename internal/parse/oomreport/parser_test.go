@@ -17,7 +17,11 @@ import (
 func brief(e Event) string {
 	switch e := e.(type) {
 	case *Kill:
-		s := fmt.Sprintf("kill %d (%s) report %d", e.PID, e.Comm, e.ReportID)
+		s := fmt.Sprintf("kill %d (%s) ", e.PID, e.Comm)
+		if e.TID != 0 {
+			s += fmt.Sprintf("thread %d ", e.TID)
+		}
+		s += fmt.Sprintf("report %d", e.ReportID)
 		for _, f := range []struct {
 			on   bool
 			word string
@@ -108,6 +112,15 @@ func TestParser_Sequences(t *testing.T) {
 		{"context of another pid is not this kill's", at(1,
 			invokedBy("a"), summaryOf("/a", "/a", "x", 5), killedLine(6, "y")),
 			[]string{"kill 6 (y) report 2", "kill 5 (x) report 1 by summary limit /a in /a for a"}},
+		{"the kill line names a thread", at(1,
+			invokedBy("a"), summaryOf("/a", "/a/x", "x", 5), killedLine(7, "x")),
+			[]string{"kill 5 (x) thread 7 report 1 limit /a in /a/x for a"}},
+		{"the kill line names a thread, with a table", at(1,
+			invokedBy("a"), header, rowOf(5, "x"), rowOf(6, "x"), summaryOf("/a", "/a/x", "x", 5), killedLine(7, "x")),
+			[]string{"kill 5 (x) thread 7 report 1 limit /a in /a/x for a"}},
+		{"the kill line names another process of that name", at(1,
+			invokedBy("a"), header, rowOf(5, "x"), rowOf(6, "x"), summaryOf("/a", "/a", "x", 5), killedLine(6, "x")),
+			[]string{"kill 6 (x) report 2", "kill 5 (x) report 1 by summary limit /a in /a for a"}},
 		{"table without the pid", at(1, invokedBy("a"), header, rowOf(5, "x"), killedLine(6, "y")),
 			[]string{"kill 6 (y) report 2"}},
 		{"table with the pid", at(1, invokedBy("a"), header, rowOf(5, "x"), killedLine(5, "x")),

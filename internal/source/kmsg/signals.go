@@ -14,12 +14,12 @@ func bodyOf(e oomreport.Event, bootID string) signal.Body {
 	case *oomreport.Kill:
 		return signal.ReportedKill{
 			Seq: e.Seq, BootID: bootID, Report: e.ReportID,
-			Victim: signal.Task{PID: e.PID, Comm: e.Comm, UID: e.UID, Cgroup: signal.Cgroup{Path: e.TaskMemcg}},
+			Victim: signal.Task{PID: e.PID, TID: e.TID, Comm: e.Comm, UID: e.UID, Cgroup: signal.Cgroup{Path: e.TaskMemcg}},
 			Figures: signal.Figures{
 				TotalVMBytes: e.TotalVMBytes, AnonRSSBytes: e.AnonRSSBytes, FileRSSBytes: e.FileRSSBytes,
 				ShmemRSSBytes: e.ShmemRSSBytes, PgtablesBytes: e.PgtablesBytes, OOMScoreAdj: e.OOMScoreAdj,
 			},
-			Memcg: e.Memcg, Global: e.Global, OOM: oomOf(e), Again: e.Again, Text: e.Text,
+			Memcg: e.Memcg, Global: e.Global, OOM: oomOf(e), Again: e.Again, Summary: e.From == oomreport.FromSummary, Text: e.Text,
 		}
 	case *oomreport.Group:
 		return signal.ReportedGroup{Seq: e.Seq, Report: e.ReportID, Cgroup: signal.Cgroup{Path: e.Cgroup}}
