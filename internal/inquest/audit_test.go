@@ -381,3 +381,60 @@ func TestAudit_LogBeforeTheTree(t *testing.T) {
 		t.Errorf("told again:\n%s", sketch(ds))
 	}
 }
+
+// TestAudit_LogAfterCountersAlone: what one run told by a counter alone, the
+// next, which can read the log, does not tell again. What happened between
+// them it does.
+func TestAudit_LogAfterCountersAlone(t *testing.T) {
+	bare := func(pid int) signal.ReportedKill {
+		return signal.ReportedKill{Report: uint64(pid), Victim: signal.Task{PID: pid, Comm: "leak"}, Memcg: true}
+	}
+	whole := func(pid int) signal.ReportedKill {
+		return reported(pid, "leak", leftPath, leftPath, mib, mib)
+	}
+	for _, tc := range []struct {
+		name   string
+		line   func(int) signal.ReportedKill
+		away   int // kills between the runs
+		before bool
+	}{
+		{"nothing in between", whole, 0, false},
+		{"one in between", whole, 1, false},
+		{"one in between, the log first", whole, 1, true},
+		{"without reports", bare, 0, false},
+		{"without reports, one in between", bare, 1, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc, told := &scene{}, &Told{}
+			q := New(Options{})
+			sigs := append([]signal.Signal{sc.sig("cgroup", stands(leftCgroup, leftPath, 0, 0)), sc.sig("cgroup", signal.NodeCounters{Total: 50})}, sources(sc, "cgroup")...)
+			sigs = append(sigs, sc.sig("cgroup", signal.NodeCounters{OOMKill: 2, Total: 52}), sc.sig("cgroup", stands(leftCgroup, leftPath, 2, 0)))
+			before := ticking(q, sigs...)
+			if len(before) != 2 {
+				t.Fatalf("first run: %d deaths\n%s", len(before), sketch(before))
+			}
+			q = restart(sc, q, before, told)
+			var lines, counters []signal.Signal
+			for i := range 2 + tc.away {
+				s := sc.sig("kmsg", tc.line(200+i))
+				s.Recovered, s.Time = true, s.Time.Add(-time.Minute)
+				lines = append(lines, s)
+			}
+			counters = append(counters, sc.sig("cgroup", stands(leftCgroup, leftPath, uint64(2+tc.away), 0)),
+				sc.sig("cgroup", signal.NodeCounters{Total: uint64(52 + tc.away), Counted: epoch.Add(time.Duration(sc.n) * time.Millisecond)}))
+			counters = append(counters, sources(sc, "cgroup", "kmsg")...)
+			if sigs = append(counters, lines...); tc.before {
+				sigs = append(lines, counters...)
+			}
+			ds := ticking(q, sigs...)
+			if len(ds) != tc.away || unattributed(q) != 0 {
+				t.Errorf("second run: %d deaths, want %d; unattributed %d\n%s", len(ds), tc.away, unattributed(q), sketch(ds))
+			}
+			for _, d := range ds {
+				if !d.Recovered || d.OOM.TaskMemcg != leftPath {
+					t.Errorf("got\n%s", sketch([]death.Death{d}))
+				}
+			}
+		})
+	}
+}

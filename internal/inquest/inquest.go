@@ -83,6 +83,7 @@ type Inquest struct {
 	ledger  ledger
 	series  series
 	held    []heldReport
+	unread  []signal.Signal // of the log, until the counters are known
 	lag     lag
 	logSeq  uint64 // the newest record of the kernel's log taken
 	dirty   []*caseFile
@@ -114,6 +115,14 @@ func New(o Options) *Inquest {
 func (q *Inquest) Feed(s signal.Signal) {
 	q.advance(s.Observed)
 	q.lag.heard(s, q.now)
+	if q.tooEarly(s) {
+		return
+	}
+	q.take(s)
+}
+
+// take is Feed at the right time.
+func (q *Inquest) take(s signal.Signal) {
 	switch b := s.Body.(type) {
 	case signal.MarkVictim:
 		q.markVictim(s, b)
@@ -151,6 +160,7 @@ func (q *Inquest) Feed(s signal.Signal) {
 // settled is let go. Call it at least each second.
 func (q *Inquest) Tick(now time.Time) {
 	q.advance(now)
+	q.readUnread()
 	q.decideHeld()
 	q.audit()
 	q.kernel.expire(q.now)
@@ -205,6 +215,7 @@ func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
 	if src == death.SourceCgroup && b.Up {
 		q.ledger.flat = b.Mode == "v1"
 		q.ledger.begin(q.now)
+		q.readUnread()
 	}
 }
 

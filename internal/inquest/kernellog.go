@@ -117,6 +117,9 @@ func (q *Inquest) newReported(s signal.Signal, b signal.ReportedKill) {
 	}
 	p.figures(b.Figures)
 	path := q.taskMemcg(b)
+	if q.toldBefore(s, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}) {
+		return
+	}
 	c := q.caseForReported(s, b, p, path)
 	q.add(c, p)
 	q.learnInit(c, p)

@@ -150,6 +150,10 @@ func (q *Inquest) wait(c *caseFile, active []*account) {
 	if q.ledger.nodeKnown && q.absorbNear(c, active) {
 		return
 	}
+	if q.goesOn(c.recovered) && c.revision == 0 && q.ledger.nodeKnown && q.toldTwice(c, active) {
+		q.drop(c) // the run before told of it, by a counter alone
+		return
+	}
 	c.decided = true
 	q.touch(c)
 }
@@ -214,11 +218,18 @@ func (q *Inquest) merge(c, to *caseFile) {
 	if c.hasReport && q.reports[c.report] == c {
 		q.reports[c.report] = to
 	}
-	c.procs[0].owner = nil
-	q.dead.letGo(c.procs[0])
+	q.remove(c)
+}
+
+// remove takes a case that was not given out from among them.
+func (q *Inquest) remove(c *caseFile) {
+	for _, p := range c.procs {
+		p.owner = nil
+		q.dead.letGo(p)
+	}
 	c.procs = nil
-	drop := func(o *caseFile) bool { return o == c }
-	q.cases, q.dirty = slices.DeleteFunc(q.cases, drop), slices.DeleteFunc(q.dirty, drop)
+	is := func(o *caseFile) bool { return o == c }
+	q.cases, q.dirty = slices.DeleteFunc(q.cases, is), slices.DeleteFunc(q.dirty, is)
 }
 
 // readyLost are the victims to decide on: those whose counters have had their
