@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -75,6 +76,53 @@ func TestOpen_DamagedFileIsSetAside(t *testing.T) {
 				if err := os.WriteFile(path, broken, 0o600); err != nil { // once more, in the same second
 					t.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// TestOpen_EmptiedFile: what was cut to nothing while its log of writes was
+// still there is no new history.
+func TestOpen_EmptiedFile(t *testing.T) {
+	for _, inUse := range []bool{false, true} {
+		t.Run(fmt.Sprint("in use ", inUse), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "history.db")
+			s, err := Open(context.Background(), path, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, s, sample(1), sample(2))
+			other := path
+			if !inUse { // as a crash leaves it
+				other = filepath.Join(t.TempDir(), "history.db")
+				for _, suffix := range []string{"", "-wal"} {
+					b, err := os.ReadFile(path + suffix)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(other+suffix, b, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := os.Truncate(other, 0); err != nil {
+				t.Fatal(err)
+			}
+			if !inUse {
+				if s, err = Open(context.Background(), other, Options{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			put(t, s, sample(3))
+			got := ids(t, s, Query{})
+			whole := len(got) == 3 // the log of writes had all of it
+			if !whole && (len(got) != 1 || !strings.Contains(s.Notice(), "is kept as")) {
+				t.Errorf("deaths %q, notice %q", got, s.Notice())
+			}
+			aside, _ := filepath.Glob(other + ".damaged-*-wal")
+			if !inUse && len(aside) != 1 {
+				t.Errorf("the log of writes set aside: %q, notice %q", aside, s.Notice())
 			}
 		})
 	}

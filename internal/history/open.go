@@ -86,12 +86,11 @@ func (s *Store) begin(ctx context.Context) (err error) {
 			s.lock = nil
 		}
 	}()
-	wal, err := os.Stat(s.path + "-wal")
-	s.unclosed = err == nil && wal.Size() > 0
-	err = s.open(ctx, s.path)
-	if damaged(err) { // a page that could not be read just then looks the same
+	writes, err := os.Stat(s.path + wal)
+	s.unclosed = err == nil && writes.Size() > 0
+	if err = s.openWhole(ctx); damaged(err) { // a page that could not be read just then looks the same
 		if err = readable(s.path); err == nil {
-			err = s.open(ctx, s.path)
+			err = s.openWhole(ctx)
 		}
 	}
 	switch {
@@ -250,6 +249,16 @@ func (s *Store) check(ctx context.Context) error {
 		return &damageError{strings.Join(strings.Fields(verdict), " ")}
 	}
 	return nil
+}
+
+// openWhole opens the file, unless it was cut to nothing beside a log of
+// writes: SQLite would take that for another file's, and remove it. A new file
+// has a header before it has a log.
+func (s *Store) openWhole(ctx context.Context) error {
+	if fi, err := os.Stat(s.path); err == nil && fi.Size() == 0 && s.unclosed {
+		return &damageError{"it is empty, beside a log of writes"}
+	}
+	return s.open(ctx, s.path)
 }
 
 // readable tells whether the disk gives all of the file. It must not be open:

@@ -43,7 +43,8 @@ const (
 	inPlace whereabouts = iota
 	removed
 	replaced
-	bereft // of its log of writes, which holds the newest deaths
+	bereft  // of its log of writes, which holds the newest deaths
+	emptied // cut to nothing
 )
 
 // look costs two stats. What cannot be told is taken for in place.
@@ -57,6 +58,8 @@ func (o ownFiles) look(path string) whereabouts {
 		return removed
 	case err == nil && !os.SameFile(fi, o.main):
 		return replaced
+	case err == nil && fi.Size() == 0 && o.main.Size() > 0:
+		return emptied
 	case err != nil || o.besides[wal] == nil:
 		return inPlace
 	}
@@ -170,7 +173,7 @@ func (s *Store) met(err error) error {
 func (s *Store) leave(ctx context.Context, what whereabouts) {
 	s.bad.clear()
 	switch what {
-	case inPlace:
+	case inPlace, emptied: // what the log of writes has may be all of it
 		if err := s.closeFile(); err != nil {
 			s.log.Warn("history in doubt not closed", "path", s.path, "err", err)
 		}
