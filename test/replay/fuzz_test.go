@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest"
@@ -33,6 +32,15 @@ func foreign(file []byte) (told []death.Death, signals int) {
 		q.Feed(s)
 		told = append(told, q.Take()...)
 	}
+}
+
+func text(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatalf("%+v: %v", v, err)
+	}
+	return b
 }
 
 // FuzzReplay: the same file gives the same deaths, each with an id, a cause
@@ -71,21 +79,17 @@ func FuzzReplay(f *testing.F) {
 				t.Errorf("after revision %d: %+v", revisions[d.ID], d)
 			}
 			revisions[d.ID] = d.Revision
-			text, err := json.Marshal(d)
-			if err != nil {
-				t.Fatalf("%+v: %v", d, err)
-			}
 			var back death.Death
-			if err := json.Unmarshal(text, &back); err != nil {
+			if err := json.Unmarshal(text(t, d), &back); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(d, back, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("after JSON (-want +got):\n%s", diff)
+			if !bytes.Equal(text(t, d), text(t, back)) {
+				t.Errorf("after JSON %+v, want %+v", back, d)
 			}
 		}
 		again, _ := foreign(file)
-		if diff := cmp.Diff(told, again); diff != "" {
-			t.Errorf("again (-first +again):\n%s", diff)
+		if !bytes.Equal(text(t, told), text(t, again)) {
+			t.Errorf("again (-first +again):\n%s", cmp.Diff(told, again))
 		}
 	})
 }
