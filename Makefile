@@ -43,7 +43,7 @@ test-vm: ## the same in virtual machines with other kernels
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sed 's/:func / /' | while read -r file target; do \
 		echo "== $$target in $$(dirname $$file)"; \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x "$$(dirname $$file)" </dev/null || exit 1; \
 	done
 
 bench: build ## measure all against goals and peers, on a quiet machine, as root: writes docs/benchmarks.md (6 minutes)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/coroner-dev/coroner/internal/death"
 )
@@ -16,9 +18,9 @@ const maxProcessLines = 12
 // deathText is one death for people at a terminal.
 func deathText(d *death.Death) string {
 	var b strings.Builder
-	b.WriteString(strings.TrimSpace(d.Summary+"  "+confidenceNote(d)) + "\n")
+	b.WriteString(safe(strings.TrimSpace(d.Summary+"  "+confidenceNote(d))) + "\n")
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "  %-10s %s\n", name, safe(fmt.Sprintf(format, args...)))
 	}
 	row("when", "%s%s", stamp(d.Time), on(d))
 	row("cause", "%s (%s), rule %s", d.Cause, d.Confidence, d.Rule)
@@ -54,6 +56,17 @@ func deathText(d *death.Death) string {
 	}
 	row("id", "%s, revision %d", d.ID, d.Revision)
 	return b.String()
+}
+
+// safe keeps what a server or a recording calls its own words from moving the
+// cursor: those are no foreign text on a machine of ours, but can be on another's.
+func safe(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, s)
 }
 
 func confidenceNote(d *death.Death) string {
@@ -216,7 +229,7 @@ func line(d *death.Death) []string {
 	if d.Repeat != nil {
 		times = fmt.Sprintf("x%d", d.Repeat.Count)
 	}
-	return []string{stamp(d.Time), string(d.Cause), string(d.Confidence), place(d), killed, times}
+	return []string{stamp(d.Time), safe(string(d.Cause)), safe(string(d.Confidence)), place(d), killed, times}
 }
 
 // place names the owner as shortly as people do.

@@ -136,10 +136,14 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	}
 	// A plus sign that was not escaped in an address arrives as a space.
 	t, err := time.Parse(time.RFC3339Nano, strings.ReplaceAll(s, " ", "+"))
-	if err != nil || t.Year() < minYear || t.Year() > maxYear {
+	if err != nil {
 		return time.Time{}, fmt.Errorf("%q is no moment: want RFC 3339, such as 2026-01-31T12:00:00Z, or a duration back from now, such as 30m or 48h", s)
 	}
-	return t.UTC(), nil
+	t = t.UTC()
+	if t.Year() < minYear || t.Year() > maxYear {
+		return time.Time{}, fmt.Errorf("%q is out of range: want a year from %d to %d", s, minYear, maxYear)
+	}
+	return t, nil
 }
 
 // The years whose nanoseconds since 1970 fit an int64, with room.

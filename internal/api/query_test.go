@@ -39,7 +39,11 @@ func TestParseQuery(t *testing.T) {
 		{name: "limit beyond numbers", in: "limit=99999999999999999999", err: `limit: `},
 		{name: "since of words", in: "since=yesterday", err: `since: "yesterday" is no moment: want RFC 3339, such as 2026-01-31T12:00:00Z, or a duration back from now`},
 		{name: "duration into the future", in: "since=-2h", err: `since: "-2h"`},
-		{name: "year 9999", in: "until=9999-01-01T00:00:00Z", err: `until: `},
+		{name: "year 9999", in: "until=9999-12-31T00:00:00Z", err: `until: "9999-12-31T00:00:00Z" is out of range: want a year from 1700 to 2250`},
+		{name: "year 1", in: "since=0001-01-01T00:00:00Z", err: `since: "0001-01-01T00:00:00Z" is out of range: want a year from 1700 to 2250`},
+		{name: "a year too late in UTC", in: "until=2250-12-31T23:30:00-01:00", err: `until: "2250-12-31T23:30:00-01:00" is out of range`},
+		{name: "a year too early in UTC", in: "since=1700-01-01T00:30:00%2B01:00", err: `since: "1700-01-01T00:30:00+01:00" is out of range`},
+		{name: "the last second", in: "until=2251-01-01T00:59:59%2B01:00", want: Query{Until: time.Date(2250, 12, 31, 23, 59, 59, 0, time.UTC)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v, err := url.ParseQuery(tt.in)
@@ -79,7 +83,7 @@ func TestParseQuery_TakesEveryCause(t *testing.T) {
 }
 
 func FuzzParseQuery(f *testing.F) {
-	for _, s := range []string{"", "cause=killed&q=a", "since=2h&until=2026-03-04T11:00:00Z", "limit=1&cursor=x"} {
+	for _, s := range []string{"", "cause=killed&q=a", "since=2h&until=2026-03-04T11:00:00Z", "limit=1&cursor=x", "until=2250-12-31T23:30:00-01:00", "q=+a+b+", "since=0&until=1ns"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -91,7 +95,15 @@ func FuzzParseQuery(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseQuery(q.Values(), noon)
+		if q.Limit < 0 || q.Limit > MaxLimit || len(q.Cause) > len(v["cause"]) {
+			t.Errorf("%q: %d causes, limit %d", s, len(q.Cause), q.Limit)
+		}
+		for _, m := range []time.Time{q.Since, q.Until} {
+			if back := time.Unix(0, m.UnixNano()); !m.IsZero() && !back.Equal(m) {
+				t.Errorf("%q: %v is %v in nanoseconds", s, m, back)
+			}
+		}
+		again, err := ParseQuery(q.Values(), noon.Add(time.Hour))
 		if err != nil {
 			t.Fatalf("%q: %v", s, err)
 		}

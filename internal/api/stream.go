@@ -4,6 +4,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/coroner-dev/coroner/internal/death"
 )
@@ -27,7 +29,10 @@ const (
 	silence = 50 * time.Second
 )
 
-var errSilent = errors.New("the stream fell silent")
+var (
+	errSilent    = errors.New("the stream fell silent")
+	errEventSize = fmt.Errorf("an event of over %d bytes", maxEvent)
+)
 
 // callbackError carries an error of the caller's own function through the retries.
 type callbackError struct{ err error }
@@ -152,29 +157,33 @@ func readEvents(r io.Reader, fn func(event) error) error {
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 64<<10), maxEvent)
 	var e event
+	var data []byte // each line with its end
 	for sc.Scan() {
-		line := sc.Text()
+		line := strings.TrimRight(sc.Text(), "\r")
 		if line == "" {
+			e.data = string(bytes.TrimSuffix(data, []byte{'\n'}))
 			if e != (event{}) {
 				if err := fn(e); err != nil {
 					return err
 				}
 			}
-			e = event{}
+			e, data = event{}, data[:0]
 			continue
 		}
 		name, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
 		switch name {
 		case "id":
-			e.id = value
+			if !strings.ContainsFunc(value, unicode.IsControl) { // else no header can send it back
+				e.id = value
+			}
 		case "event":
 			e.name = value
 		case "data":
-			if e.data != "" {
-				e.data += "\n"
+			if len(data)+len(value) >= maxEvent {
+				return fmt.Errorf("read the stream: %w", errEventSize)
 			}
-			e.data += value
+			data = append(append(data, value...), '\n')
 		}
 	}
 	if err := sc.Err(); err != nil {

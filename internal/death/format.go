@@ -12,11 +12,11 @@ import (
 // FormatBytes writes a size for people: "512 B", "64 KiB", "1.5 GiB".
 func FormatBytes(n int64) string {
 	const units = "KMGTPE"
-	if n < 0 {
-		return "-" + FormatBytes(-n)
-	}
-	if n < 1024 {
+	if n > -1024 && n < 1024 {
 		return strconv.FormatInt(n, 10) + " B"
+	}
+	if n < 0 {
+		return "-" + FormatBytes(max(-n, -(n+1))) // the least number has no opposite
 	}
 	f, u := float64(n)/1024, 0
 	for f >= 1023.95 && u < len(units)-1 {

@@ -11,6 +11,7 @@ func TestFormatBytes(t *testing.T) {
 	}{
 		{0, "0 B"}, {1023, "1023 B"}, {1024, "1 KiB"}, {1536, "1.5 KiB"},
 		{41943040, "40 MiB"}, {1<<30 - 1, "1 GiB"}, {1 << 62, "4 EiB"}, {-2048, "-2 KiB"},
+		{-1, "-1 B"}, {1<<63 - 1, "8 EiB"}, {-1 << 63, "-8 EiB"},
 	} {
 		if got := FormatBytes(tc.n); got != tc.want {
 			t.Errorf("FormatBytes(%d) = %q, want %q", tc.n, got, tc.want)

@@ -87,10 +87,13 @@ func (s *Store) unreadableNotice(n int) string {
 // decode reads the body of a row. A body that is none is noted; it does not
 // keep the others from being read.
 func (s *Store) decode(id string, body any) (death.Death, error) {
-	var d death.Death
+	var d *death.Death
 	err := errors.New("the body is no text")
 	if text, ok := body.(string); ok {
 		err = json.Unmarshal([]byte(text), &d)
+	}
+	if err == nil && d == nil {
+		err = errors.New("the body is null")
 	}
 	if err != nil {
 		if s.bad.add(id) {
@@ -99,5 +102,5 @@ func (s *Store) decode(id string, body any) (death.Death, error) {
 		return death.Death{}, &UnreadableError{id, err}
 	}
 	d.ID = id // by which everything else goes, should the damage be there
-	return d, nil
+	return *d, nil
 }

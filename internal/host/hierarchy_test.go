@@ -68,19 +68,6 @@ func TestParseMountinfo_Malformed(t *testing.T) {
 	}
 }
 
-func FuzzParseMountinfo(f *testing.F) {
-	for _, s := range []string{mountsV1, mountsHybrid, mountsV2, mountsSpace, mountsPart, `\0`, `\777`} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		ms, err := parseMountinfo(text)
-		if err != nil && ms != nil {
-			t.Error("both mounts and an error")
-		}
-		_, _ = hierarchyOf(ms, func(string) bool { return true })
-	})
-}
-
 func write(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
@@ -154,26 +141,4 @@ func TestHierarchy_String(t *testing.T) {
 			t.Errorf("got %q, want %q", h, want)
 		}
 	}
-}
-
-func FuzzParsers(f *testing.F) {
-	for _, s := range []string{
-		"pgfault 12\noom_kill 7\n", "Name:\tx\nNSpid:\t4711\t1\n", "CapEff:\t000001fffeffffff\n", "pid:[4026531836]", "oom_kill ", "pid:[]", "NSpid:",
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if n, err := parseVMStatOOMKill([]byte(text)); err != nil && n != 0 {
-			t.Error("vmstat: both a number and an error")
-		}
-		if ids, err := idLine(text, "NSpid"); err != nil && ids != nil {
-			t.Error("ids: both ids and an error")
-		}
-		if n, err := parseNSLink(text); err != nil && n != 0 {
-			t.Error("link: both a number and an error")
-		}
-		if c, err := parseCapEff(text); err != nil && c != 0 {
-			t.Error("CapEff: both a set and an error")
-		}
-	})
 }

@@ -104,15 +104,26 @@ const unlimited = 1<<63 - 1<<16
 // readLimit gives 0 for no limit.
 func readLimit(file string) (int64, error) {
 	s, err := readWord(file)
-	if err != nil || s == "max" {
+	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 {
+	n, ok := parseLimit(s)
+	if !ok {
 		return 0, fmt.Errorf("parse %s: %q", file, clip(s))
 	}
-	if n >= unlimited {
-		return 0, nil
-	}
 	return n, nil
+}
+
+func parseLimit(s string) (int64, bool) {
+	if s == "max" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(s, 10, 63)
+	switch {
+	case err != nil:
+		return 0, false
+	case n >= unlimited:
+		return 0, true
+	}
+	return int64(n), true
 }

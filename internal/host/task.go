@@ -53,11 +53,11 @@ func idLine(status, key string) ([]int, error) {
 	}
 	var ids []int
 	for _, f := range strings.Fields(line) {
-		id, err := strconv.Atoi(f)
+		id, err := strconv.ParseUint(f, 10, 31)
 		if err != nil {
 			return nil, fmt.Errorf("line %s: %q", key, clip(line))
 		}
-		ids = append(ids, id)
+		ids = append(ids, int(id))
 	}
 	return ids, nil
 }

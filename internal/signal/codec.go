@@ -30,6 +30,8 @@ const FileFormat = "coroner-signals/1"
 // ErrFormat is returned by NewReader for a file that holds no signals.
 var ErrFormat = errors.New("not a file of coroner's signals (made by: coroner record FILE)")
 
+var errNoBody = errors.New("no body")
+
 type envelope struct {
 	Time      time.Time       `json:"time"`
 	Observed  time.Time       `json:"observed"`
@@ -103,9 +105,17 @@ func (r *Reader) Read() (Signal, error) {
 			r.Skipped++
 			continue
 		}
-		return Signal{Time: e.Time, Observed: e.Observed, Source: e.Source, Recovered: e.Recovered, Body: body}, nil
+		s := Signal{Time: e.Time.UTC(), Observed: e.Observed.UTC(), Source: e.Source, Recovered: e.Recovered, Body: body}
+		if !tellable(s.Time) || !tellable(s.Observed) {
+			return Signal{}, fmt.Errorf("signal %d: %s: time out of range", r.line, e.Kind)
+		}
+		return s, nil
 	}
 }
+
+// tellable tells whether the moments around t fit the nanoseconds of an int64,
+// and years of four digits. The zero time is one that is not known.
+func tellable(t time.Time) bool { return t.IsZero() || t.Year() >= 1700 && t.Year() <= 2250 }
 
 func decodeBody(kind string, raw json.RawMessage) (Body, bool, error) {
 	switch kind {
@@ -140,9 +150,14 @@ func decodeBody(kind string, raw json.RawMessage) (Body, bool, error) {
 }
 
 func decode[B Body](raw json.RawMessage) (Body, bool, error) {
-	var b B
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return nil, true, err
+	var b *B
+	if len(raw) > 0 { // absent is no body, as null is
+		if err := json.Unmarshal(raw, &b); err != nil {
+			return nil, true, err
+		}
 	}
-	return b, true, nil
+	if b == nil {
+		return nil, true, errNoBody
+	}
+	return *b, true, nil
 }

@@ -4,7 +4,6 @@ package cgroup
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -121,39 +119,6 @@ func TestSchedule_CountAsksTheBudget(t *testing.T) {
 	}
 	if !s.countDue(now.Add(budgetGap)) {
 		t.Error("did not count when the budget allowed")
-	}
-}
-
-func TestParseNotices(t *testing.T) {
-	event := func(wd int32, mask uint32, name string) []byte {
-		b := binary.NativeEndian.AppendUint32(nil, uint32(wd))
-		b = binary.NativeEndian.AppendUint32(b, mask)
-		b = binary.NativeEndian.AppendUint32(b, 0)
-		padded := append([]byte(name), make([]byte, 16-len(name)%16)...)
-		if name == "" {
-			padded = nil
-		}
-		b = binary.NativeEndian.AppendUint32(b, uint32(len(padded)))
-		return append(b, padded...)
-	}
-	type got struct {
-		WD   int32
-		Mask uint32
-		Name string
-	}
-	parse := func(b []byte) (all []got) {
-		parseNotices(b, func(n notice) { all = append(all, got{n.wd, n.mask, string(n.name)}) })
-		return all
-	}
-	two := append(event(1, unix.IN_CREATE|unix.IN_ISDIR, "a name"), event(-1, unix.IN_Q_OVERFLOW, "")...)
-	want := []got{{1, unix.IN_CREATE | unix.IN_ISDIR, "a name"}, {-1, unix.IN_Q_OVERFLOW, ""}}
-	if diff := cmp.Diff(want, parse(two)); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-	for cut := range len(two) { // the kernel never cuts; nothing breaks if it did
-		if n := len(parse(two[:cut])); n > 1 {
-			t.Errorf("cut at %d: %d events", cut, n)
-		}
 	}
 }
 

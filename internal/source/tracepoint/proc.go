@@ -5,6 +5,7 @@ package tracepoint
 import (
 	"bytes"
 	"io"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -117,8 +118,8 @@ func (p procfs) threads(pid, most int) []int {
 // parseTaskCgroup finds the memory cgroup in /proc/PID/cgroup, lines of
 // HIERARCHY:CONTROLLERS:PATH (cgroups(7)); empty: it is not there.
 func parseTaskCgroup(b []byte, version int) string {
-	for line := range bytes.Lines(b) {
-		f := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
+	for line := range wholeLines(b) {
+		f := strings.SplitN(line, ":", 3)
 		if len(f) != 3 || !strings.HasPrefix(f[2], "/") {
 			continue
 		}
@@ -152,30 +153,49 @@ func hasWord(list, word string) bool {
 // pid namespace it leaves Init to the caller, who has to look at the parent.
 func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
 	var ids []string
-	for line := range bytes.Lines(b) {
-		key, value, _ := strings.Cut(string(line), ":")
+	for line := range wholeLines(b) {
+		key, value, _ := strings.Cut(line, ":")
 		f := strings.Fields(value)
 		if len(f) == 0 {
 			continue
 		}
 		switch key {
 		case "Tgid":
-			if n, err := strconv.Atoi(f[0]); err == nil {
-				t.PID = n
-			}
+			t.PID = parsePID(f[0])
 		case "Uid":
-			if n, err := strconv.ParseInt(f[0], 10, 64); err == nil {
-				t.UID = &n
+			if n, err := strconv.ParseUint(f[0], 10, 32); err == nil {
+				uid := int64(n)
+				t.UID = &uid
 			}
 		case "PPid":
-			if n, err := strconv.Atoi(f[0]); err == nil {
-				parent = n
-			}
+			parent = parsePID(f[0])
 		case "NSpid":
 			ids = f
 		}
 	}
 	return parent, firstByNSpid(ids, t)
+}
+
+// wholeLines gives the lines that have an end, without it: the last of what
+// was read can be cut, and would say something else.
+func wholeLines(b []byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for line := range bytes.Lines(b) {
+			whole, ok := bytes.CutSuffix(line, []byte{'\n'})
+			if ok && !yield(string(whole)) {
+				return
+			}
+		}
+	}
+}
+
+// parsePID gives 0, which no process has, for what is no id.
+func parsePID(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // firstByNSpid tells whether a process is the first of a pid namespace below

@@ -32,6 +32,7 @@ func TestParseTaskCgroup(t *testing.T) {
 		{"a name with dots", "0::/..x\n", 2, "/..x", true},
 		{"no hierarchy", v1, 0, "", false},
 		{"gone", "", 2, "", false},
+		{"cut", "0::/a/b", 2, "", false},
 		{"no cgroup at all", "garbage\n", 2, "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -57,6 +58,8 @@ func TestParseStatus(t *testing.T) {
 		{"another thread", "Tgid:\t7\nPPid:\t3\nNSpid:\t9\t1\n", 9, signal.Task{PID: 7, TID: 9}, 3, false},
 		{"before 4.1", "Tgid:\t7\nPPid:\t3\n", 7, signal.Task{PID: 7, TID: 7}, 3, false},
 		{"gone", "", 7, signal.Task{TID: 7}, 0, false},
+		{"cut in its last id", "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1", 7, signal.Task{PID: 7, TID: 7}, 3, false},
+		{"numbers that are no ids", "Tgid:\t-7\nPPid:\t4294967296\nUid:\t-1\n", 7, signal.Task{TID: 7}, 0, false},
 		{"broken", "Tgid:\tx\nUid:\nPPid:\tx\n", 7, signal.Task{TID: 7}, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
