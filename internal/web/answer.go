@@ -42,14 +42,17 @@ func newAnswer(w http.ResponseWriter, most int, until time.Time) *answer {
 	return &answer{w: w, most: most, until: until, extend: http.NewResponseController(w).SetWriteDeadline}
 }
 
+// Header is that of the answer in the end.
 func (a *answer) Header() http.Header { return a.w.Header() }
 
+// WriteHeader keeps the status for later.
 func (a *answer) WriteHeader(code int) {
 	if a.code == 0 {
 		a.code = code
 	}
 }
 
+// Write holds p back, if there is room.
 func (a *answer) Write(p []byte) (int, error) {
 	if a.direct {
 		return a.push(p)
