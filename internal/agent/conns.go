@@ -19,6 +19,12 @@ const (
 	maxQuiet = 512
 	maxConns = 2048
 	newsAge  = time.Second
+	// sendBuffer and receiveBuffer are what the kernel is told to hold of a
+	// connection; it takes up to twice as much. untaken is how long it keeps
+	// what a client does not take, also after the connection was closed.
+	sendBuffer    = 32 << 10
+	receiveBuffer = 16 << 10
+	untaken       = 5 * time.Second
 )
 
 // conns keeps the number of connections bounded. Where there are too many,
@@ -57,6 +63,7 @@ func (c *conns) opened(ctx context.Context, nc net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
+	slim(raw(nc))
 	opened := c.order.PushBack(&conn{Conn: nc, news: now})
 	c.known[nc] = opened
 	for e := c.order.Front(); e != nil && c.order.Len() > c.quiet; {
@@ -67,11 +74,29 @@ func (c *conns) opened(ctx context.Context, nc net.Conn) context.Context {
 		}
 		if ok && k.serving == 0 {
 			c.forget(e)
-			_ = raw(k.Conn).Close()
+			abort(raw(k.Conn))
 		}
 		e = next
 	}
 	return context.WithValue(ctx, connKey{}, opened)
+}
+
+// slim bounds what the kernel holds of a connection. Errors are those of one
+// that has ended.
+func slim(nc net.Conn) {
+	if t, ok := nc.(*net.TCPConn); ok {
+		_ = t.SetWriteBuffer(sendBuffer)
+		_ = t.SetReadBuffer(receiveBuffer)
+		giveUp(t, untaken)
+	}
+}
+
+// abort closes a connection, and what is on its way to the client is dropped.
+func abort(nc net.Conn) {
+	if t, ok := nc.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = nc.Close()
 }
 
 // raw is the connection below TLS: to close it takes no time.
@@ -108,7 +133,16 @@ func (c *conns) serving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if e, ok := r.Context().Value(connKey{}).(*list.Element); ok {
 			c.serve(e, 1)
-			defer c.serve(e, -1)
+			whole := false
+			defer func() {
+				c.serve(e, -1)
+				if k, ok := e.Value.(*conn); ok && !whole && r.ProtoMajor == 1 {
+					abort(raw(k.Conn)) // the client did not take its answer
+				}
+			}()
+			next.ServeHTTP(w, r)
+			whole = true
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

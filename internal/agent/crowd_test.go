@@ -84,6 +84,7 @@ func rudeClients() []rude {
 		say(request("/", "X: "+strings.Repeat("x", 64<<10))),
 		say(request("/?q="+strings.Repeat("x", 60<<10), "")),
 		say(request("/api/v1/deaths?limit=1000", "")),
+		say(strings.Repeat(request("/?limit=1000", ""), 10)),
 		say(strings.Repeat(request("/api/v1/deaths?limit=1000", ""), 50)),
 		say(strings.Repeat(request("/metrics", ""), 50)),
 		say(request("/", "Content-Length: 100000\r\n")),
@@ -104,7 +105,7 @@ func bigHistory(t *testing.T, s *history.Store, n int) {
 		at := time.Now().Add(-time.Duration(i) * time.Minute).UTC()
 		ds[i] = death.Death{
 			ID: fmt.Sprintf("big-%d", i), Revision: 1, Time: at, ObservedAt: at, Node: "n1", Subject: death.SubjectProcess,
-			Cause: death.OOMNode, Confidence: death.Certain, Summary: strings.Repeat("long ", 1000),
+			Cause: death.OOMNode, Confidence: death.Certain, Summary: strings.Repeat("long ", 1600),
 		}
 	}
 	if _, err := s.Put(t.Context(), ds, nil); err != nil {

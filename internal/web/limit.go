@@ -4,22 +4,22 @@ package web
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
 )
 
 const (
-	// maxRequests is how many requests are worked on at once; each may hold an
-	// answer of a thousand deaths. maxScrapes is that for the metrics, which
-	// have places of their own: they answer whatever else is asked.
-	maxRequests = 8
-	maxScrapes  = 2
+	// maxRequests is how many requests are worked on at once; each may hold a
+	// part of an answer, or a page of a thousand deaths. maxScrapes is that for
+	// the metrics, which have places of their own: they answer whatever else
+	// is asked. An address has all of them but one, at most.
+	maxRequests = 4
+	maxScrapes  = 3
 	// So many more may wait for a place, and so long: what takes longer is
-	// told to come again.
+	// told to come again. Each connection may wait for the metrics.
 	maxWaiting        = 64
-	maxWaitingScrapes = 256
+	maxWaitingScrapes = 2048
 	maxWait           = 5 * time.Second
 	// maxRest is how long a place stays empty after a request, at most; else
 	// as long as the request took. So requests that take all they can get take
@@ -30,66 +30,33 @@ const (
 	maxTime = 20 * time.Second
 )
 
-// places bound how many requests are worked on at once.
-type places struct {
-	work chan struct{} // a token for each one that is worked on, or rests
-	line chan struct{} // a token for each one that waits
+// limits are what the requests of one handler share.
+type limits struct {
+	places  *places
+	most    int // bytes of an answer that are held back
+	backlog *backlog
 }
 
-func newPlaces(n, waiting int) *places {
-	return &places{work: make(chan struct{}, n), line: make(chan struct{}, waiting)}
-}
-
-// enter waits for a place, and tells whether there was one.
-func (p *places) enter(ctx context.Context) bool {
-	select {
-	case p.work <- struct{}{}:
-		return true
-	default:
-	}
-	select {
-	case p.line <- struct{}{}:
-		defer func() { <-p.line }()
-	default:
-		return false
-	}
-	patience := time.NewTimer(maxWait)
-	defer patience.Stop()
-	select {
-	case p.work <- struct{}{}:
-		return true
-	case <-patience.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-// leave gives the place back after a request that took so long.
-func (p *places) leave(took time.Duration) {
-	if took < time.Millisecond {
-		<-p.work
-		return
-	}
-	time.AfterFunc(min(took, maxRest), func() { <-p.work })
-}
-
-// limited serves within the bounds of number and time.
-func (p *places) limited(next http.HandlerFunc) http.HandlerFunc {
+// limited serves within the bounds of number, time and memory.
+func (l limits) limited(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !p.enter(r.Context()) {
-			busy(w, fmt.Sprintf("%d requests are worked on, which is the most there may be", cap(p.work)))
+		if !l.places.enter(r.Context(), r.RemoteAddr) {
+			busy(w, fmt.Sprintf("%d requests are worked on, which is the most there may be", l.places.n))
 			return
 		}
-		began := time.Now()
-		defer func() { p.leave(time.Since(began)) }()
-		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
-		defer cancel()
-		err := http.NewResponseController(w).SetWriteDeadline(began.Add(maxTime))
-		if err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return // the client has gone
-		}
-		next(w, r.WithContext(ctx))
+		a := newAnswer(w, l.most, time.Now().Add(maxTime))
+		l.make(a, r, next)
+		a.finish(l.backlog, origin(r.RemoteAddr))
 	}
+}
+
+// make lets the handler make the answer, in a place.
+func (l limits) make(a *answer, r *http.Request, next http.HandlerFunc) {
+	began := time.Now()
+	defer func() { l.places.leave(r.RemoteAddr, time.Since(began)) }()
+	ctx, cancel := context.WithDeadline(r.Context(), a.until)
+	defer cancel()
+	next(a, r.WithContext(ctx))
 }
 
 // busy tells a client to come again.

@@ -5,6 +5,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -62,13 +63,13 @@ func TestRequests_BoundedInNumber(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 	}
-	for range maxRequests {
+	for range maxRequests - 1 {
 		all.Go(ask)
 	}
-	for range maxRequests {
+	for range maxRequests - 1 {
 		<-stuck.asked
 	}
-	const more = 2 * maxWaiting
+	const more = 2*maxWaiting + 1 // one place is not for one address alone
 	for range more {
 		all.Go(ask)
 	}
@@ -92,8 +93,8 @@ func TestRequests_BoundedInNumber(t *testing.T) {
 	}
 	close(stuck.gate)
 	all.Wait()
-	if served.Load()+refused.Load() != maxRequests+more || served.Load() < maxRequests {
-		t.Errorf("served %d, refused %d of %d", served.Load(), refused.Load(), maxRequests+more)
+	if served.Load()+refused.Load() != maxRequests-1+more || served.Load() < maxRequests-1 {
+		t.Errorf("served %d, refused %d of %d", served.Load(), refused.Load(), maxRequests-1+more)
 	}
 }
 
@@ -102,7 +103,7 @@ func TestRequests_BoundedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		var took time.Duration
-		newPlaces(1, 1).limited(func(_ http.ResponseWriter, r *http.Request) {
+		limits{newPlaces(1, 1), maxSmall, &backlog{}}.limited(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			took = time.Since(began)
 		})(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
@@ -114,33 +115,89 @@ func TestRequests_BoundedInTime(t *testing.T) {
 
 func TestPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const one = "192.0.2.1:1"
 		p := newPlaces(1, 1)
-		if !p.enter(t.Context()) {
+		if !p.enter(t.Context(), one) {
 			t.Fatal("no place in an empty room")
 		}
 		began := time.Now()
-		if p.enter(t.Context()) || time.Since(began) != maxWait {
+		if p.enter(t.Context(), one) || time.Since(began) != maxWait {
 			t.Errorf("a place after %s, want none after %s", time.Since(began), maxWait)
 		}
-		p.leave(40 * time.Millisecond)
+		p.leave(one, 40*time.Millisecond)
 		began = time.Now()
-		if !p.enter(t.Context()) || time.Since(began) != 40*time.Millisecond {
+		if !p.enter(t.Context(), one) || time.Since(began) != 40*time.Millisecond {
 			t.Errorf("a place after %s, want one after a rest of 40 ms", time.Since(began))
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if p.enter(gone) {
+		if p.enter(gone, one) {
 			t.Error("a place for somebody who has gone")
 		}
-		p.leave(time.Hour)
+		p.leave(one, time.Hour)
 		began = time.Now()
-		if !p.enter(t.Context()) || time.Since(began) != maxRest {
+		if !p.enter(t.Context(), one) || time.Since(began) != maxRest {
 			t.Errorf("a place after %s, want one after %s", time.Since(began), maxRest)
 		}
-		p.leave(0)
+		p.leave(one, 0)
 		synctest.Wait()
-		if len(p.work) != 0 || len(p.line) != 0 {
-			t.Errorf("%d work and %d wait in the end", len(p.work), len(p.line))
+		if p.busy+p.total+len(p.held)+len(p.line)+len(p.turn)+len(p.here) != 0 {
+			t.Errorf("%d work and %d wait in the end", p.busy, p.total)
+		}
+	})
+}
+
+// TestPlaces_EachAddressInTurn: a crowd from one address keeps nobody from
+// another out, neither of the places nor of the line.
+func TestPlaces_EachAddressInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlaces(2, 8)
+		var served []string
+		var refused atomic.Int64
+		ask := func(remote string) {
+			go func() {
+				if !p.enter(t.Context(), remote) {
+					refused.Add(1)
+					return
+				}
+				served = append(served, remote) // one at a time: see below
+			}()
+			synctest.Wait()
+		}
+		for i := range 12 {
+			ask(fmt.Sprintf("[2001:db8::%x]:1", i))
+		}
+		if len(served) != 1 || refused.Load() != 3 {
+			t.Fatalf("%d served, %d refused, want 1 and 3: a place is left for others, and 8 wait", len(served), refused.Load())
+		}
+		ask("[2001:db8::1]:1")
+		if refused.Load() != 4 {
+			t.Error("a connection waits twice")
+		}
+		ask("192.0.2.1:1")
+		if len(served) != 2 {
+			t.Fatal("no place for another address")
+		}
+		ask("192.0.2.2:1")
+		ask("192.0.2.2:2")
+		if refused.Load() != 6 {
+			t.Errorf("%d refused, want 6: the crowd made room", refused.Load())
+		}
+		for i, want := range []string{"192.0.2.2:1", "192.0.2.2:2", "[2001:db8::1]:1", "[2001:db8::2]:1"} {
+			p.leave([]string{"192.0.2.1:1", "192.0.2.2:1", "[2001:db8::]:1", "[2001:db8::1]:1"}[i], 0)
+			synctest.Wait()
+			if len(served) != 3+i || served[2+i] != want {
+				t.Fatalf("%v were served, want %s next", served, want)
+			}
+		}
+		p.leave("192.0.2.2:2", 0)
+		for len(served) < 10 {
+			p.leave("[2001:db8::]:1", 0)
+			synctest.Wait()
+		}
+		p.leave("[2001:db8::]:1", 0)
+		if p.busy+p.total+len(p.held)+len(p.line)+len(p.turn)+len(p.here) != 0 {
+			t.Errorf("%d work and %d wait in the end", p.busy, p.total)
 		}
 	})
 }

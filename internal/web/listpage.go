@@ -13,8 +13,12 @@ import (
 	"github.com/coroner-dev/coroner/internal/death"
 )
 
-// listLength is how many deaths a page of the list shows.
-const listLength = 50
+// listLength is how many deaths a page of the list shows, and maxListLength
+// how many at most: a page is made whole. The link to older ones goes on.
+const (
+	listLength    = 50
+	maxListLength = 200
+)
 
 // listView is the page of the newest deaths.
 type listView struct {
@@ -55,6 +59,7 @@ func (h *handler) listPage(w http.ResponseWriter, r *http.Request) {
 	if q.Limit == 0 {
 		q.Limit = listLength
 	}
+	q.Limit = min(q.Limit, maxListLength)
 	page, err := h.Store.List(r.Context(), q)
 	if err != nil {
 		code, text := h.failed(r, err)

@@ -108,6 +108,16 @@ func TestListPage_KeepsItsFilterAndIsLive(t *testing.T) {
 	}
 }
 
+// TestListPage_BoundedInLength: a page has at most so many, and the rest follows.
+func TestListPage_BoundedInLength(t *testing.T) {
+	s := newSite(t, nil)
+	s.put(many(maxListLength + 20)...)
+	body := s.get("/?limit=1000").Body.String()
+	if n := strings.Count(body, `href="/deaths/`); n != maxListLength || !strings.Contains(body, `rel="next"`) {
+		t.Errorf("%d deaths on a page, want %d and a link to the rest", n, maxListLength)
+	}
+}
+
 func TestDeathPage_TellsAll(t *testing.T) {
 	s := newSite(t, nil)
 	s.put(sampleDeaths()...)

@@ -27,8 +27,8 @@ const (
 	// patience is how long a client may take for one batch. A slower one is
 	// dropped, and resumes where it was.
 	patience = 10 * time.Second
-	// batch is how many deaths are read for a stream at once.
-	batch = 100
+	// batch is how many deaths are read at once for a stream or a list.
+	batch = 16
 	// lastIDParameter is for EventSource, which cannot send a header at first.
 	lastIDParameter = "last_event_id"
 )

@@ -155,7 +155,8 @@ func (h *handler) routes() []route {
 	get := []string{http.MethodGet, http.MethodHead}
 	// Where the history is read requests wait for their turn. Probes and
 	// assets are answered at once.
-	turn := newPlaces(maxRequests, maxWaiting).limited
+	waits := &backlog{most: maxBacklog}
+	turn := limits{newPlaces(maxRequests, maxWaiting), maxSmall, waits}.limited
 	routes := []route{
 		{"/{$}", get, turn(h.listPage)},
 		{"/deaths/{id}", get, turn(h.deathPage)},
@@ -169,7 +170,8 @@ func (h *handler) routes() []route {
 		{"/", get, turn(h.notFound)},
 	}
 	if h.Metrics != nil {
-		routes = append(routes, route{h.TelemetryPath, get, newPlaces(maxScrapes, maxWaitingScrapes).limited(h.Metrics.ServeHTTP)})
+		scrape := limits{newPlaces(maxScrapes, maxWaitingScrapes), maxScrape, waits}.limited
+		routes = append(routes, route{h.TelemetryPath, get, scrape(h.Metrics.ServeHTTP)})
 	}
 	return routes
 }
@@ -234,6 +236,9 @@ func (h *handler) guard(next http.Handler) http.Handler {
 		head.Set("Referrer-Policy", "no-referrer")
 		head.Set("X-Frame-Options", "DENY")
 		head.Set("Cross-Origin-Resource-Policy", "same-origin")
+		// Those that are limited and streams set times of their own. An error
+		// is the client's going away.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxTime))
 		if len(r.RequestURI) > maxURL {
 			writeError(w, http.StatusRequestURITooLong, fmt.Sprintf("the address has %d bytes: want at most %d", len(r.RequestURI), maxURL))
 			return
