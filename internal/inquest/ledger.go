@@ -85,7 +85,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 	if b.OOM > 0 {
 		q.limitHit(path, s)
 	}
-	if b.OOMKill == 0 && b.OOMKillBelow == 0 && b.OOMKillTotal == 0 && b.OOMKillBelowTotal == 0 {
+	if b.OOMKill|b.OOMKillBelow|b.OOMKillTotal|b.OOMKillBelowTotal == 0 {
 		return
 	}
 	// What the source tells before it is up happened while it was down.

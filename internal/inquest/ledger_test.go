@@ -199,3 +199,25 @@ func TestInquest_PlacedWhileKillsGoOn(t *testing.T) {
 		t.Errorf("deaths = %d, want %d; unattributed %d, want 0", len(last), kills, q.Stats().Unattributed)
 	}
 }
+
+// TestInquest_SummaryOfAThreadsKill: the first thread of the victim had ended,
+// the rate limit took the link between the kill line, which names another
+// thread, and the report, which names the process.
+func TestInquest_SummaryOfAThreadsKill(t *testing.T) {
+	v := task(835, "member", leftPath, false)
+	v.TID = 837
+	line := signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 837, Comm: "member"}, Memcg: true}
+	late := reported(835, "member", leftPath, leftPath, 40*mib, 40*mib)
+	late.Summary, late.Figures = true, signal.Figures{}
+	sc := &scene{}
+	q := New(Options{})
+	sigs := sources(sc, "tracepoint", "kmsg", "cgroup")
+	for _, b := range oomKill(v, v) {
+		sigs = append(sigs, sc.sig("tracepoint", b))
+	}
+	sigs = append(sigs, sc.sig("kmsg", line), sc.sig("kmsg", late), sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 1}))
+	d := only(t, play(t, q, sigs...))
+	if len(d.Processes) != 1 || d.Processes[0].PID != 835 || d.Confidence != death.Certain || d.OOM.OOMMemcg != leftPath {
+		t.Errorf("got:\n%s", sketch([]death.Death{d}))
+	}
+}

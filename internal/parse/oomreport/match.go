@@ -62,7 +62,7 @@ func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool
 	}
 	switch {
 	case first == nil:
-	case !first.done && first.takes(kl, now), !first.done && !p.limited(now) && first.thread(kl, now):
+	case !first.done && first.takes(kl, now, p.limited(now)):
 		return first, false
 	case first.done && first.isGrp && p.member(first, kl, now):
 		return first, true
@@ -71,26 +71,30 @@ func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool
 }
 
 // takes tells whether r, whose victim's pid is not the kill line's, or not
-// known, is still this kill's report.
-func (r *report) takes(kl *killLine, now moment) bool {
+// known, is still this kill's report. Where the rate limit may be in force, the
+// line may be of a kill whose own report was left out.
+func (r *report) takes(kl *killLine, now moment, limited bool) bool {
 	if r.gap || !within(r.last, now, reportSpan) {
 		return false
 	}
 	listed := len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
 	if r.sum.pid != 0 {
-		// Kernels before 5.1 may kill a child of the one that they chose.
-		return r.stage == stageChosen && r.chosen == r.sum.pid && listed
+		return r.child() && listed || !limited && r.thread(kl)
 	}
 	ofMemcg := r.rep.Memory != nil || r.taskIn || r.sum.oomMemcg != ""
 	ofNode := r.sum.global
 	return listed && !(ofMemcg && kl.global) && !(ofNode && kl.memcg)
 }
 
+// child tells whether the kernel may kill a child of the one that it chose, as
+// those before 5.1 do.
+func (r *report) child() bool { return r.stage == stageChosen && r.chosen == r.sum.pid }
+
 // thread tells whether kl names a thread of the process that r's summary names:
 // the one that still had the memory, where the first had ended. The kernel holds
 // a lock from the summary to the kill line, which is never left out.
-func (r *report) thread(kl *killLine, now moment) bool {
-	if r.gap || r.sum.pid == 0 || r.chosen != 0 || !within(r.last, now, reportSpan) || r.table.find(kl.pid) != nil {
+func (r *report) thread(kl *killLine) bool {
+	if r.chosen != 0 || r.table.find(kl.pid) != nil {
 		return false
 	}
 	if kl.global && !r.sum.global || kl.memcg && r.sum.global {
