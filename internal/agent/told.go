@@ -27,11 +27,11 @@ func toldState(c inquest.ToldChange) map[string]string {
 	if c.Node != nil {
 		state[stateToldNode] = strconv.FormatUint(*c.Node, 10)
 	}
-	for id, t := range c.Cgroups {
-		state[toldCgroup+strconv.FormatUint(id, 10)] = fmt.Sprintf("%d %d", t.Own, t.Below)
-	}
 	for _, id := range c.Removed {
 		state[toldCgroup+strconv.FormatUint(id, 10)] = ""
+	}
+	for id, t := range c.Cgroups {
+		state[toldCgroup+strconv.FormatUint(id, 10)] = fmt.Sprintf("%d %d", t.Own, t.Below)
 	}
 	if c.Void {
 		state[stateToldNode] = ""

@@ -311,8 +311,7 @@ func (l *ledger) base(a *account) {
 	switch {
 	case l.shrunk:
 	case l.since != nil:
-		t := l.since.Cgroups[a.id]
-		a.told = t
+		t := l.since.Cgroups[a.id] // and told again, should it be among the removed
 		a.own.total, a.own.known = t.Own, true
 		a.below.total, a.below.known = t.Below, true
 	case l.begun:

@@ -200,12 +200,12 @@ func (l *loop) start() error {
 		before = now
 		root.each(l.baseline)
 	}
-	if err := l.ctx.Err(); err != nil {
-		return err // what was read is not all that is there
-	}
 	l.starting = false
 	clear(l.levels)
 	root.each(l.stand)
+	if err := l.ctx.Err(); err != nil {
+		return err // what was told is not all that is there
+	}
 	l.total = before
 	if l.vmstat != nil {
 		l.say(signal.NodeCounters{Total: before, Counted: stood.UTC()})
