@@ -18,7 +18,8 @@ func TestDocs_HaveEachRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got, want []string
-	for line := range strings.Lines(string(b)) {
+	rows, _, _ := strings.Cut(string(b), "\n## What is missed") // then come profiles
+	for line := range strings.Lines(rows) {
 		if cell, ok := strings.CutPrefix(line, "| `"); ok {
 			id, _, _ := strings.Cut(cell, "`")
 			got = append(got, id)

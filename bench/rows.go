@@ -50,7 +50,6 @@ var sets = []struct {
 	goal    []float64
 }{
 	{"all", "all sources", nil, true, []float64{1, 6}},
-	{"memory", "all sources, the history in memory", []string{"--history.path", ":memory:"}, false, nil},
 	{"bpf", "tracepoints alone (eBPF)", []string{"--no-source.kmsg", "--no-source.cgroup", "--source.tracepoint.mode=bpf"}, false, []float64{1, 6}},
 	{"tracefs", "tracepoints alone (tracefs)", []string{"--no-source.kmsg", "--no-source.cgroup", "--source.tracepoint.mode=tracefs"}, false, []float64{1, 6}},
 	{"kmsg", "kernel log alone", []string{"--no-source.tracepoint", "--no-source.cgroup"}, true, []float64{5, 15}},
