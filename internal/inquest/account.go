@@ -37,6 +37,8 @@ type ledger struct {
 	doubt   doubt
 	// ahead are the kills told that node may not have counted yet.
 	ahead int
+	// crowded: there is no room to let cases wait.
+	crowded bool
 
 	// begun is true once each counter's stand at the beginning is known: a
 	// cgroup not heard of by then began at nothing.
@@ -221,6 +223,12 @@ func (l *ledger) explainAt(g signal.Cgroup, s signal.Signal) {
 		a.early = append(a.early, killed)
 	}
 	l.explainBelow(g.Path, 1, s.Observed)
+}
+
+// book books kills in an account alone. What is told of it has changed.
+func (l *ledger) book(a *account, n uint64, now time.Time) {
+	a.own.explain(n, now)
+	l.changed[a] = true
 }
 
 // explainBelow books kills at path in the sums of all around it.

@@ -47,6 +47,21 @@ func (q *Inquest) doubtful(a *account, killed span) {
 	}
 }
 
+// crowded tells whether there is no room to let cases wait. Those from before a
+// restart make room by themselves.
+func (q *Inquest) crowded() bool {
+	n := len(q.cases)
+	if n <= q.opts.MaxCases {
+		return false
+	}
+	for _, c := range q.cases {
+		if c.prior != nil {
+			n--
+		}
+	}
+	return n > q.opts.MaxCases
+}
+
 // lookAhead counts the kills that are told and that the machine may not have
 // counted yet: they stand for none that it counted.
 func (q *Inquest) lookAhead() {

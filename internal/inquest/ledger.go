@@ -29,6 +29,7 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 	if a := q.ledger.find(g); a != nil {
 		if i := a.bornOf(killed, func(c *caseFile) bool { return c.below == "" }); i >= 0 {
 			a.own.takeBack() // explain books it again, by name
+			q.ledger.changed[a] = true
 			return q.reclaim(a, i)
 		}
 	}
@@ -178,6 +179,7 @@ func (q *Inquest) audit() {
 	active := q.ledger.sorted(q.ledger.active)
 	q.ledger.doubt.forget(q.now)
 	q.lookAhead()
+	q.ledger.crowded = q.crowded()
 	q.placeLost(active)
 	then := q.now.Add(-q.opts.Patience)
 	if q.namersUp() {
@@ -286,7 +288,7 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 	if made == 0 {
 		return
 	}
-	a.own.explain(made, q.now)
+	q.ledger.book(a, made, q.now)
 	q.ledger.node.explain(made, q.now)
 	q.ledger.explainBelow(a.path, made, q.now)
 	if a.sample.OOMGroupKill > 0 || groupLevel(q.fillChain(a.sample.Chain, signal.Cgroup{Path: a.path})) != "" {

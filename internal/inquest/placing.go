@@ -144,7 +144,7 @@ func (q *Inquest) placeLost(active []*account) {
 // wait leaves c to a counter that is read late, or to the case that a counter
 // made of it already. After a while it is given out as it is.
 func (q *Inquest) wait(c *caseFile, active []*account) {
-	if q.absorb(c, active) || q.now.Sub(c.observed) < giveUp && len(q.cases) <= q.opts.MaxCases {
+	if q.absorb(c, active) || q.now.Sub(c.observed) < giveUp && !q.ledger.crowded {
 		return
 	}
 	if q.ledger.nodeKnown && q.absorbNear(c, active) {
@@ -236,14 +236,13 @@ func (q *Inquest) remove(c *caseFile) {
 // time, or all, if one counter alone rose for just as many.
 func (q *Inquest) readyLost(active []*account) []*caseFile {
 	var lost, old []*caseFile
-	full := len(q.cases) > q.opts.MaxCases
 	stirred := q.now.Sub(q.ledger.node.changed) < calm
 	for _, c := range q.cases {
 		if !c.lost() {
 			continue
 		}
 		lost = append(lost, c)
-		if full || q.counted(c) {
+		if q.ledger.crowded || q.counted(c) {
 			old = append(old, c)
 		}
 		stirred = stirred || q.now.Sub(c.observed) < calm
@@ -289,7 +288,7 @@ func (q *Inquest) firstProcessOf(c *caseFile, in []*account) *account {
 
 // placeByCount books the kill of c as one that a counted.
 func (q *Inquest) placeByCount(c *caseFile, a *account) {
-	a.own.explain(1, q.now)
+	q.ledger.book(a, 1, q.now)
 	a.spendOn(c.killed())
 	q.ledger.explainBelow(a.path, 1, q.now)
 	q.place(c, signal.Cgroup{ID: a.sample.ID, Path: a.path})
@@ -386,7 +385,7 @@ func (q *Inquest) weigh(a *account) {
 		}
 		c.weighed = true
 		q.doubtful(a, c.killed())
-		a.own.explain(1, q.now)
+		q.ledger.book(a, 1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		c.note(a.signal, "its cgroup is not known; it may be %s, whose oom_kill counter rose just then", death.Printable(a.path))
 		q.touch(c)
@@ -423,7 +422,7 @@ func (q *Inquest) weighOrphans(a *account) {
 			return q.now.Sub(killed.to) > lostFor
 		}
 		q.doubtful(a, killed)
-		a.own.explain(1, q.now)
+		q.ledger.book(a, 1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		return true
 	})
@@ -448,7 +447,7 @@ func (q *Inquest) moveMembers(a *account) {
 		}
 		if uint64(len(members)) != missing {
 			n := min(uint64(len(members)), missing)
-			a.own.explain(n, q.now) // some of these: nothing twice
+			q.ledger.book(a, n, q.now) // some of these: nothing twice
 			q.ledger.explainBelow(a.path, n, q.now)
 			continue
 		}

@@ -196,7 +196,7 @@ func (w *world) check(t *testing.T, q *Inquest) (named int) {
 		lived[k.pid] = k.path
 	}
 	told, total := map[string]int{}, 0
-	ds := ticking(q, w.sigs...)
+	ds := w.keeping(t, q)
 	for _, d := range ds {
 		at := d.OOM.TaskMemcg
 		for _, p := range d.Processes {
@@ -224,4 +224,51 @@ func (w *world) check(t *testing.T, q *Inquest) (named int) {
 		t.Errorf("%d deaths and %d unattributed, want %d in all\n%s", total, missed, len(w.kills), sketch(ds))
 	}
 	return named
+}
+
+// keeping plays the world as an agent does, which keeps what is told of the
+// counters with each round of deaths: should it end there, what it kept must be
+// just what it told.
+func (w *world) keeping(t *testing.T, q *Inquest) []death.Death {
+	t.Helper()
+	last, kept := map[string]death.Death{}, map[uint64]uint64{}
+	var order []string
+	round := func() {
+		ds := q.Take()
+		for _, d := range ds {
+			if _, known := last[d.ID]; !known {
+				order = append(order, d.ID)
+			}
+			last[d.ID] = d
+		}
+		for id, told := range q.TakeTold().Cgroups {
+			kept[id] = told.Own
+		}
+		if len(ds) == 0 || t.Failed() {
+			return
+		}
+		told := map[string]uint64{}
+		for _, d := range last {
+			told[d.OOM.TaskMemcg] += uint64(len(d.Processes))
+		}
+		for id, own := range kept {
+			if path := fmt.Sprintf("/docker/%064x", id); id < 99 && told[path] > own {
+				t.Errorf("%v: %d deaths are told in %s, and kept is that it told %d", q.now.Sub(epoch), told[path], path, own)
+			}
+		}
+	}
+	for _, s := range w.sigs {
+		q.Tick(s.Observed)
+		q.Feed(s)
+		round()
+	}
+	for range 20 {
+		q.Tick(q.now.Add(500 * time.Millisecond))
+		round()
+	}
+	out := make([]death.Death, 0, len(order))
+	for _, id := range order {
+		out = append(out, last[id])
+	}
+	return out
 }
