@@ -221,3 +221,31 @@ func TestInquest_SummaryOfAThreadsKill(t *testing.T) {
 		t.Errorf("got:\n%s", sketch([]death.Death{d}))
 	}
 }
+
+// TestInquest_ManyRestored: what a long history brings back does not take the
+// room in which new cases wait.
+func TestInquest_ManyRestored(t *testing.T) {
+	var before []death.Death
+	for i := range 5000 {
+		before = append(before, death.Death{
+			ID: fmt.Sprint("old", i), Revision: 1, Time: epoch.Add(-time.Hour), Subject: death.SubjectProcess,
+			OOM: &death.OOM{TaskMemcg: rightPth}, Processes: []death.Process{{PID: 10000 + i, Fate: death.FateVictim}},
+		})
+	}
+	sc := &scene{}
+	q := New(Options{})
+	q.Restore(epoch, before)
+	sigs := append(sources(sc, "kmsg", "cgroup"), sc.sig("kmsg", signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 100, Comm: "leak"}, Memcg: true}))
+	for _, s := range sigs {
+		q.Feed(s)
+	}
+	q.Tick(q.now.Add(500 * time.Millisecond))
+	if ds := q.Take(); len(ds) != 0 {
+		t.Errorf("told before its counter was read:\n%s", sketch(ds))
+	}
+	q.Feed(sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 1}))
+	q.Feed(sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{ID: 7, Path: leftPath}, OOMKill: 1, OOMKillTotal: 1}))
+	if d := only(t, q.Close()); d.OOM.TaskMemcg != leftPath || d.Processes[0].PID != 100 {
+		t.Errorf("got:\n%s", sketch([]death.Death{d}))
+	}
+}
