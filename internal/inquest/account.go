@@ -34,7 +34,9 @@ type ledger struct {
 	// orphans are when victims were killed whose cases were let go without
 	// a cgroup: some counter's rise stands for each.
 	orphans []span
-	doubt   doubt
+	doubt   doubt // of kills in no cgroup that is known
+	// uncounted are those that node counted since countedTo.
+	uncounted uint64
 	// ahead are the kills told that node may not have counted yet.
 	ahead int
 	// crowded: there is no room to let cases wait.
@@ -71,6 +73,7 @@ type account struct {
 	gone   bool
 	early  []span                // kills that were told before the counter was read
 	rises  []rise                // of own
+	doubt  doubt                 // what of them was booked without a name
 	sample signal.CgroupCounters // the newest rise
 	signal signal.Signal
 	told   CgroupTold // as last given out
@@ -419,6 +422,7 @@ func (a *account) spend() rise {
 
 // forget drops what is too old to be anybody's.
 func (a *account) forget(now time.Time) {
+	a.doubt.forget(now)
 	a.rises = slices.DeleteFunc(a.rises, func(r rise) bool { return now.Sub(r.at) > lostFor })
 	a.early = slices.DeleteFunc(a.early, func(s span) bool { return now.Sub(s.to) > lostFor })
 	a.born = slices.DeleteFunc(a.born, func(b born) bool { return now.Sub(b.at) > lostFor })

@@ -39,12 +39,35 @@ func (d *doubt) forget(now time.Time) {
 
 // doubtful notes that one of the kills that a counted then is booked without a
 // name.
-func (q *Inquest) doubtful(a *account, killed span) {
+func (a *account) doubtful(killed span) {
 	for _, r := range a.rises {
 		if r.covers(killed) {
-			q.ledger.doubt.add(r)
+			a.doubt.add(r)
 		}
 	}
+}
+
+// vague tells whether it is not known which of the kills that a counted is the
+// one then: who seems to have been another may be this.
+func (a *account) vague(killed span) bool {
+	n := 0
+	for _, r := range a.rises {
+		if r.covers(killed) {
+			n++
+		}
+	}
+	return n > 1 || a.doubt.covers(killed)
+}
+
+// elsewhere tells whether one who was killed then may be one of those that
+// were booked without a name, in another cgroup than a.
+func (l *ledger) elsewhere(a *account, killed span) bool {
+	for o := range l.active {
+		if o != a && o.doubt.covers(killed) {
+			return true
+		}
+	}
+	return l.doubt.covers(killed)
 }
 
 // crowded tells whether there is no room to let cases wait. Those from before a
@@ -77,9 +100,10 @@ func (q *Inquest) lookAhead() {
 	}
 }
 
-// sum is how many more kills are told than the machine counted.
+// sum is how many more kills are told than the machine counted, up to the time
+// at which all of its counters were read.
 func (l *ledger) sum() int {
-	return int(l.node.explained+l.node.doubles) - int(l.node.counted) - l.ahead
+	return int(l.node.explained+l.node.doubles) - l.ahead - int(l.node.counted-min(l.node.counted, l.uncounted))
 }
 
 // toldAll tells whether all kills that the machine counted are told, also if
@@ -93,7 +117,7 @@ func (q *Inquest) toldAll(active []*account) bool {
 			}
 		}
 	}
-	return q.ledger.sum()-twice >= 0 && q.ledger.node.missing() == 0
+	return q.ledger.sum()-twice >= 0
 }
 
 func anyCase(*caseFile) bool { return true }
@@ -121,7 +145,7 @@ func (q *Inquest) toldTwice(c *caseFile, active []*account) bool {
 func (q *Inquest) certain(c *caseFile, a *account) bool {
 	killed := c.killed()
 	r := a.riseOf(killed)
-	if r == nil || q.ledger.doubt.covers(killed) {
+	if r == nil || q.ledger.elsewhere(a, killed) {
 		return false
 	}
 	if to := q.ledger.countedTo; !to.IsZero() && to.Before(r.at) {

@@ -160,10 +160,14 @@ func (q *Inquest) limitHit(path string, s signal.Signal) {
 // nodeCounters takes what the machine's own count stands at.
 func (q *Inquest) nodeCounters(b signal.NodeCounters) {
 	q.ledger.nodeKnown = true
-	if b.Counted.After(q.ledger.countedTo) {
-		q.ledger.countedTo = b.Counted
+	added := q.ledger.node.count(b.Total, b.OOMKill, q.now)
+	q.stats.NodeOOMKills += added
+	if !q.ledger.countedTo.IsZero() {
+		q.ledger.uncounted += added
 	}
-	q.stats.NodeOOMKills += q.ledger.node.count(b.Total, b.OOMKill, q.now)
+	if b.Counted.After(q.ledger.countedTo) {
+		q.ledger.countedTo, q.ledger.uncounted = b.Counted, 0
+	}
 	q.stats.NodeTotal = b.Total
 }
 
@@ -256,7 +260,7 @@ func (q *Inquest) auditNode() {
 // accounts of cgroups that have long gone.
 func (q *Inquest) retire(active []*account) {
 	for _, a := range active {
-		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 || len(a.born) > 0 {
+		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 || len(a.born) > 0 || len(a.doubt.spans) > 0 {
 			continue
 		}
 		if !a.gone {
@@ -297,7 +301,7 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 	}
 	for range made {
 		r := a.spend()
-		q.ledger.doubt.add(r)
+		a.doubt.add(r)
 		a.born = append(a.born, born{q.openCounted(a, r, 1, false), r})
 	}
 }
@@ -306,9 +310,9 @@ func (q *Inquest) auditCgroup(a *account, due uint64) {
 // tell in several steps.
 func (q *Inquest) countedGroup(a *account, kills int) {
 	r := a.spend()
-	q.ledger.doubt.add(r)
+	a.doubt.add(r)
 	for range kills - 1 {
-		q.ledger.doubt.add(a.spend())
+		a.doubt.add(a.spend())
 	}
 	for _, b := range a.born {
 		if b.c.group && q.now.Sub(b.c.touched) <= oneBreath {

@@ -132,6 +132,9 @@ func (q *Inquest) placeLost(active []*account) {
 			q.wait(c, active)
 		case len(at) == 1 && toldAll && q.certain(c, at[0]):
 			c.decided = true
+			if at[0].vague(c.killed()) {
+				at[0].doubtful(c.killed())
+			}
 			q.placeByCount(c, at[0])
 			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
 		default:
@@ -322,7 +325,7 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 		}
 		c.decided = true
 		c.unname(comm)
-		q.doubtful(a, c.killed())
+		a.doubtful(c.killed())
 		q.placeByCount(c, a)
 		c.note(a.signal, "the oom_kill counter of %s rose; which of the processes killed just then lived there is not known: %s",
 			death.Printable(a.path), names)
@@ -384,7 +387,7 @@ func (q *Inquest) weigh(a *account) {
 			continue
 		}
 		c.weighed = true
-		q.doubtful(a, c.killed())
+		a.doubtful(c.killed())
 		q.ledger.book(a, 1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		c.note(a.signal, "its cgroup is not known; it may be %s, whose oom_kill counter rose just then", death.Printable(a.path))
@@ -421,7 +424,7 @@ func (q *Inquest) weighOrphans(a *account) {
 		if a.own.missing() <= q.ledger.node.missing() || !a.covers(killed) {
 			return q.now.Sub(killed.to) > lostFor
 		}
-		q.doubtful(a, killed)
+		a.doubtful(killed)
 		q.ledger.book(a, 1, q.now)
 		q.ledger.explainBelow(a.path, 1, q.now)
 		return true

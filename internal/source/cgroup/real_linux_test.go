@@ -226,11 +226,11 @@ func TestReal_SequentialKills(t *testing.T) {
 // what was told must add up.
 func checkNode(t *testing.T, r *recorder) {
 	t.Helper()
-	first, last, added := uint64(0), uint64(0), uint64(0)
+	first, last, added, began := uint64(0), uint64(0), uint64(0), false
 	for _, b := range r.all() {
 		if n, ok := b.(signal.NodeCounters); ok {
-			if last == 0 {
-				first = n.Total
+			if !began {
+				first, began = n.Total, true
 			}
 			last = n.Total
 			added += n.OOMKill
