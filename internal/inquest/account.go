@@ -39,6 +39,8 @@ type ledger struct {
 	uncounted uint64
 	// ahead are the kills told that node may not have counted yet.
 	ahead int
+	// perhaps are those that it counted a moment before or after.
+	perhaps int
 	// crowded: there is no room to let cases wait.
 	crowded bool
 

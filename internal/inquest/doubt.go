@@ -88,16 +88,27 @@ func (q *Inquest) crowded() bool {
 // lookAhead counts the kills that are told and that the machine may not have
 // counted yet: they stand for none that it counted.
 func (q *Inquest) lookAhead() {
-	q.ledger.ahead = 0
+	q.ledger.ahead, q.ledger.perhaps = 0, 0
 	to := q.ledger.countedTo
-	if to.IsZero() {
-		return
-	}
 	for _, c := range q.cases {
-		if c.oomKilled && !c.unbooked && c.killed().to.Add(slack).After(to) {
+		switch {
+		case !c.oomKilled || c.unbooked:
+		case q.isAhead(c):
 			q.ledger.ahead += len(c.procs)
+		case !to.IsZero() && c.killed().to.Add(slack).After(to):
+			q.ledger.perhaps += len(c.procs)
 		}
 	}
+}
+
+// isAhead tells whether the counters may not have counted c yet. What was seen
+// before they were read they have: the kernel counts first.
+func (q *Inquest) isAhead(c *caseFile) bool {
+	to, killed := q.ledger.countedTo, c.killed().to
+	if c.recovered {
+		killed = killed.Add(slack)
+	}
+	return !to.IsZero() && killed.After(to)
 }
 
 // sum is how many more kills are told than the machine counted, up to the time
@@ -137,7 +148,7 @@ func (q *Inquest) toldTwice(c *caseFile, active []*account) bool {
 			due--
 		}
 	}
-	return q.ledger.sum()+due > 0
+	return q.ledger.sum()-q.ledger.perhaps+due > 0
 }
 
 // certain tells whether the kill of c must be the one that a counted: nobody
@@ -148,14 +159,14 @@ func (q *Inquest) certain(c *caseFile, a *account) bool {
 	if r == nil || q.ledger.elsewhere(a, killed) {
 		return false
 	}
-	if to := q.ledger.countedTo; !to.IsZero() && to.Before(r.at) {
-		return false // the machine's count may be older
+	if to := q.ledger.countedTo; !to.IsZero() && to.Before(a.rises[len(a.rises)-1].at) {
+		return false // the machine's count is older
 	}
 	others := uint64(0)
 	for _, o := range q.cases {
-		if o != c && o.lost() && a.may(o) {
+		if o != c && o.lost() && a.may(o) && !q.isAhead(o) {
 			others++
 		}
 	}
-	return others < a.own.missing()
+	return others < a.open()
 }

@@ -41,6 +41,13 @@ func (a *account) may(c *caseFile) bool { return a.covers(c.killed()) }
 // fits tells whether a counted a kill that nobody told of and that may be c's.
 func (a *account) fits(c *caseFile) bool { return a.own.missing() > 0 && a.riseOf(c.killed()) != nil }
 
+// open is what a counted and nobody told. Kills that were told before the
+// counter was read stand for none of these.
+func (a *account) open() uint64 {
+	n, told := a.own.counted+uint64(len(a.early)), a.own.explained+a.own.doubles
+	return n - min(n, told)
+}
+
 // riseOf is the earliest rise that may count a kill then, and that no other
 // victim was found for.
 func (a *account) riseOf(killed span) *rise {
@@ -137,6 +144,8 @@ func (q *Inquest) placeLost(active []*account) {
 			}
 			q.placeByCount(c, at[0])
 			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
+		case len(at) == 1 && q.now.Sub(c.observed) < q.opts.Patience+oneBreath/4 && !q.ledger.crowded:
+			// The machine's count may be a moment apart.
 		default:
 			open = append(open, c)
 		}
@@ -401,7 +410,7 @@ func (q *Inquest) weighBelow(a *account, due uint64) uint64 {
 	if !q.ledger.nodeKnown {
 		return due
 	}
-	untold := uint64(max(0, -q.ledger.sum()))
+	untold := uint64(max(0, q.ledger.perhaps-q.ledger.sum()))
 	for _, c := range q.cases {
 		if due <= untold {
 			return due
