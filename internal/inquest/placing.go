@@ -138,12 +138,7 @@ func (q *Inquest) placeLost(active []*account) {
 		case len(at) == 0:
 			q.wait(c, active)
 		case len(at) == 1 && toldAll && q.certain(c, at[0]):
-			c.decided = true
-			if at[0].vague(c.killed()) {
-				at[0].doubtful(c.killed())
-			}
-			q.placeByCount(c, at[0])
-			c.note(at[0].signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(at[0].path))
+			q.placeCertain(c, at[0])
 		case len(at) == 1 && q.now.Sub(c.observed) < q.opts.Patience+oneBreath/4 && !q.ledger.crowded:
 			// The machine's count may be a moment apart.
 		default:
@@ -151,6 +146,16 @@ func (q *Inquest) placeLost(active []*account) {
 		}
 	}
 	q.placeNameless(open, where, active)
+}
+
+// placeCertain places c where it must have been.
+func (q *Inquest) placeCertain(c *caseFile, a *account) {
+	c.decided = true
+	if a.vague(c.killed()) {
+		a.doubtful(c.killed())
+	}
+	q.placeByCount(c, a)
+	c.note(a.signal, "placed by count: only the oom_kill counter of %s rose just then", death.Printable(a.path))
 }
 
 // wait leaves c to a counter that is read late, or to the case that a counter
