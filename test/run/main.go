@@ -84,7 +84,7 @@ func run() int {
 }
 
 // storms are tests of test/system that measure what the agent bears.
-const storms = "^TestAgent_(Storm|KilledInAStorm|ThrottledInAStorm|Counts)$"
+const storms = "^TestAgent_(Storm|KilledInAStorm|ThrottledInAStorm)$"
 
 // realFolders hold the tests that kill real processes or read this kernel.
 func realFolders() []string {
