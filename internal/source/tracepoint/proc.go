@@ -48,7 +48,9 @@ func (p procfs) lookup(tid int) signal.Task {
 	if first {
 		t.Init = p.otherCgroup(cgroup, parent)
 	}
-	t.Comm = strings.TrimSuffix(string(p.read(dir, "comm")), "\n")
+	if comm := p.read(dir, "comm"); len(comm) > 0 { // else it has gone since its status was read
+		t.Comm = strings.TrimSuffix(string(comm), "\n")
+	}
 	if ns, err := p.roots.PIDNS(tid); err == nil {
 		t.PIDNS = ns
 	}
@@ -148,13 +150,17 @@ func hasWord(list, word string) bool {
 	return false
 }
 
-// parseStatus takes Tgid, Uid and NSpid from /proc/PID/status. A process can
+// parseStatus takes Name, Tgid, Uid and NSpid from /proc/PID/status. A process can
 // shape no line of it: the kernel escapes its name. For the first process of a
 // pid namespace it leaves Init to the caller, who has to look at the parent.
 func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
 	var ids []string
 	for line := range wholeLines(b) {
 		key, value, _ := strings.Cut(line, ":")
+		if key == "Name" {
+			t.Comm = strings.NewReplacer(`\n`, "\n", `\\`, `\`).Replace(strings.TrimPrefix(value, "\t"))
+			continue
+		}
 		f := strings.Fields(value)
 		if len(f) == 0 {
 			continue

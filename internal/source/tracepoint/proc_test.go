@@ -52,7 +52,8 @@ func TestParseStatus(t *testing.T) {
 		parent     int
 		first      bool
 	}{
-		{"host process", "Name:\tx\nTgid:\t7\nUid:\t1000\t0\t0\t0\nNSpid:\t7\n", 7, signal.Task{PID: 7, TID: 7, UID: ptr(int64(1000)), Init: ptr(false)}, 0, false},
+		{"host process", "Name:\tx\nTgid:\t7\nUid:\t1000\t0\t0\t0\nNSpid:\t7\n", 7, signal.Task{PID: 7, TID: 7, Comm: "x", UID: ptr(int64(1000)), Init: ptr(false)}, 0, false},
+		{"a name that the kernel escapes", "Name:\ta\\nTgid: 8 \\\\n\nTgid:\t7\n", 7, signal.Task{PID: 7, TID: 7, Comm: "a\nTgid: 8 \\n"}, 0, false},
 		{"first of a namespace", "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1\n", 7, signal.Task{PID: 7, TID: 7}, 3, true},
 		{"nested", "Tgid:\t7\nPPid:\t3\nNSpid:\t7\t1\t12\n", 7, signal.Task{PID: 7, TID: 7, Init: ptr(false)}, 3, false},
 		{"another thread", "Tgid:\t7\nPPid:\t3\nNSpid:\t9\t1\n", 9, signal.Task{PID: 7, TID: 9}, 3, false},
