@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -434,6 +435,32 @@ func TestAudit_LogAfterCountersAlone(t *testing.T) {
 				if !d.Recovered || d.OOM.TaskMemcg != leftPath {
 					t.Errorf("got\n%s", sketch([]death.Death{d}))
 				}
+			}
+		})
+	}
+}
+
+// TestAudit_NotMoreThanCounted: two sources tell of one kill, and nothing shows
+// that it is the same (the log names a thread, the tracepoint knows no cgroup):
+// what the machine did not count is not told.
+func TestAudit_NotMoreThanCounted(t *testing.T) {
+	for _, gap := range []int{1, 700} {
+		t.Run(fmt.Sprint(gap, " ms apart"), func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			sigs := append(sources(sc, "tracepoint", "kmsg", "cgroup"), sc.sig("cgroup", signal.NodeCounters{Counted: sc.sig("cgroup", signal.CgroupGone{}).Time}))
+			v := signal.Task{PID: 100, Comm: "leak"}
+			for _, b := range oomKill(v, v) {
+				sigs = append(sigs, sc.sig("tracepoint", b))
+			}
+			sc.n += gap
+			sigs = append(sigs, sc.sig("kmsg", signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 105, Comm: "leak"}, Memcg: true}))
+			sc.n += 200
+			last := sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: leftPath}, OOMKill: 1})
+			sigs = append(sigs, last, sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 1, Counted: last.Time}))
+			ds := ticking(q, sigs...)
+			if len(ds) != 1 || ds[0].Container == nil || q.Stats().Unattributed != 0 {
+				t.Errorf("deaths = %d, want 1; %+v\n%s", len(ds), q.Stats(), sketch(ds))
 			}
 		})
 	}

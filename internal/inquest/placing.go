@@ -171,8 +171,18 @@ func (q *Inquest) wait(c *caseFile, active []*account) {
 		q.drop(c) // the run before told of it, by a counter alone
 		return
 	}
+	if c.revision == 0 && q.surplus() {
+		q.drop(c) // another source has told of it, by another thread
+		return
+	}
 	c.decided = true
 	q.touch(c)
+}
+
+// surplus tells whether more kills are told than the machine counted, also if
+// it counted all that were told while its counters were read.
+func (q *Inquest) surplus() bool {
+	return q.up[death.SourceCgroup] && q.ledger.nodeKnown && !q.ledger.countedTo.IsZero() && q.ledger.sum()-q.ledger.perhaps > 0
 }
 
 // absorb drops c where a counter's rise, which may well be its kill, was told

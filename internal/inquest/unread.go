@@ -64,7 +64,7 @@ func (q *Inquest) toldBefore(s signal.Signal, g signal.Cgroup) bool {
 	return told
 }
 
-// drop lets go of a case that was told before.
+// drop lets go of a case whose kill is told by another.
 func (q *Inquest) drop(c *caseFile) {
 	q.ledger.node.takeBack()
 	if c.hasReport && q.reports[c.report] == c {
