@@ -29,6 +29,8 @@ const (
 	// giveUp is how long the counters have, on a machine that is short of
 	// everything, to say where a victim lived.
 	giveUp = 10 * time.Second
+	// giveUpInStorm is how long they have while others' are still to be found.
+	giveUpInStorm = 40 * time.Second
 )
 
 // calm is how long nothing may have moved before one counter that rose and one
@@ -49,14 +51,28 @@ func (a *account) open() uint64 {
 }
 
 // riseOf is the earliest rise that may count a kill then, and that no other
-// victim was found for.
+// victim was found for; one that counts it by the slack of the clocks alone
+// only where there is no other.
 func (a *account) riseOf(killed span) *rise {
+	var loose *rise
 	for i := range a.rises {
-		if r := &a.rises[i]; r.n > 0 && r.covers(killed) {
+		r := &a.rises[i]
+		if r.n == 0 || !r.covers(killed) {
+			continue
+		}
+		if r.strictly(killed) {
 			return r
 		}
+		if loose == nil {
+			loose = r
+		}
 	}
-	return nil
+	return loose
+}
+
+// strictly tells whether r covers killed without the slack of the clocks.
+func (r *rise) strictly(killed span) bool {
+	return !r.at.Before(killed.from) && !r.since.After(killed.to)
 }
 
 func (a *account) covers(killed span) bool {
@@ -175,8 +191,18 @@ func (q *Inquest) wait(c *caseFile, active []*account) {
 		q.drop(c) // another source has told of it, by another thread
 		return
 	}
+	if !q.ledger.crowded && q.now.Sub(c.observed) < giveUpInStorm && q.stirring(c, active) {
+		return // what others turn out to be says what c is
+	}
 	c.decided = true
 	q.touch(c)
+}
+
+// stirring tells whether it is still open for others, or for what cgroups
+// counted, whose they are.
+func (q *Inquest) stirring(c *caseFile, active []*account) bool {
+	return q.ledger.ahead > 0 || slices.ContainsFunc(active, func(a *account) bool { return a.own.missing() > 0 }) ||
+		slices.ContainsFunc(q.cases, func(o *caseFile) bool { return o != c && o.lost() && o.observed.Before(c.observed) })
 }
 
 // surplus tells whether more kills are told than the machine counted, also if
@@ -368,11 +394,19 @@ func (c *caseFile) unname(comm string) {
 }
 
 // earliest is the account among in whose rise that may count c was read first:
-// rises that were read later are left to victims that were killed later.
+// rises that were read later are left to victims that were killed later. One
+// that counts c only by the slack of the clocks comes after all others.
 func earliest(c *caseFile, in []*account) (first *account, at time.Time) {
+	killed := c.killed()
+	loose := false
 	for _, a := range in {
-		if r := a.riseOf(c.killed()); r != nil && a.own.missing() > 0 && (first == nil || r.at.Before(at)) {
-			first, at = a, r.at
+		r := a.riseOf(killed)
+		if r == nil || a.own.missing() == 0 {
+			continue
+		}
+		strict := r.strictly(killed)
+		if first == nil || strict && loose || strict != loose && r.at.Before(at) {
+			first, at, loose = a, r.at, !strict
 		}
 	}
 	return first, at
