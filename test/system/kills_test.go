@@ -406,7 +406,7 @@ func placedOrNot(r *rig, box *oomtest.Cgroup, p *oomtest.Process) error {
 }
 
 // theirs wants a death for each of these processes; where the source is blind,
-// some may have no name, and none has another's.
+// up to a fifth may have no name, and none has another's.
 func theirs(ds []death.Death, pids map[int]bool, blind bool) error {
 	var named []death.Death
 	for _, d := range ds {
@@ -418,6 +418,9 @@ func theirs(ds []death.Death, pids map[int]bool, blind bool) error {
 				named = append(named, d)
 			}
 		}
+	}
+	if len(named)*5 < len(ds)*4 {
+		return fmt.Errorf("%d of %d have a name", len(named), len(ds))
 	}
 	return distinct(named)
 }
