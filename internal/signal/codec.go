@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -117,47 +119,49 @@ func (r *Reader) Read() (Signal, error) {
 // and years of four digits. The zero time is one that is not known.
 func tellable(t time.Time) bool { return t.IsZero() || t.Year() >= 1700 && t.Year() <= 2250 }
 
-func decodeBody(kind string, raw json.RawMessage) (Body, bool, error) {
-	switch kind {
-	case MarkVictim{}.kind():
-		return decode[MarkVictim](raw)
-	case OOMInvocation{}.kind():
-		return decode[OOMInvocation](raw)
-	case Kill{}.kind():
-		return decode[Kill](raw)
-	case Exit{}.kind():
-		return decode[Exit](raw)
-	case ReportedKill{}.kind():
-		return decode[ReportedKill](raw)
-	case ReportedGroup{}.kind():
-		return decode[ReportedGroup](raw)
-	case ReportedNote{}.kind():
-		return decode[ReportedNote](raw)
-	case CgroupSeen{}.kind():
-		return decode[CgroupSeen](raw)
-	case CgroupGone{}.kind():
-		return decode[CgroupGone](raw)
-	case CgroupCounters{}.kind():
-		return decode[CgroupCounters](raw)
-	case NodeCounters{}.kind():
-		return decode[NodeCounters](raw)
-	case SourceState{}.kind():
-		return decode[SourceState](raw)
-	case Lost{}.kind():
-		return decode[Lost](raw)
-	}
-	return nil, false, nil
+// bodies decodes each kind of body.
+var bodies = map[string]func(json.RawMessage) (Body, error){
+	MarkVictim{}.kind():     decode[MarkVictim],
+	OOMInvocation{}.kind():  decode[OOMInvocation],
+	Kill{}.kind():           decode[Kill],
+	Exit{}.kind():           decode[Exit],
+	ReportedKill{}.kind():   decode[ReportedKill],
+	ReportedGroup{}.kind():  decode[ReportedGroup],
+	ReportedNote{}.kind():   decode[ReportedNote],
+	CgroupSeen{}.kind():     decode[CgroupSeen],
+	CgroupGone{}.kind():     decode[CgroupGone],
+	CgroupCounters{}.kind(): decode[CgroupCounters],
+	NodeCounters{}.kind():   decode[NodeCounters],
+	ContainerSeen{}.kind():  decode[ContainerSeen],
+	ContainerGone{}.kind():  decode[ContainerGone],
+	ContainerExit{}.kind():  decode[ContainerExit],
+	ContainerStop{}.kind():  decode[ContainerStop],
+	ContainerOOM{}.kind():   decode[ContainerOOM],
+	SourceState{}.kind():    decode[SourceState],
+	Lost{}.kind():           decode[Lost],
 }
 
-func decode[B Body](raw json.RawMessage) (Body, bool, error) {
+// Kinds lists the kinds of bodies, sorted.
+func Kinds() []string { return slices.Sorted(maps.Keys(bodies)) }
+
+func decodeBody(kind string, raw json.RawMessage) (Body, bool, error) {
+	decode, known := bodies[kind]
+	if !known {
+		return nil, false, nil
+	}
+	b, err := decode(raw)
+	return b, true, err
+}
+
+func decode[B Body](raw json.RawMessage) (Body, error) {
 	var b *B
 	if len(raw) > 0 { // absent is no body, as null is
 		if err := json.Unmarshal(raw, &b); err != nil {
-			return nil, true, err
+			return nil, err
 		}
 	}
 	if b == nil {
-		return nil, true, errNoBody
+		return nil, errNoBody
 	}
-	return *b, true, nil
+	return *b, nil
 }

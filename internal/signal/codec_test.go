@@ -27,7 +27,7 @@ func everyKind() []Signal {
 	level := Level{Cgroup: c, LimitBytes: &limit, UsageBytes: new(int64), OOMGroup: true}
 	figures := Figures{TotalVMBytes: &limit, AnonRSSBytes: new(int64), OOMScoreAdj: &adj}
 	var all []Signal
-	for _, b := range []Body{
+	for _, b := range append(containers(), []Body{
 		MarkVictim{Victim: task, Trigger: task, Figures: figures, Chain: []Level{level, {}}},
 		OOMInvocation{Constraint: "CONSTRAINT_MEMCG", OOMMemcg: c, Chosen: task, Trigger: task},
 		Kill{Target: task, Sender: task, Signal: 9, Code: CodeKernel, Result: 1},
@@ -41,7 +41,7 @@ func everyKind() []Signal {
 		NodeCounters{OOMKill: 1, Total: 2, Counted: at},
 		SourceState{Up: true, Mode: "bpf", Reason: "r"},
 		Lost{Count: 1, Other: true, Why: "w"},
-	} {
+	}...) {
 		all = append(all, Signal{Time: at, Observed: at.Add(time.Second), Source: death.SourceKmsg, Recovered: true, Body: b})
 	}
 	return all

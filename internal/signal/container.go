@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signal
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// ContainerSeen says that an engine has this container, or what changed of
+// it. What is absent is not known, or did not change: lay it over what was
+// told before.
+type ContainerSeen struct {
+	// Container is named as the engine names it. Its labels are claims of
+	// whoever made it.
+	Container death.Container `json:"container"`
+	// Sandbox is true for the container that only holds a pod's namespaces.
+	Sandbox bool `json:"sandbox,omitempty"`
+	// PID is the first process of the run that began at Started.
+	PID int `json:"pid,omitempty"`
+	// State is created, running, paused, restarting, removing, exited or dead.
+	State   string    `json:"state,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	// LimitBytes is the memory limit that was asked for; nil: none, or not known.
+	LimitBytes *int64 `json:"limit_bytes,omitempty"`
+	// LogPath is the engine's file of what the container writes.
+	LogPath string `json:"log_path,omitempty"`
+	// StopSignal is what a stop sends first, StopTimeout how many seconds it
+	// then waits before SIGKILL.
+	StopSignal  int    `json:"stop_signal,omitempty"`
+	StopTimeout *int64 `json:"stop_timeout,omitempty"`
+}
+
+// ContainerGone says that an engine removed a container.
+type ContainerGone struct {
+	ID      string `json:"id"`
+	Runtime string `json:"runtime,omitempty"`
+}
+
+// ContainerExit says that a container's first process ended, in the engine's
+// words. One end is told once as the event comes, and again, with the same
+// Signal.Time, when the engine said more.
+type ContainerExit struct {
+	ID      string `json:"id"`
+	Runtime string `json:"runtime,omitempty"`
+	// Code is 128 and the signal's number for an end by a signal; a process
+	// can give the same number by itself.
+	Code *int `json:"code,omitempty"`
+	// OOMKilled is the engine's flag. It is missing for real kills, and true
+	// for containers that survived one.
+	OOMKilled *bool  `json:"oom_killed,omitempty"`
+	Error     string `json:"error,omitempty"`
+	// PID is the first process of that run.
+	PID      int       `json:"pid,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+}
+
+// ContainerStop says that somebody asked the engine to stop or signal a
+// container.
+type ContainerStop struct {
+	ID      string `json:"id"`
+	Runtime string `json:"runtime,omitempty"`
+	// Signal is what was sent. Only "kill" has it.
+	Signal int `json:"signal,omitempty"`
+	// Action is the engine's word: "kill" as each signal is sent, also for a
+	// stop; "stop" and "restart" when that is done.
+	Action string `json:"action"`
+}
+
+// ContainerOOM is the engine's own word that a container had an OOM kill. It
+// is late or missing at times.
+type ContainerOOM struct {
+	ID      string `json:"id"`
+	Runtime string `json:"runtime,omitempty"`
+}
+
+func (ContainerSeen) kind() string { return "container_seen" }
+func (ContainerGone) kind() string { return "container_gone" }
+func (ContainerExit) kind() string { return "container_exit" }
+func (ContainerStop) kind() string { return "container_stop" }
+func (ContainerOOM) kind() string  { return "container_oom" }

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signal
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
+
+// containers are bodies with each field set.
+func containers() []Body {
+	at := time.Date(2026, 11, 22, 9, 30, 0, 123456789, time.UTC)
+	return []Body{
+		ContainerSeen{
+			Container: death.Container{
+				ID: "4f1c", Name: "web", Runtime: "docker", Image: "shop/web:1", RestartCount: new(3),
+				Labels: map[string]string{"com.docker.compose.service": "web\n\u202e"},
+			},
+			Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)),
+			LogPath: "/var/lib/docker/containers/4f1c/4f1c-json.log", StopSignal: 15, StopTimeout: new(int64(0)),
+		},
+		ContainerGone{ID: "4f1c", Runtime: "docker"},
+		ContainerExit{
+			ID: "4f1c", Runtime: "podman", Code: new(0), OOMKilled: new(false), Error: "no such file",
+			PID: 812, Started: at, Finished: at.Add(time.Second),
+		},
+		ContainerStop{ID: "4f1c", Runtime: "docker", Signal: 15, Action: "kill"},
+		ContainerOOM{ID: "4f1c", Runtime: "docker"},
+	}
+}
+
+// TestWriter_LeavesOutWhatIsNotKnown: a zero is never written for a value that
+// nobody told.
+func TestWriter_LeavesOutWhatIsNotKnown(t *testing.T) {
+	for _, tt := range []struct {
+		body Body
+		want string
+	}{
+		{ContainerSeen{Container: death.Container{ID: "a"}}, `"body":{"container":{"id":"a"}}`},
+		{ContainerGone{ID: "a"}, `"body":{"id":"a"}`},
+		{ContainerExit{ID: "a"}, `"body":{"id":"a"}`},
+		{ContainerStop{ID: "a", Action: "stop"}, `"body":{"id":"a","action":"stop"}`},
+		{ContainerOOM{ID: "a"}, `"body":{"id":"a"}`},
+	} {
+		if file := string(write(t, Header{}, []Signal{{Body: tt.body}})); !strings.Contains(file, tt.want) {
+			t.Errorf("%T: %s\nlacks %s", tt.body, file, tt.want)
+		}
+	}
+}
+
+// TestKinds_AreAll: each type with a kind can be read from a file.
+func TestKinds_AreAll(t *testing.T) {
+	var want []string
+	for _, name := range []string{"signal.go", "container.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func \(\w+\) kind\(\) string +\{ return "(\w+)" \}`).FindAllStringSubmatch(string(text), -1) {
+			want = append(want, m[1])
+		}
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, Kinds()); diff != "" || len(want) < 18 {
+		t.Errorf("kinds (-declared +decoded):\n%s", diff)
+	}
+}
