@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of the text that is taken from an engine.
+const (
+	maxID         = 128
+	maxName       = 256
+	maxImage      = 512
+	maxPath       = 4096
+	maxError      = 4096
+	maxLabels     = 64
+	maxLabelName  = 256
+	maxLabelValue = 4096
+	maxVersion    = 32
+)
+
+// cut makes text valid UTF-8 of at most n bytes.
+func cut(s string, n int) string {
+	if len(s) > n {
+		for n > 0 && !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s = s[:n]
+	}
+	s = strings.ToValidUTF8(s, "?")
+	return strings.Clone(s) // keeps no large text alive
+}
+
+// validID tells whether an id is one that can be asked for: an engine's are
+// 64 hexadecimal digits, and nothing that means something in a URL is taken.
+func validID(id string) bool {
+	if id == "" || len(id) > maxID || strings.Trim(id, ".") == "" {
+		return false
+	}
+	for _, c := range []byte(id) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// selection says which labels are carried.
+type selection struct {
+	names    map[string]bool
+	prefixes []string
+}
+
+func selectionOf(labels []string) selection {
+	s := selection{names: map[string]bool{}}
+	for _, l := range labels {
+		if p, ok := strings.CutSuffix(l, "*"); ok {
+			s.prefixes = append(s.prefixes, p)
+		} else {
+			s.names[l] = true
+		}
+	}
+	return s
+}
+
+func (s selection) has(name string) bool {
+	if s.names[name] {
+		return true
+	}
+	return slices.ContainsFunc(s.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// pick takes the labels that are carried, and counts those that it cut or left
+// out at a bound. Of too many, the first by name are taken.
+func (s selection) pick(all map[string]string) (out map[string]string, lost int) {
+	var names []string
+	for name := range all {
+		if !s.has(name) {
+			continue
+		}
+		if len(name) > maxLabelName {
+			lost++
+			continue
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if len(names) > maxLabels {
+		lost += len(names) - maxLabels
+		names = names[:maxLabels]
+	}
+	for _, name := range names {
+		if out == nil {
+			out = make(map[string]string, len(names))
+		}
+		if len(all[name]) > maxLabelValue {
+			lost++
+		}
+		out[cut(name, maxLabelName)] = cut(all[name], maxLabelValue)
+	}
+	return out, lost
+}
+
+// signals are Linux' names of signals (include/uapi/asm-generic/signal.h).
+var signals = map[string]int{
+	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "IOT": 6, "BUS": 7, "FPE": 8, "KILL": 9,
+	"USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16, "CHLD": 17, "CONT": 18,
+	"STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27,
+	"WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30, "SYS": 31, "RTMIN": 34, "RTMAX": 64,
+}
+
+// signalNumber reads "15", "SIGTERM", "TERM" and "SIGRTMIN+3"; 0: not known.
+func signalNumber(s string) int {
+	if n, err := strconv.Atoi(s); err == nil {
+		return inRange(n)
+	}
+	s = strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if n, ok := signals[s]; ok {
+		return n
+	}
+	if i := strings.IndexAny(s, "+-"); i > 0 {
+		base, ok := signals[s[:i]]
+		add, err := strconv.Atoi(s[i:])
+		if ok && err == nil && strings.HasPrefix(s, "RT") {
+			return inRange(base + add)
+		}
+	}
+	return 0
+}
+
+func inRange(n int) int {
+	if n < 1 || n > 64 {
+		return 0
+	}
+	return n
+}
+
+// instant reads an engine's time; "0001-01-01T00:00:00Z" is none.
+func instant(s string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.Year() < 1971 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t.UTC()
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package docker asks container engines that speak Docker's API (Docker since
+// 20.10, podman) which containers they have, and follows what becomes of them.
+//
+// It gives containers their names, images, labels, limits and first processes,
+// and tells each end in the engine's words. It is trusted for who a container
+// is and that somebody asked for a stop; not for why a container ended: the
+// engine's OOMKilled is missing for real OOM kills, and true for containers
+// that survived one. Labels are claims of whoever made the container.
+//
+// One goroutine for each engine subscribes to events and then lists, so that
+// nothing falls between. What an event carries is told at once; what else
+// there is to know is asked for afterwards, with a time limit, a few at a
+// time. When the connection ends, what happened meanwhile is found by asking
+// for old events and by looking at each container's state.
+package docker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/host"
+)
+
+// Options set up a Source. The zero value is good for a whole machine.
+type Options struct {
+	Roots host.Roots
+	// Hosts are the engines' sockets, as unix:///run/docker.sock or as a
+	// path, and taken as they are. Empty: the usual places below Roots, also
+	// those of users' own engines.
+	Hosts []string
+	// Labels are those to carry, each a name or a prefix ending in *; nil:
+	// DefaultLabels.
+	Labels []string
+	// Logger is told of engines that come and go; nil discards.
+	Logger *slog.Logger
+
+	// dial makes a test's engine one without a socket; nil: a unix socket.
+	dial func(ctx context.Context, path string) (net.Conn, error)
+}
+
+// DefaultLabels are those that say which workload a container belongs to.
+func DefaultLabels() []string {
+	return []string{
+		"com.docker.compose.project", "com.docker.compose.service",
+		"io.kubernetes.*", "com.amazonaws.ecs.*", "com.hashicorp.nomad.*",
+	}
+}
+
+// How long an engine may take, and how often it is asked.
+const (
+	lookInterval = 5 * time.Second  // for sockets that come later
+	quiet        = 3 * time.Second  // until something is said of engines that do not answer
+	versionLimit = 10 * time.Second // an engine's first answer
+	streamLimit  = 10 * time.Second // the head of the stream of events
+	listLimit    = 30 * time.Second
+	inspectLimit = 5 * time.Second
+	pingInterval = 10 * time.Second
+	pingLimit    = 10 * time.Second
+	backoffFirst = time.Second
+	backoffLast  = 30 * time.Second
+)
+
+// Bounds of what is held. An engine that a user runs may be hostile.
+const (
+	maxEngines    = 16
+	maxContainers = 10_000   // remembered for each engine
+	maxList       = 32 << 20 // bytes of an answer
+	maxAnswer     = 4 << 20  // bytes of any other answer, or of one event
+	maxInspects   = 8        // at once
+	maxWaiting    = 4096     // to be inspected
+)
+
+// Source watches the container engines of a machine.
+type Source struct {
+	opt Options
+}
+
+// New returns a Source; nothing is opened before Run.
+func New(opt Options) *Source {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Labels == nil {
+		opt.Labels = DefaultLabels()
+	}
+	if opt.dial == nil {
+		opt.dial = dialUnix
+	}
+	return &Source{opt: opt}
+}
+
+// Name returns death.SourceDocker.
+func (s *Source) Name() death.Source { return death.SourceDocker }

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// reader turns an engine's answers into values of ours. It does no I/O.
+type reader struct {
+	runtime string
+	labels  selection
+}
+
+// happening is one event of a container.
+type happening struct {
+	id     string
+	action events.Action
+	at     time.Time // zero: not told
+	seen   signal.ContainerSeen
+	code   *int // of a die
+	signal int  // of a kill
+	// forged is true where a label has the name of an attribute that the
+	// engine sets: labels and attributes share one map, and labels win.
+	forged bool
+	lost   int // labels cut or left out
+}
+
+var (
+	errNoID   = errors.New("no container id")
+	errIgnore = errors.New("of no interest")
+)
+
+// The attributes that an engine adds to a container's labels.
+const (
+	attrName     = "name"
+	attrImage    = "image"
+	attrExitCode = "exitCode"
+	attrPodman   = "containerExitCode"
+	attrSignal   = "signal"
+)
+
+// What a sandbox is marked with (Kubernetes' dockershim, cri-dockerd).
+const (
+	sandboxLabel = "io.kubernetes.docker.type"
+	sandboxValue = "podsandbox"
+)
+
+// actions are the events that are taken, by the names that engines give them.
+// Those of an exec end no container, whatever they are called.
+var actions = map[events.Action]events.Action{
+	events.ActionCreate:  events.ActionCreate,
+	events.ActionStart:   events.ActionStart,
+	events.ActionRestart: events.ActionRestart,
+	events.ActionStop:    events.ActionStop,
+	events.ActionPause:   events.ActionPause,
+	events.ActionUnPause: events.ActionUnPause,
+	events.ActionUpdate:  events.ActionUpdate,
+	events.ActionRename:  events.ActionRename,
+	events.ActionKill:    events.ActionKill,
+	events.ActionDie:     events.ActionDie,
+	events.ActionOOM:     events.ActionOOM,
+	events.ActionDestroy: events.ActionDestroy,
+	"died":               events.ActionDie,     // podman
+	events.ActionRemove:  events.ActionDestroy, // podman
+}
+
+// event reads one event. errIgnore is no fault of the engine.
+func (r reader) event(m events.Message) (happening, error) {
+	action, known := actions[m.Action]
+	if !known || (m.Type != events.ContainerEventType && m.Type != "") {
+		return happening{}, errIgnore
+	}
+	if !validID(m.Actor.ID) {
+		return happening{}, errNoID
+	}
+	attrs := m.Actor.Attributes
+	h := happening{id: strings.Clone(m.Actor.ID), action: action, at: eventTime(m)}
+	h.seen, h.lost = r.named(h.id, attrs)
+	h.seen.Container.Name = cut(strings.TrimPrefix(attrs[attrName], "/"), maxName)
+	h.seen.Container.Image = cut(attrs[attrImage], maxImage)
+	switch action {
+	case events.ActionDie:
+		h.code = r.exitCode(attrs)
+	case events.ActionKill:
+		h.signal = signalNumber(attrs[attrSignal])
+	case events.ActionCreate, events.ActionStart:
+		h.forged = r.runtime != podman && forged(attrs)
+	}
+	h.seen.State = stateAfter(action)
+	return h, nil
+}
+
+// stateAfter is the state that an event leaves a container in, where it says.
+func stateAfter(a events.Action) string {
+	switch a {
+	case events.ActionCreate:
+		return string(container.StateCreated)
+	case events.ActionStart, events.ActionUnPause:
+		return string(container.StateRunning)
+	case events.ActionPause:
+		return string(container.StatePaused)
+	}
+	return ""
+}
+
+func eventTime(m events.Message) time.Time {
+	var t time.Time
+	switch {
+	case m.TimeNano > 0:
+		t = time.Unix(0, m.TimeNano)
+	case m.Time > 0:
+		t = time.Unix(m.Time, 0)
+	}
+	if t.Year() > 9999 {
+		return time.Time{}
+	}
+	if !t.IsZero() {
+		t = t.UTC()
+	}
+	return t
+}
+
+// exitCode reads the code of a die. podman sets its own attribute over any
+// label; the other is for those that do as Docker does.
+func (r reader) exitCode(attrs map[string]string) *int {
+	names := []string{attrExitCode}
+	if r.runtime == podman {
+		names = []string{attrPodman, attrExitCode}
+	}
+	for _, name := range names {
+		if n, err := strconv.Atoi(attrs[name]); err == nil && n >= 0 && n <= 1<<16 {
+			return &n
+		}
+	}
+	return nil
+}
+
+// forged tells whether labels have names of the engine's attributes.
+func forged(labels map[string]string) bool {
+	for _, name := range []string{attrExitCode, attrPodman, attrSignal} {
+		if _, ok := labels[name]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// named begins a ContainerSeen with what labels say.
+func (r reader) named(id string, labels map[string]string) (signal.ContainerSeen, int) {
+	carried, lost := r.labels.pick(labels)
+	return signal.ContainerSeen{
+		Container: death.Container{ID: id, Runtime: r.runtime, Labels: carried},
+		Sandbox:   labels[sandboxLabel] == sandboxValue,
+	}, lost
+}
+
+// listed is one row of a list.
+type listed struct {
+	seen   signal.ContainerSeen
+	forged bool
+	lost   int
+}
+
+// summary reads one row of a list.
+func (r reader) summary(s container.Summary) (listed, error) {
+	if !validID(s.ID) {
+		return listed{}, errNoID
+	}
+	l := listed{forged: forged(s.Labels)}
+	l.seen, l.lost = r.named(strings.Clone(s.ID), s.Labels)
+	l.seen.Container.Name = cut(ownName(s.Names), maxName)
+	l.seen.Container.Image = cut(s.Image, maxImage)
+	l.seen.State = stateOf(string(s.State))
+	return l, nil
+}
+
+// ownName picks from a container's names the one that no other container gave
+// it by a link ("/other/alias").
+func ownName(names []string) string {
+	for _, n := range names {
+		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+			return n
+		}
+	}
+	return ""
+}
+
+// stateOf takes a state that the API knows; podman has more.
+func stateOf(s string) string {
+	switch container.ContainerState(s) {
+	case container.StateCreated, container.StateRunning, container.StatePaused, container.StateRestarting,
+		container.StateRemoving, container.StateExited, container.StateDead:
+		return s
+	case "configured", "initialized":
+		return string(container.StateCreated)
+	case "stopped":
+		return string(container.StateExited)
+	}
+	return ""
+}
+
+// inspected is what an engine says of one container.
+type inspected struct {
+	seen signal.ContainerSeen
+	// running is true while its first process lives.
+	running bool
+	// exit is how the last run ended. Of a container that runs again only the
+	// time is known.
+	exit   *signal.ContainerExit
+	forged bool
+	lost   int
+}
+
+// inspect reads the answer about one container.
+func (r reader) inspect(c container.InspectResponse) (inspected, error) {
+	if !validID(c.ID) {
+		return inspected{}, errNoID
+	}
+	var labels map[string]string
+	if c.Config != nil {
+		labels = c.Config.Labels
+	}
+	in := inspected{forged: forged(labels)}
+	in.seen, in.lost = r.named(strings.Clone(c.ID), labels)
+	seen := &in.seen
+	seen.Container.Name = cut(strings.TrimPrefix(c.Name, "/"), maxName)
+	if c.RestartCount >= 0 {
+		seen.Container.RestartCount = &c.RestartCount
+	}
+	if len(c.LogPath) <= maxPath {
+		seen.LogPath = cut(c.LogPath, maxPath)
+	}
+	if c.Config != nil {
+		seen.Container.Image = cut(c.Config.Image, maxImage)
+		seen.StopSignal = signalNumber(c.Config.StopSignal)
+		if t := c.Config.StopTimeout; t != nil {
+			seen.StopTimeout = new(int64(*t))
+		}
+	}
+	if c.HostConfig != nil && c.HostConfig.Memory > 0 {
+		seen.LimitBytes = new(c.HostConfig.Memory)
+	}
+	if c.State != nil {
+		in.state(c.State)
+	}
+	return in, nil
+}
+
+func (in *inspected) state(s *container.State) {
+	seen := &in.seen
+	seen.State = stateOf(string(s.Status))
+	seen.Started = instant(s.StartedAt)
+	if s.Pid > 0 {
+		seen.PID = s.Pid
+	}
+	// Docker calls a container that waits to be started again running, too.
+	in.running = seen.State == string(container.StateRunning) || seen.State == string(container.StatePaused)
+	finished := instant(s.FinishedAt)
+	if finished.IsZero() && (in.running || s.Error == "") {
+		return
+	}
+	in.exit = &signal.ContainerExit{ID: seen.Container.ID, Runtime: seen.Container.Runtime, Finished: finished}
+	if in.running {
+		return
+	}
+	in.exit.Started = seen.Started
+	in.exit.Error = cut(s.Error, maxError)
+	in.exit.OOMKilled = &s.OOMKilled
+	if s.ExitCode >= 0 && s.ExitCode <= 1<<16 {
+		in.exit.Code = &s.ExitCode
+	}
+}

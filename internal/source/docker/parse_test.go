@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const (
+	realID  = "87b0753e33cbe04b208b654d5e0edc092c80acf4e2dfc104922849a4b63ac7da"
+	shortID = "c3282e277961fe3454b671ff37ff4b6530c0ffccfa43a37ae4374554c727ef39"
+)
+
+func dockerReader() reader {
+	return reader{runtime: "docker", labels: selectionOf(DefaultLabels())}
+}
+
+// sample reads a real answer of Docker 20.10.24. Its container "web" has
+// labels named exitCode and signal.
+func sample(t testing.TB, name string, into any) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "docker-20.10.24", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if into != nil {
+		if err := json.Unmarshal(b, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func sampleEvents(t testing.TB) []events.Message {
+	t.Helper()
+	var out []events.Message
+	for line := range strings.Lines(string(sample(t, "events.jsonl", nil))) {
+		var m events.Message
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func TestEvent_Real(t *testing.T) {
+	var got []string
+	for _, m := range sampleEvents(t) {
+		h, err := dockerReader().event(m)
+		if errors.Is(err, errIgnore) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := string(h.action) + " " + h.seen.Container.Name + " " + h.seen.Container.Image + " " + h.seen.State
+		if h.forged {
+			line += " forged"
+		}
+		if h.code != nil {
+			line += " " + string(rune('0'+*h.code))
+		}
+		if h.at.Year() != 2026 {
+			t.Errorf("%s: time %v", line, h.at)
+		}
+		got = append(got, line)
+	}
+	want := []string{
+		"create web base:1 created forged", "start web base:1 running forged", "kill web base:1 ", "kill web base:1 ",
+		"die web base:1  0", "stop web base:1 ", "create short base:1 created", "start short base:1 running",
+		"die short base:1  3", "destroy short base:1 ", "rename web2 base:1 ", "destroy web2 base:1 ",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+func TestEvent_Table(t *testing.T) {
+	at := time.Date(2026, 11, 22, 9, 46, 52, 55858848, time.UTC)
+	event := func(action, id string, attrs map[string]string) events.Message {
+		return events.Message{Type: "container", Action: events.Action(action), Actor: events.Actor{ID: id, Attributes: attrs}, TimeNano: at.UnixNano()}
+	}
+	for _, tc := range []struct {
+		name    string
+		runtime string
+		m       events.Message
+		want    happening
+		err     error
+	}{
+		{name: "die", m: event("die", "a1", map[string]string{"exitCode": "137", "name": "web", "image": "i"}),
+			want: happening{action: "die", code: new(137), seen: named("web", "i")}},
+		{name: "podman's die, its code over a label", runtime: podman,
+			m:    event("died", "a1", map[string]string{"exitCode": "0", "containerExitCode": "137", "name": "web", "image": "i"}),
+			want: happening{action: "die", code: new(137), seen: named("web", "i")}},
+		{name: "podman's remove", runtime: podman, m: event("remove", "a1", map[string]string{"name": "web"}),
+			want: happening{action: "destroy", seen: named("web", "")}},
+		{name: "kill by name", m: event("kill", "a1", map[string]string{"signal": "SIGTERM"}), want: happening{action: "kill", signal: 15}},
+		{name: "kill by number", m: event("kill", "a1", map[string]string{"signal": "9"}), want: happening{action: "kill", signal: 9}},
+		{name: "kill by nonsense", m: event("kill", "a1", map[string]string{"signal": "900"}), want: happening{action: "kill"}},
+		{name: "code that is none", m: event("die", "a1", map[string]string{"exitCode": "-1"}), want: happening{action: "die"}},
+		{name: "exec", m: event("exec_die", "a1", map[string]string{"exitCode": "137"}), err: errIgnore},
+		{name: "exec with a command that reads as another event", m: event("exec_start: die", "a1", nil), err: errIgnore},
+		{name: "podman's exec", runtime: podman, m: event("exec_died", "a1", nil), err: errIgnore},
+		{name: "health", m: event("health_status: die", "a1", nil), err: errIgnore},
+		{name: "no id", m: event("die", "", nil), err: errNoID},
+		{name: "id that climbs", m: event("die", "../../images/json", nil), err: errNoID},
+		{name: "id of dots", m: event("die", "..", nil), err: errNoID},
+		{name: "long id", m: event("die", strings.Repeat("a", 129), nil), err: errNoID},
+		{name: "image's event", m: events.Message{Type: "image", Action: "remove", Actor: events.Actor{ID: "a1"}}, err: errIgnore},
+		{name: "sandbox", m: event("oom", "a1", map[string]string{"io.kubernetes.docker.type": "podsandbox"}),
+			want: happening{action: "oom", seen: signal.ContainerSeen{Sandbox: true,
+				Container: death.Container{Labels: map[string]string{"io.kubernetes.docker.type": "podsandbox"}}}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := dockerReader()
+			if tc.runtime != "" {
+				r.runtime = tc.runtime
+			}
+			got, err := r.event(tc.m)
+			if !errors.Is(err, tc.err) {
+				t.Fatalf("error %v, want %v", err, tc.err)
+			}
+			if tc.err != nil {
+				return
+			}
+			tc.want.id, tc.want.at = "a1", at
+			tc.want.seen.Container.ID, tc.want.seen.Container.Runtime = "a1", r.runtime
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(happening{})); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func named(name, image string) signal.ContainerSeen {
+	return signal.ContainerSeen{Container: death.Container{Name: name, Image: image}}
+}
+
+func TestSummary_Real(t *testing.T) {
+	var list []container.Summary
+	sample(t, "list.json", &list)
+	got, err := dockerReader().summary(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := listed{forged: true, seen: signal.ContainerSeen{State: "running", Container: death.Container{
+		ID: realID, Name: "web", Runtime: "docker", Image: "base:1", Labels: map[string]string{"com.docker.compose.service": "web"},
+	}}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(listed{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSummary_NameIsNotALink(t *testing.T) {
+	got, err := dockerReader().summary(container.Summary{ID: "a1", Names: []string{"/front/db", "/postgres"}})
+	if err != nil || got.seen.Container.Name != "postgres" {
+		t.Errorf("%q, %v", got.seen.Container.Name, err)
+	}
+}
+
+func TestInspect_Real(t *testing.T) {
+	log := "/var/lib/docker/containers/" + realID + "/" + realID + "-json.log"
+	seen := signal.ContainerSeen{
+		Container: death.Container{
+			ID: realID, Name: "web", Runtime: "docker", Image: "base:1", RestartCount: new(0),
+			Labels: map[string]string{"com.docker.compose.service": "web"},
+		},
+		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)),
+	}
+	var c container.InspectResponse
+	sample(t, "inspect-exit.json", &c)
+	got, err := dockerReader().inspect(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := inspected{seen: seen, forged: true, exit: &signal.ContainerExit{
+		ID: realID, Runtime: "docker", Code: new(137), OOMKilled: new(false), Started: seen.Started,
+		Finished: time.Date(2026, 11, 22, 9, 46, 53, 383327572, time.UTC),
+	}}
+	want.seen.State = "exited"
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(inspected{})); diff != "" {
+		t.Errorf("exited (-want +got):\n%s", diff)
+	}
+
+	c = container.InspectResponse{}
+	sample(t, "inspect-run.json", &c)
+	if got, err = dockerReader().inspect(c); err != nil {
+		t.Fatal(err)
+	}
+	want = inspected{seen: seen, running: true, forged: true}
+	want.seen.State, want.seen.PID = "running", c.State.Pid
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(inspected{})); diff != "" || c.State.Pid == 0 {
+		t.Errorf("running (-want +got):\n%s", diff)
+	}
+}
+
+func TestPick_Bounds(t *testing.T) {
+	all := map[string]string{
+		"io.kubernetes.big":  strings.Repeat("x", 64<<10),
+		"io.kubernetes.bad":  "a\xff\xfeb\nc",
+		"io.kubernetes.cut":  strings.Repeat("x", maxLabelValue-1) + "é",
+		"io.kubernetes.name": "v",
+		"io.kubernetes." + strings.Repeat("n", maxLabelName): "v",
+		"other": "v",
+	}
+	got, lost := selectionOf(DefaultLabels()).pick(all)
+	if len(got) != 4 || lost != 3 {
+		t.Errorf("%d labels, %d lost; want 4 and 3", len(got), lost)
+	}
+	if n := len(got["io.kubernetes.big"]); n != maxLabelValue {
+		t.Errorf("big label: %d bytes", n)
+	}
+	if n := len(got["io.kubernetes.cut"]); n != maxLabelValue-1 {
+		t.Errorf("label cut within a character: %d bytes", n)
+	}
+	if v := got["io.kubernetes.bad"]; v != "a?b\nc" {
+		t.Errorf("label with bad UTF-8: %q", v)
+	}
+	many := map[string]string{}
+	for i := range 200 {
+		many["io.kubernetes."+string(rune('a'+i%26))+strings.Repeat("z", i)] = "v"
+	}
+	if got, lost := selectionOf(DefaultLabels()).pick(many); len(got) != maxLabels || lost != 200-maxLabels {
+		t.Errorf("%d labels, %d lost", len(got), lost)
+	}
+}
+
+func TestSignalNumber(t *testing.T) {
+	for in, want := range map[string]int{
+		"": 0, "15": 15, "SIGTERM": 15, "term": 15, "SIGKILL": 9, "SIGRTMIN+3": 37, "RTMAX-1": 63, "0": 0, "-9": 0, "65": 0, "TERM+1": 0, "RTMIN+99": 0, "SIG": 0,
+	} {
+		if got := signalNumber(in); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+	}
+}
+
+// FuzzEvent: whatever an engine sends, reading it does not panic, and what
+// comes out is bounded and valid text.
+func FuzzEvent(f *testing.F) {
+	for line := range strings.Lines(string(sample(f, "events.jsonl", nil))) {
+		f.Add([]byte(line))
+	}
+	f.Add([]byte(`{"Type":"container","Action":"die","Actor":{"ID":"a","Attributes":{"exitCode":"99999999999999999999"}},"timeNano":9223372036854775807}`))
+	f.Add([]byte(`{"Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"RTMIN+"}},"time":9223372036854775807}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m events.Message
+		if json.Unmarshal(b, &m) != nil {
+			return
+		}
+		for _, runtime := range []string{"docker", podman} {
+			h, err := reader{runtime: runtime, labels: selectionOf([]string{"*"})}.event(m)
+			if err != nil {
+				continue
+			}
+			if h.signal < 0 || h.signal > 64 || h.code != nil && (*h.code < 0 || *h.code > 1<<16) {
+				t.Errorf("signal %d, code %v", h.signal, h.code)
+			}
+			withinBounds(t, h.seen)
+			if _, err := json.Marshal(signal.Signal{Time: h.at, Body: h.seen}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// FuzzInspect is the same for the answer about one container.
+func FuzzInspect(f *testing.F) {
+	f.Add(sample(f, "inspect-run.json", nil))
+	f.Add(sample(f, "inspect-exit.json", nil))
+	f.Add([]byte(`{"Id":"a","State":{"StartedAt":"99999-01-01T00:00:00Z","Error":"\n"},"RestartCount":-1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c container.InspectResponse
+		if json.Unmarshal(b, &c) != nil {
+			return
+		}
+		in, err := reader{runtime: "docker", labels: selectionOf([]string{"*"})}.inspect(c)
+		if err != nil {
+			return
+		}
+		withinBounds(t, in.seen)
+		if in.exit != nil && (len(in.exit.Error) > maxError || !utf8.ValidString(in.exit.Error)) {
+			t.Errorf("error %q", in.exit.Error)
+		}
+	})
+}
+
+func withinBounds(t *testing.T, seen signal.ContainerSeen) {
+	t.Helper()
+	c := seen.Container
+	check := func(what, s string, most int) {
+		if len(s) > most || !utf8.ValidString(s) {
+			t.Errorf("%s: %d bytes: %.50q", what, len(s), s)
+		}
+	}
+	check("id", c.ID, maxID)
+	check("name", c.Name, maxName)
+	check("image", c.Image, maxImage)
+	check("log path", seen.LogPath, maxPath)
+	if len(c.Labels) > maxLabels {
+		t.Errorf("%d labels", len(c.Labels))
+	}
+	for k, v := range c.Labels {
+		check("label's name", k, maxLabelName)
+		check("label", v, maxLabelValue)
+	}
+}

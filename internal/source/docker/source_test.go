@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// bubble runs a test with a fake engine in time that is not real.
+func bubble(t *testing.T, test func(t *testing.T, f *fake)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, newFake(t)) })
+}
+
+// settle waits until nothing moves; a little time passes first.
+func settle() {
+	time.Sleep(100 * time.Millisecond)
+	synctest.Wait()
+}
+
+func lastState(said []signal.Signal) (st signal.SourceState) {
+	for _, s := range of[signal.SourceState](said) {
+		st = s
+	}
+	return st
+}
+
+func TestSource_Life(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("old", 11)
+		r := follow(t, f, Options{})
+		settle()
+		said := r.taken()
+		if st := lastState(said); st != (signal.SourceState{Up: true, Mode: "docker 20.10.24"}) {
+			t.Errorf("state %+v", st)
+		}
+		seen := of[signal.ContainerSeen](said)
+		if len(seen) != 2 || seen[0].Container.Name != "name-old" || seen[1].PID != 11 || *seen[1].LimitBytes != 32<<20 || seen[1].StopSignal != 3 {
+			t.Errorf("of the list: %+v", seen)
+		}
+
+		f.event("create", "a", map[string]string{"com.docker.compose.service": "web"})
+		f.runs("a", 12)
+		f.event("start", "a", map[string]string{"com.docker.compose.service": "web"})
+		settle()
+		seen = of[signal.ContainerSeen](r.taken())
+		if len(seen) != 3 || seen[0].State != "created" || seen[0].Container.Labels["com.docker.compose.service"] != "web" ||
+			seen[1].State != "running" || seen[2].PID != 12 || seen[2].LogPath != "/log/a" {
+			t.Errorf("of the start: %+v", seen)
+		}
+
+		started := seen[2].Started
+		f.event("kill", "a", map[string]string{"signal": "15"})
+		f.ended("a", 137, true)
+		died := f.event("die", "a", map[string]string{"exitCode": "137"})
+		f.event("stop", "a", nil)
+		f.event("oom", "a", nil)
+		settle()
+		said = r.taken()
+		exits := of[signal.ContainerExit](said)
+		want := []signal.ContainerExit{
+			{ID: "a", Runtime: "docker", Code: new(137), PID: 12, Started: started},
+			{ID: "a", Runtime: "docker", Code: new(137), OOMKilled: new(true), PID: 12, Started: started, Finished: time.Unix(0, died.TimeNano).UTC()},
+		}
+		if diff := cmp.Diff(want, exits); diff != "" {
+			t.Errorf("exits (-want +got):\n%s", diff)
+		}
+		for _, s := range said {
+			if _, ok := s.Body.(signal.ContainerExit); ok && (s.Recovered || s.Time.UnixNano() != died.TimeNano) {
+				t.Errorf("exit at %v, recovered %v", s.Time, s.Recovered)
+			}
+		}
+		wantStops := []signal.ContainerStop{{ID: "a", Runtime: "docker", Signal: 15, Action: "kill"}, {ID: "a", Runtime: "docker", Action: "stop"}}
+		if diff := cmp.Diff(wantStops, of[signal.ContainerStop](said)); diff != "" {
+			t.Errorf("stops (-want +got):\n%s", diff)
+		}
+		if n := len(of[signal.ContainerOOM](said)); n != 1 {
+			t.Errorf("%d OOM events", n)
+		}
+		f.event("destroy", "a", nil)
+		settle()
+		if gone := of[signal.ContainerGone](r.taken()); len(gone) != 1 || gone[0].ID != "a" {
+			t.Errorf("gone: %+v", gone)
+		}
+	})
+}
+
+// TestSource_ShortLife: a container that is gone before it can be asked for
+// has its name and its code all the same.
+func TestSource_ShortLife(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		f.event("start", "a", nil)
+		time.Sleep(20 * time.Millisecond)
+		f.event("die", "a", map[string]string{"exitCode": "137"})
+		f.event("destroy", "a", nil)
+		settle()
+		said := r.taken()
+		if seen := of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].Container.Name != "name-a" || seen[0].Container.Image != "image" {
+			t.Errorf("seen: %+v", seen)
+		}
+		if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
+			t.Errorf("exits: %+v", exits)
+		}
+		if len(of[signal.Lost](said)) != 0 {
+			t.Error("something was lost")
+		}
+	})
+}
+
+// TestSource_ForgedLabels: Docker writes labels over the attributes of its
+// events, so a label named exitCode is no exit code.
+func TestSource_ForgedLabels(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		r := follow(t, f, Options{})
+		settle()
+		labels := map[string]string{"exitCode": "0", "signal": "1"}
+		f.event("create", "a", labels)
+		f.runs("a", 12)
+		f.event("start", "a", labels)
+		settle()
+		r.taken()
+		f.ended("a", 137, false)
+		f.event("kill", "a", labels)
+		f.event("die", "a", labels)
+		settle()
+		said := r.taken()
+		exits := of[signal.ContainerExit](said)
+		if len(exits) != 2 || exits[0].Code != nil || *exits[1].Code != 137 {
+			t.Errorf("exits: %+v", exits)
+		}
+		if stops := of[signal.ContainerStop](said); len(stops) != 1 || stops[0].Signal != 0 {
+			t.Errorf("stops: %+v", stops)
+		}
+	})
+}
+
+func TestSource_ExecIsNoEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("a", 12)
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		for _, action := range []string{"exec_create: die", "exec_start: /bin/sh -c die", "exec_die", "exec_died", "health_status: die", "attach", "top"} {
+			f.event(action, "a", map[string]string{"exitCode": "137", "execID": "e"})
+		}
+		settle()
+		if said := r.taken(); len(said) != 0 {
+			t.Errorf("said: %+v", said)
+		}
+	})
+}
+
+func TestSource_EventsTwice(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("a", 12)
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		for _, action := range []string{"kill", "die", "oom"} {
+			m := f.event(action, "a", map[string]string{"exitCode": "1", "signal": "9"})
+			f.send(m)
+			f.send(m)
+		}
+		settle()
+		said := r.taken()
+		if e, s, o := len(of[signal.ContainerExit](said)), len(of[signal.ContainerStop](said)), len(of[signal.ContainerOOM](said)); e != 1 || s != 1 || o != 1 {
+			t.Errorf("%d exits, %d stops, %d ooms", e, s, o)
+		}
+	})
+}
+
+// TestSource_WhileAway: deaths between two connections are told when the
+// second is made, with the time at which they were, each once.
+func TestSource_WhileAway(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		for i, id := range []string{"lives", "dies", "removed", "again", "told"} {
+			f.runs(id, 10+i)
+		}
+		r := follow(t, f, Options{})
+		settle()
+		f.ended("told", 1, false)
+		f.event("die", "told", map[string]string{"exitCode": "1"})
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		r.taken()
+
+		f.change(func() { f.down = true })
+		f.cutOff()
+		time.Sleep(2 * time.Second)
+		f.ended("dies", 137, true)
+		diedAt := time.Now().UTC()
+		f.ended("again", 139, false)
+		time.Sleep(time.Second)
+		againAt := f.boxes["again"].State.FinishedAt
+		f.runs("again", 99)
+		f.change(func() {
+			f.boxes["again"].State.FinishedAt = againAt
+			f.boxes["again"].RestartCount = 1
+			delete(f.boxes, "removed")
+		})
+		f.runs("new", 50)
+		f.ended("new", 2, false)
+		// Of this one only the engine's memory of events tells.
+		f.change(func() {
+			f.past = append(f.past, f.message("die", "flash", map[string]string{"exitCode": "3"}), f.message("destroy", "flash", nil))
+		})
+		time.Sleep(3 * time.Second)
+		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "refused") {
+			t.Errorf("while away: %+v", st)
+		}
+		f.change(func() { f.down = false })
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		said := r.taken()
+		got := map[string]string{}
+		for _, s := range said {
+			e, ok := s.Body.(signal.ContainerExit)
+			if !ok {
+				continue
+			}
+			text := fmt.Sprintf("recovered %v, pid %d, code ", s.Recovered, e.PID)
+			if e.Code != nil {
+				text += fmt.Sprint(*e.Code)
+			}
+			got[e.ID] += text
+			if e.ID == "dies" && !s.Time.Equal(diedAt) {
+				t.Errorf("died at %v, told %v", diedAt, s.Time)
+			}
+		}
+		want := map[string]string{
+			"dies": "recovered true, pid 11, code 137", "again": "recovered true, pid 13, code ",
+			"new": "recovered true, pid 0, code 2", "flash": "recovered true, pid 0, code 3",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("exits (-want +got):\n%s", diff)
+		}
+		var gone []string
+		for _, g := range of[signal.ContainerGone](said) {
+			gone = append(gone, g.ID)
+		}
+		if diff := cmp.Diff([]string{"flash", "removed"}, gone); diff != "" {
+			t.Errorf("gone (-want +got):\n%s", diff)
+		}
+		if st := lastState(said); !st.Up {
+			t.Errorf("after: %+v", st)
+		}
+	})
+}
+
+// TestSource_ListIsOlder: what an event said while a list was under way stands
+// against the list.
+func TestSource_ListIsOlder(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("a", 12)
+		f.runs("b", 13)
+		old := f.list()
+		f.serve = func(path string) http.Handler {
+			if path != "/containers/json" {
+				return nil
+			}
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				f.event("die", "a", map[string]string{"exitCode": "1"})
+				f.event("destroy", "b", nil)
+				f.change(func() { delete(f.boxes, "b") })
+				f.ended("a", 1, false)
+				time.Sleep(time.Second)
+				f.answer(w, old)
+			})
+		}
+		r := follow(t, f, Options{})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		said := r.taken()
+		for _, s := range of[signal.ContainerSeen](said) {
+			if s.State == "running" {
+				t.Errorf("seen %s running: %+v", s.Container.ID, s)
+			}
+			if s.Container.ID == "b" {
+				t.Errorf("seen after it was removed: %+v", s)
+			}
+		}
+		if n := len(of[signal.ContainerExit](said)); n != 2 { // as the event came, and in full
+			t.Errorf("%d exits", n)
+		}
+	})
+}
+
+// TestSource_InspectHangs: an answer that never comes holds up nothing else.
+func TestSource_InspectHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("good", 12)
+		f.serve = func(path string) http.Handler {
+			if !strings.HasPrefix(path, "/containers/bad") {
+				return nil
+			}
+			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		}
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		f.event("start", "bad", nil)
+		f.runs("good", 77)
+		f.event("start", "good", nil)
+		f.event("die", "bad", map[string]string{"exitCode": "1"})
+		settle()
+		said := r.taken()
+		if n := len(of[signal.ContainerExit](said)); n != 1 {
+			t.Errorf("%d exits", n)
+		}
+		pid := 0
+		for _, s := range of[signal.ContainerSeen](said) {
+			pid = max(pid, s.PID)
+		}
+		if pid != 77 {
+			t.Errorf("the other container has pid %d", pid)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := lastState(r.taken()); st.Reason != "" {
+			t.Errorf("state %+v", st)
+		}
+	})
+}
+
+func TestSource_InspectsAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		for i := range 100 {
+			f.runs(fmt.Sprint("c", i), 100+i)
+		}
+		f.serve = func(path string) http.Handler {
+			if !strings.HasPrefix(path, "/containers/c") {
+				return nil
+			}
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				f.change(func() { f.busy++; f.most = max(f.most, f.busy) })
+				time.Sleep(time.Second)
+				f.change(func() { f.busy-- })
+				f.inspect(w, strings.TrimSuffix(strings.TrimPrefix(path, "/containers/"), "/json"))
+			})
+		}
+		r := follow(t, f, Options{})
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		pids := 0
+		for _, s := range of[signal.ContainerSeen](r.taken()) {
+			if s.PID != 0 {
+				pids++
+			}
+		}
+		if pids != 100 || f.most > maxInspects {
+			t.Errorf("%d inspected, %d at once", pids, f.most)
+		}
+	})
+}
+
+// TestSource_EngineHangs: an engine that stops answering is left, said to be
+// down, and found again.
+func TestSource_EngineHangs(t *testing.T) {
+	for _, at := range []string{"/version", "/events", "/containers/json", "/_ping"} {
+		t.Run(at[1:], func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fake) {
+				r := follow(t, f, Options{})
+				settle()
+				if st := lastState(r.taken()); !st.Up {
+					t.Fatalf("at first %+v", st)
+				}
+				hang := func(path string) http.Handler {
+					if path != at {
+						return nil
+					}
+					return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+				}
+				f.change(func() { f.serve = hang })
+				f.cutOff()
+				time.Sleep(50 * time.Second)
+				synctest.Wait()
+				if st := lastState(r.taken()); st.Up || st.Reason == "" {
+					t.Errorf("hanging %+v", st)
+				}
+				f.change(func() { f.serve = nil })
+				time.Sleep(90 * time.Second)
+				synctest.Wait()
+				if st := lastState(r.taken()); !st.Up {
+					t.Errorf("afterwards %+v", st)
+				}
+			})
+		})
+	}
+}
+
+// TestSource_StreamHangs: a stream that is silent while nothing answers is
+// noticed by a ping.
+func TestSource_StreamHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		f.change(func() {
+			f.serve = func(string) http.Handler {
+				return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			}
+		})
+		time.Sleep(21 * time.Second)
+		synctest.Wait()
+		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
+			t.Errorf("state %+v", st)
+		}
+	})
+}
+
+func TestSource_Garbage(t *testing.T) {
+	long := `{"Type":"container","Action":"die","Actor":{"ID":"` + strings.Repeat("a", maxAnswer) + `"}}`
+	for name, bytes := range map[string]string{
+		"no JSON": "\x00\xffnonsense\n", "another shape": "[1,2]\n", "half": `{"Type":"container","Ac`, "endless": long,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fake) {
+				f.runs("a", 12)
+				r := follow(t, f, Options{})
+				settle()
+				r.taken()
+				f.send([]byte(bytes))
+				if name == "half" {
+					settle()
+					f.cutOff()
+				}
+				f.ended("a", 137, false)
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				said := r.taken()
+				states := of[signal.SourceState](said)
+				if len(states) != 2 || states[0].Up || !states[1].Up {
+					t.Errorf("states %+v", states)
+				}
+				if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
+					t.Errorf("exits %+v", exits)
+				}
+			})
+		})
+	}
+}
+
+// TestSource_GarbageInAList: an endless list, or one of nonsense, is given up,
+// and rows without an id are counted.
+func TestSource_GarbageInAList(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serve func(w io.Writer)
+		up    bool
+		lost  uint64
+	}{
+		"endless": {serve: func(w io.Writer) {
+			for {
+				if _, err := io.WriteString(w, `["`+strings.Repeat("x", 1<<20)); err != nil {
+					return
+				}
+			}
+		}},
+		"nonsense": {serve: func(w io.Writer) { _, _ = io.WriteString(w, "<html>") }},
+		"rows":     {serve: func(w io.Writer) { _, _ = io.WriteString(w, `[{"Id":""},{"Id":"../x"},{"Id":"good","Names":null}]`) }, up: true, lost: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fake) {
+				f.serve = func(path string) http.Handler {
+					if path != "/containers/json" {
+						return nil
+					}
+					return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { tc.serve(w) })
+				}
+				r := follow(t, f, Options{})
+				time.Sleep(15 * time.Second)
+				synctest.Wait()
+				said := r.taken()
+				if st := lastState(said); st.Up != tc.up || len(st.Reason) > maxReason {
+					t.Errorf("state %+v", st)
+				}
+				var lost uint64
+				for _, l := range of[signal.Lost](said) {
+					lost += l.Count
+					if !l.Other {
+						t.Errorf("%+v", l)
+					}
+				}
+				if lost != tc.lost {
+					t.Errorf("%d lost, want %d", lost, tc.lost)
+				}
+			})
+		})
+	}
+}
+
+func TestSource_HugeLabelsAreToldOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		r := follow(t, f, Options{})
+		settle()
+		r.taken()
+		labels := map[string]string{"io.kubernetes.x": strings.Repeat("x\n", 32<<10)}
+		f.event("create", "a", labels)
+		f.event("start", "a", labels)
+		f.event("die", "a", labels)
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		said := r.taken()
+		lost := of[signal.Lost](said)
+		if len(lost) != 1 || lost[0].Count != 1 {
+			t.Errorf("lost %+v", lost)
+		}
+		if n := len(of[signal.ContainerSeen](said)[0].Container.Labels["io.kubernetes.x"]); n != maxLabelValue {
+			t.Errorf("label of %d bytes", n)
+		}
+	})
+}
+
+func TestSource_Podman(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.podman, f.version = true, "4.3.1"
+		r := follow(t, f, Options{})
+		settle()
+		f.event("died", "a", map[string]string{"containerExitCode": "137"})
+		f.event("remove", "a", nil)
+		settle()
+		said := r.taken()
+		if st := lastState(said); st.Mode != "podman 4.3.1" {
+			t.Errorf("state %+v", st)
+		}
+		if e := of[signal.ContainerExit](said); len(e) != 1 || *e[0].Code != 137 || e[0].Runtime != "podman" {
+			t.Errorf("exits %+v", e)
+		}
+		if len(of[signal.ContainerGone](said)) != 1 {
+			t.Error("not gone")
+		}
+	})
+}
+
+func TestSource_Denied(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.dialErr = &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES}
+		r := follow(t, f, Options{})
+		settle()
+		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket"}
+		if st := lastState(r.taken()); st != want {
+			t.Errorf("state %+v", st)
+		}
+	})
+}
+
+func TestSource_TwoEngines(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		r := follow(t, f, Options{Hosts: []string{"/one.sock", "unix:///two.sock"}})
+		settle()
+		if st := lastState(r.taken()); st != (signal.SourceState{Up: true, Mode: "2 engines"}) {
+			t.Errorf("state %+v", st)
+		}
+	})
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"encoding/json"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// box is what is remembered of one container.
+type box struct {
+	// running is true from its start until its end was told.
+	running bool
+	started time.Time // of the run that was seen last
+	pid     int
+	exitAt  time.Time // when its last end was; zero: none was told
+	forged  bool
+	events  uint64 // counts its events, so that an older answer is known as such
+	state   string
+	named   uint64 // what was told of it by an event or a list
+	looked  uint64 // and by an inspect
+	cut     bool   // that its labels were cut was told
+}
+
+// job is one container to be inspected.
+type job struct {
+	id string
+	// end is when it died, where that is what is asked about; pid and started
+	// are of that run.
+	end     time.Time
+	pid     int
+	started time.Time
+	// again is true where it may have ended while nobody listened.
+	again bool
+	// events is what box.events was when it was asked about.
+	events uint64
+}
+
+// table is what is known of one engine's containers. It outlives connections,
+// does no I/O and reads no clock.
+type table struct {
+	rd    reader
+	boxes map[string]*box
+	seed  maphash.Seed
+
+	// began is when this connection was made; since is when the one before it
+	// was alive for certain, zero for the first.
+	began, since time.Time
+	// fresh are those with events since the connection was made: what a list
+	// says of them can be older. nil: the list has come.
+	fresh  map[string]bool
+	recent [256]recent
+	next   int
+
+	tell func(at time.Time, recovered bool, b signal.Body)
+	lost func(n int, why string)
+	want func(j job)
+	own  func(id string, mine bool)
+}
+
+// recent is an event that was told, so that it is not told twice.
+type recent struct {
+	id     string
+	action events.Action
+	at     time.Time
+}
+
+const (
+	// overlap is how far back an engine is asked again for old events.
+	overlap = time.Second
+	// sameEnd is how long after an end another one without a start is the
+	// same: told by an answer first, and then by its event.
+	sameEnd = 5 * time.Second
+	// endSlack is how much later than its event an end can be dated.
+	endSlack = 50 * time.Millisecond
+)
+
+func newTable() *table {
+	return &table{boxes: map[string]*box{}, seed: maphash.MakeSeed()}
+}
+
+// connect begins another connection.
+func (t *table) connect(rd reader, since, began time.Time) {
+	t.rd, t.since, t.began = rd, since, began
+	t.fresh = map[string]bool{}
+}
+
+// box finds or makes the box of a container.
+func (t *table) box(id string) *box {
+	b := t.boxes[id]
+	if b == nil {
+		b = &box{}
+		if len(t.boxes) >= maxContainers {
+			t.lost(1, "too many containers to remember")
+			return b
+		}
+		t.boxes[id] = b
+		t.own(id, true)
+	}
+	return b
+}
+
+// event takes one event.
+func (t *table) event(m events.Message, now time.Time) {
+	h, err := t.rd.event(m)
+	if err != nil {
+		if !errors.Is(err, errIgnore) {
+			t.lost(1, "events with "+err.Error())
+		}
+		return
+	}
+	if h.at.IsZero() || h.at.After(now) {
+		h.at = now
+	}
+	if t.repeated(recent{h.id, h.action, h.at}) {
+		return
+	}
+	if t.fresh != nil {
+		t.fresh[h.id] = true
+	}
+	if h.action == events.ActionDestroy {
+		t.drop(h.id, h.at)
+		return
+	}
+	b := t.box(h.id)
+	b.events++
+	b.forged = b.forged || h.forged
+	t.name(b, h.seen, h.lost, h.at)
+	t.act(b, h)
+}
+
+// act tells what an event is besides a name.
+func (t *table) act(b *box, h happening) {
+	recovered := t.before(h.at)
+	switch h.action {
+	case events.ActionStart:
+		b.running, b.started, b.pid = true, time.Time{}, 0
+		t.want(job{id: h.id})
+	case events.ActionUpdate, events.ActionRename:
+		t.want(job{id: h.id})
+	case events.ActionDie:
+		if !b.running && !b.exitAt.IsZero() && h.at.Before(b.exitAt.Add(sameEnd)) {
+			return
+		}
+		if b.forged {
+			h.code = nil
+		}
+		t.want(job{id: h.id, end: h.at, pid: b.pid, started: b.started})
+		t.tell(h.at, recovered, signal.ContainerExit{
+			ID: h.id, Runtime: t.rd.runtime, Code: h.code, PID: b.pid, Started: b.started,
+		})
+		b.ended(h.at)
+	case events.ActionKill, events.ActionStop, events.ActionRestart:
+		if b.forged {
+			h.signal = 0
+		}
+		t.tell(h.at, recovered, signal.ContainerStop{ID: h.id, Runtime: t.rd.runtime, Signal: h.signal, Action: string(h.action)})
+	case events.ActionOOM:
+		t.tell(h.at, recovered, signal.ContainerOOM{ID: h.id, Runtime: t.rd.runtime})
+	}
+}
+
+func (b *box) ended(at time.Time) {
+	b.running, b.exitAt, b.pid, b.started, b.state = false, at, 0, time.Time{}, ""
+}
+
+// before tells whether a time lies in a gap between two connections.
+func (t *table) before(at time.Time) bool { return !t.since.IsZero() && at.Before(t.began) }
+
+// repeated notes an event and tells whether it was there before.
+func (t *table) repeated(r recent) bool {
+	for i := range t.recent {
+		if t.recent[i] == r {
+			return true
+		}
+	}
+	t.recent[t.next] = r
+	t.next = (t.next + 1) % len(t.recent)
+	return false
+}
+
+func (t *table) drop(id string, at time.Time) {
+	delete(t.boxes, id)
+	t.tell(at, t.before(at), signal.ContainerGone{ID: id, Runtime: t.rd.runtime})
+	t.own(id, false)
+}
+
+// name tells who a container is and its state, where that is news.
+func (t *table) name(b *box, seen signal.ContainerSeen, lost int, at time.Time) {
+	state := seen.State
+	seen.State = ""
+	sum := t.sum(seen)
+	if sum == b.named && (state == "" || state == b.state) {
+		return
+	}
+	if lost > 0 && !b.cut {
+		b.cut = true
+		t.lost(lost, "labels that are too long or too many, cut or left out")
+	}
+	if state != "" {
+		b.state = state
+	}
+	b.named, seen.State = sum, state
+	t.tell(at, t.before(at), seen)
+}
+
+func (t *table) sum(seen signal.ContainerSeen) uint64 {
+	text, err := json.Marshal(seen)
+	if err != nil {
+		return 0
+	}
+	return maphash.Bytes(t.seed, text)
+}
+
+// merge takes the list of all containers that was asked for after the events
+// had begun.
+func (t *table) merge(list []container.Summary, now time.Time) {
+	present := make(map[string]bool, len(list))
+	bad := 0
+	for _, s := range list {
+		l, err := t.rd.summary(s)
+		if err != nil {
+			bad++
+			continue
+		}
+		id := l.seen.Container.ID
+		if present[id] {
+			continue
+		}
+		present[id] = true
+		if !t.fresh[id] {
+			t.row(l, now)
+		}
+	}
+	if bad > 0 {
+		t.lost(bad, "rows of a list with no container id")
+	}
+	for id := range t.boxes {
+		if !present[id] && !t.fresh[id] {
+			t.drop(id, now)
+		}
+	}
+	t.fresh = nil
+}
+
+func (t *table) row(l listed, now time.Time) {
+	id := l.seen.Container.ID
+	old := t.boxes[id]
+	b := t.box(id)
+	b.forged = b.forged || l.forged
+	if old == nil {
+		t.name(b, l.seen, l.lost, now)
+	}
+	state := container.ContainerState(l.seen.State)
+	runs := state == container.StateRunning || state == container.StatePaused
+	switch {
+	case !t.since.IsZero() && state != container.StateCreated:
+		t.want(job{id: id, again: true})
+	case runs:
+		b.running = true
+		t.want(job{id: id})
+	}
+}
+
+// inspected takes the answer to a job.
+func (t *table) inspected(j job, c container.InspectResponse, now time.Time) {
+	in, err := t.rd.inspect(c)
+	if err != nil || in.seen.Container.ID != j.id {
+		t.lost(1, "answers about another container")
+		return
+	}
+	b := t.boxes[j.id]
+	if b == nil {
+		return // removed meanwhile
+	}
+	b.forged = b.forged || in.forged
+	stale := b.events != j.events
+	if stale {
+		in.seen.State = ""
+	}
+	if sum := t.sum(in.seen); sum != b.looked {
+		b.looked = sum
+		t.tell(now, false, in.seen)
+	}
+	switch {
+	case !j.end.IsZero():
+		t.explain(j, in)
+	case j.again:
+		t.missed(b, in, now, stale)
+	}
+	if !stale && in.seen.State != "" {
+		b.state = in.seen.State
+		if b.running = in.running; b.running {
+			b.started, b.pid = in.seen.Started, in.seen.PID
+		}
+	}
+}
+
+// explain tells an end again, with what the engine has noted of it, unless
+// that is of a later run.
+func (t *table) explain(j job, in inspected) {
+	if in.exit == nil || in.running || in.exit.Finished.After(j.end.Add(endSlack)) {
+		return
+	}
+	in.exit.PID = j.pid
+	t.tell(j.end, t.before(j.end), *in.exit)
+}
+
+// missed tells an end that happened while nobody listened. Where events came
+// since it was asked for, what the container does now is theirs to say.
+func (t *table) missed(b *box, in inspected, now time.Time, stale bool) {
+	if in.exit == nil || !in.exit.Finished.After(b.exitAt) {
+		return
+	}
+	e := *in.exit
+	switch {
+	case b.running && in.running:
+		// It runs again if this is another run than the one that was seen.
+		if b.started.IsZero() || !in.seen.Started.After(b.started) || !e.Finished.After(b.started) {
+			return
+		}
+	case !b.running && !e.Finished.After(t.since):
+		return
+	}
+	if b.running {
+		e.PID, e.Started = b.pid, b.started
+	}
+	at := e.Finished
+	if at.After(now) {
+		at = now
+	}
+	t.tell(at, true, e)
+	if stale {
+		b.exitAt = at
+		return
+	}
+	b.ended(at)
+}
