@@ -85,7 +85,9 @@ func flash(t *testing.T, e *engine, r *recorder) {
 	if exit.Code == nil || *exit.Code != 3 {
 		t.Errorf("exit %+v", exit)
 	}
-	find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.Container.Name == "flash" })
+	find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool {
+		return s.Container.ID == id && s.Container.Name == "flash"
+	})
 	find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == id })
 }
 
@@ -98,7 +100,9 @@ func forgedLabels(t *testing.T, e *engine, r *recorder) {
 		}
 		return x.ID == id && x.Code != nil
 	})
-	find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.Container.Name == "forged" })
+	find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool {
+		return s.Container.ID == id && s.Container.Name == "forged"
+	})
 }
 
 // leak is a container that the kernel kills.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -108,17 +107,14 @@ func (a *engineAPI) identify(ctx context.Context) (identity, error) {
 	return id, nil
 }
 
-// subscribe opens the stream of events; since is zero or a time from which the
-// engine is to tell again. The stream ends with ctx.
+// subscribe opens the stream of events, beginning with those since then that
+// the engine remembers. The stream ends with ctx.
 func (a *engineAPI) subscribe(ctx context.Context, since time.Time) (client.EventsResult, error) {
 	f := client.Filters{}.Add("type", string(events.ContainerEventType))
 	for name := range actions {
 		f.Add("event", string(name))
 	}
-	opt := client.EventsListOptions{Filters: f}
-	if !since.IsZero() {
-		opt.Since = strconv.FormatInt(since.Unix(), 10) + fmt.Sprintf(".%09d", since.Nanosecond())
-	}
+	opt := client.EventsListOptions{Filters: f, Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond())}
 	ctx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(streamLimit, cancel)
 	res := a.stream.Events(ctx, opt)

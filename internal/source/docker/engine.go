@@ -178,7 +178,13 @@ func (e *engine) session(ctx context.Context) error {
 	}
 	e.table.connect(reader{runtime: s.who.runtime, labels: e.r.labels}, since, began)
 	e.table.want = s.want
-	res, err := api.subscribe(ctx, since)
+	// An engine answers before it listens to itself: what happens between is
+	// asked for as an old event.
+	from := since
+	if from.IsZero() {
+		from = began
+	}
+	res, err := api.subscribe(ctx, from)
 	if err != nil {
 		return err
 	}

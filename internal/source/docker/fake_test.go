@@ -33,6 +33,7 @@ type fake struct {
 	podman  bool
 	boxes   map[string]*container.InspectResponse
 	past    []events.Message // given again to who asks for old ones
+	late    time.Duration    // from the head of a stream to its first event
 	streams map[chan any]bool
 	asked   []string // paths
 	busy    int      // inspects at once
@@ -198,22 +199,23 @@ func (f *fake) inspect(w http.ResponseWriter, id string) {
 }
 
 func (f *fake) stream(w http.ResponseWriter, r *http.Request) {
+	flush := http.NewResponseController(w)
+	w.WriteHeader(http.StatusOK)
+	_ = flush.Flush()
+	<-time.After(f.late)
 	c := make(chan any, 4096)
 	f.mu.Lock()
 	f.streams[c] = true
 	past := slices.Clone(f.past)
 	f.mu.Unlock()
 	defer f.change(func() { delete(f.streams, c) })
-	flush := http.NewResponseController(w)
-	w.WriteHeader(http.StatusOK)
-	_ = flush.Flush()
 	if s := r.URL.Query().Get("since"); s != "" {
 		since, err := strconv.ParseFloat(s, 64)
 		if err != nil {
 			f.t.Errorf("since %q", s)
 		}
 		for _, m := range past {
-			if float64(m.TimeNano)/1e9 >= since {
+			if float64(m.TimeNano)/1e9 >= since-1e-6 {
 				_ = json.NewEncoder(w).Encode(m)
 			}
 		}
@@ -250,6 +252,7 @@ func (f *fake) send(v any) {
 // event sends an event as Docker does, labels and attributes in one map.
 func (f *fake) event(action, id string, attrs map[string]string) events.Message {
 	m := f.message(action, id, attrs)
+	f.change(func() { f.past = append(f.past, m) })
 	f.send(m)
 	return m
 }

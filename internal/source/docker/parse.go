@@ -94,7 +94,7 @@ func (r reader) event(m events.Message) (happening, error) {
 	case events.ActionKill:
 		h.signal = signalNumber(attrs[attrSignal])
 	case events.ActionCreate, events.ActionStart:
-		h.forged = r.runtime != podman && forged(attrs)
+		h.forged = r.forged(attrs)
 	}
 	h.seen.State = stateAfter(action)
 	return h, nil
@@ -145,8 +145,12 @@ func (r reader) exitCode(attrs map[string]string) *int {
 	return nil
 }
 
-// forged tells whether labels have names of the engine's attributes.
-func forged(labels map[string]string) bool {
+// forged tells whether labels have names of the engine's attributes. podman
+// writes its own over them.
+func (r reader) forged(labels map[string]string) bool {
+	if r.runtime == podman {
+		return false
+	}
 	for _, name := range []string{attrExitCode, attrPodman, attrSignal} {
 		if _, ok := labels[name]; ok {
 			return true
@@ -176,7 +180,7 @@ func (r reader) summary(s container.Summary) (listed, error) {
 	if !validID(s.ID) {
 		return listed{}, errNoID
 	}
-	l := listed{forged: forged(s.Labels)}
+	l := listed{forged: r.forged(s.Labels)}
 	l.seen, l.lost = r.named(strings.Clone(s.ID), s.Labels)
 	l.seen.Container.Name = cut(ownName(s.Names), maxName)
 	l.seen.Container.Image = cut(s.Image, maxImage)
@@ -230,7 +234,7 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	if c.Config != nil {
 		labels = c.Config.Labels
 	}
-	in := inspected{forged: forged(labels)}
+	in := inspected{forged: r.forged(labels)}
 	in.seen, in.lost = r.named(strings.Clone(c.ID), labels)
 	seen := &in.seen
 	seen.Container.Name = cut(strings.TrimPrefix(c.Name, "/"), maxName)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,11 +30,11 @@ func dockerReader() reader {
 	return reader{runtime: "docker", labels: selectionOf(DefaultLabels())}
 }
 
-// sample reads a real answer of Docker 20.10.24. Its container "web" has
+// sample reads a real answer. The container "web" of Docker 20.10.24 has
 // labels named exitCode and signal.
 func sample(t testing.TB, name string, into any) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "docker-20.10.24", name))
+	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,10 +46,10 @@ func sample(t testing.TB, name string, into any) []byte {
 	return b
 }
 
-func sampleEvents(t testing.TB) []events.Message {
+func sampleEvents(t testing.TB, engine string) []events.Message {
 	t.Helper()
 	var out []events.Message
-	for line := range strings.Lines(string(sample(t, "events.jsonl", nil))) {
+	for line := range strings.Lines(string(sample(t, engine+"/events.jsonl", nil))) {
 		var m events.Message
 		if err := json.Unmarshal([]byte(line), &m); err != nil {
 			t.Fatal(err)
@@ -60,7 +61,7 @@ func sampleEvents(t testing.TB) []events.Message {
 
 func TestEvent_Real(t *testing.T) {
 	var got []string
-	for _, m := range sampleEvents(t) {
+	for _, m := range sampleEvents(t, "docker-20.10.24") {
 		h, err := dockerReader().event(m)
 		if errors.Is(err, errIgnore) {
 			continue
@@ -87,6 +88,48 @@ func TestEvent_Real(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// TestPodman_Real: podman 4.3.1 speaks Docker's API in its own way, and its
+// container "pweb" has a label named exitCode.
+func TestPodman_Real(t *testing.T) {
+	r := reader{runtime: podman, labels: selectionOf(DefaultLabels())}
+	var got []string
+	for _, m := range sampleEvents(t, "podman-4.3.1") {
+		h, err := r.event(m)
+		if errors.Is(err, errIgnore) {
+			continue
+		}
+		if err != nil || h.forged {
+			t.Fatal(err, h.forged)
+		}
+		line := string(h.action) + " " + h.seen.Container.Name
+		if h.code != nil {
+			line += " " + strconv.Itoa(*h.code)
+		}
+		got = append(got, line)
+	}
+	want := []string{
+		"create pweb", "start pweb", "die pweb 137",
+		"create pshort", "start pshort", "die pshort 3", "destroy pshort", "destroy pweb",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	var list []container.Summary
+	sample(t, "podman-4.3.1/list.json", &list)
+	if l, err := r.summary(list[0]); err != nil || l.seen.Container.Name != "pweb" || l.seen.State != "running" || l.forged {
+		t.Errorf("%+v, %v", l, err)
+	}
+	var run, end container.InspectResponse
+	sample(t, "podman-4.3.1/inspect-run.json", &run)
+	sample(t, "podman-4.3.1/inspect-exit.json", &end)
+	if in, err := r.inspect(run); err != nil || !in.running || in.seen.PID == 0 || *in.seen.LimitBytes != 32<<20 || in.seen.StopSignal != 15 || in.exit != nil {
+		t.Errorf("%+v, %v", in, err)
+	}
+	if in, err := r.inspect(end); err != nil || in.running || *in.exit.Code != 137 || in.exit.Finished.IsZero() {
+		t.Errorf("%+v, %v", in, err)
 	}
 }
 
@@ -153,7 +196,7 @@ func named(name, image string) signal.ContainerSeen {
 
 func TestSummary_Real(t *testing.T) {
 	var list []container.Summary
-	sample(t, "list.json", &list)
+	sample(t, "docker-20.10.24/list.json", &list)
 	got, err := dockerReader().summary(list[0])
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +226,7 @@ func TestInspect_Real(t *testing.T) {
 		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)),
 	}
 	var c container.InspectResponse
-	sample(t, "inspect-exit.json", &c)
+	sample(t, "docker-20.10.24/inspect-exit.json", &c)
 	got, err := dockerReader().inspect(c)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +241,7 @@ func TestInspect_Real(t *testing.T) {
 	}
 
 	c = container.InspectResponse{}
-	sample(t, "inspect-run.json", &c)
+	sample(t, "docker-20.10.24/inspect-run.json", &c)
 	if got, err = dockerReader().inspect(c); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +296,7 @@ func TestSignalNumber(t *testing.T) {
 // FuzzEvent: whatever an engine sends, reading it does not panic, and what
 // comes out is bounded and valid text.
 func FuzzEvent(f *testing.F) {
-	for line := range strings.Lines(string(sample(f, "events.jsonl", nil))) {
+	for line := range strings.Lines(string(sample(f, "docker-20.10.24/events.jsonl", nil))) {
 		f.Add([]byte(line))
 	}
 	f.Add([]byte(`{"Type":"container","Action":"die","Actor":{"ID":"a","Attributes":{"exitCode":"99999999999999999999"}},"timeNano":9223372036854775807}`))
@@ -281,8 +324,8 @@ func FuzzEvent(f *testing.F) {
 
 // FuzzInspect is the same for the answer about one container.
 func FuzzInspect(f *testing.F) {
-	f.Add(sample(f, "inspect-run.json", nil))
-	f.Add(sample(f, "inspect-exit.json", nil))
+	f.Add(sample(f, "docker-20.10.24/inspect-run.json", nil))
+	f.Add(sample(f, "docker-20.10.24/inspect-exit.json", nil))
 	f.Add([]byte(`{"Id":"a","State":{"StartedAt":"99999-01-01T00:00:00Z","Error":"\n"},"RestartCount":-1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var c container.InspectResponse

@@ -262,6 +262,27 @@ func TestSource_WhileAway(t *testing.T) {
 	})
 }
 
+// TestSource_StreamIsLate: engines answer before they listen to themselves.
+func TestSource_StreamIsLate(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.late = time.Second
+		r := follow(t, f, Options{})
+		settle()
+		f.event("die", "a", map[string]string{"exitCode": "3"})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		said := r.taken()
+		if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 3 {
+			t.Errorf("exits %+v", exits)
+		}
+		for _, s := range said {
+			if s.Recovered {
+				t.Errorf("recovered: %+v", s)
+			}
+		}
+	})
+}
+
 // TestSource_ListIsOlder: what an event said while a list was under way stands
 // against the list.
 func TestSource_ListIsOlder(t *testing.T) {
