@@ -30,11 +30,17 @@ type Options struct {
 
 // SourceOptions switch the sources on and off.
 type SourceOptions struct {
-	Tracepoint, Kmsg, Cgroup bool
+	Tracepoint, Kmsg, Cgroup, Docker bool
 	// TracepointMode is auto, bpf or tracefs.
 	TracepointMode string
 	// KmsgDevice is the kernel's log; empty: /dev/kmsg.
 	KmsgDevice string
+	// DockerHosts are the sockets of engines with Docker's API; empty: the
+	// usual places.
+	DockerHosts []string
+	// Labels are those of containers to carry: names, or prefixes that end in
+	// an asterisk; nil: those that name a workload.
+	Labels []string
 }
 
 // InquestOptions set the inquest's patience; zero values take its defaults.
@@ -76,7 +82,7 @@ type ServiceOptions struct {
 // Defaults are the options that the flags start from.
 func Defaults() Options {
 	return Options{
-		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, TracepointMode: "auto"},
+		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, Docker: true, TracepointMode: "auto"},
 		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 128 << 20},
 		Web:     WebOptions{ListenAddress: []string{":3001"}, TelemetryPath: "/metrics"},
 	}

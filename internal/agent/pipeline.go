@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +36,11 @@ type pipeline struct {
 	in     chan signal.Signal
 	give   func(progress)
 	stats  atomic.Pointer[inquest.Stats]
-	living roster
+	living *roster
 }
 
 func newPipeline(q *inquest.Inquest, give func(progress)) *pipeline {
-	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give}
-	p.living.containers = map[string]death.Container{}
+	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give, living: newRoster()}
 	p.stats.Store(&inquest.Stats{})
 	return p
 }
@@ -117,39 +115,12 @@ func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
-		p.living.seen(b.Path, p.q.Container(b.Path))
+		p.living.seen(p.q.Container(b.Path))
 	case signal.CgroupGone:
-		p.living.gone(b.Path)
+		p.living.cgroupGone(b.Path)
+	case signal.ContainerSeen:
+		p.living.told(p.q.ContainerByID(b.Container.ID))
+	case signal.ContainerGone:
+		p.living.removed(b.ID)
 	}
-}
-
-// roster lists the containers whose cgroups live, for metrics at 0.
-type roster struct {
-	mu         sync.Mutex
-	containers map[string]death.Container
-}
-
-func (r *roster) seen(path string, c *death.Container) {
-	if c == nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.containers[path] = *c
-}
-
-func (r *roster) gone(path string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.containers, path)
-}
-
-func (r *roster) list() []death.Container {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]death.Container, 0, len(r.containers))
-	for _, c := range r.containers {
-		out = append(out, c)
-	}
-	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 	"github.com/coroner-dev/coroner/internal/source/cgroup"
+	"github.com/coroner-dev/coroner/internal/source/docker"
 	"github.com/coroner-dev/coroner/internal/source/kmsg"
 	"github.com/coroner-dev/coroner/internal/source/tracepoint"
 )
@@ -54,6 +55,9 @@ func newSources(o Options, read position) []source {
 			Since: kmsg.Position{BootID: read.bootID, Seq: read.seq},
 		}))
 	}
+	if o.Source.Docker {
+		out = append(out, docker.New(docker.Options{Roots: o.Path, Hosts: o.Source.DockerHosts, Labels: o.Source.Labels, Logger: o.Logger}))
+	}
 	return out
 }
 
@@ -89,8 +93,12 @@ type health struct {
 
 // allSources is what a status lists, switched on or not.
 func allSources() []death.Source {
-	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup}
+	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker}
 }
+
+// isEngine tells whether a source speaks for a container engine, which may
+// take its time, or not be there.
+func isEngine(s death.Source) bool { return s == death.SourceDocker }
 
 func newSupervisor(log *slog.Logger) *supervisor {
 	v := &supervisor{log: log, known: map[death.Source]*health{}}
@@ -140,9 +148,12 @@ func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
 	switch b := s.Body.(type) {
 	case signal.SourceState:
 		if h.change(b) {
-			if b.Up {
+			switch {
+			case b.Up:
 				log.Info("source is up", "mode", b.Mode, "reason", b.Reason)
-			} else {
+			case b.Absent:
+				log.Info("nothing to watch", "reason", b.Reason)
+			default:
 				log.Warn("source is down", "err", b.Reason)
 			}
 		}
@@ -154,8 +165,8 @@ func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
 		}
 		h.lostOOM.Add(b.Count)
 		log.Warn("lost evidence", "count", b.Count, "err", b.Why)
-	case signal.CgroupSeen, signal.CgroupGone:
-		// The tree coming and going is no event that somebody waits for.
+	case signal.CgroupSeen, signal.CgroupGone, signal.ContainerSeen, signal.ContainerGone:
+		// Cgroups and containers coming and going is no event that somebody waits for.
 	case signal.NodeCounters:
 		if b.OOMKill > 0 {
 			h.events.Add(1)
@@ -182,9 +193,13 @@ func (h *health) change(s signal.SourceState) bool {
 	return news
 }
 
-// started waits until each source has said how it is, or ctx ends.
+// started waits until each source has said how it is, or ctx ends. Engines are
+// not waited for.
 func (v *supervisor) started(ctx context.Context, ss []source) {
 	for _, s := range ss {
+		if isEngine(s.Name()) {
+			continue
+		}
 		select {
 		case <-v.known[s.Name()].heard:
 		case <-ctx.Done():
@@ -213,7 +228,7 @@ func (v *supervisor) status() []api.SourceStatus {
 	for name, h := range v.known {
 		h.mu.Lock()
 		st := api.SourceStatus{
-			Name: name, Enabled: h.on, Up: h.state.Up, Mode: h.state.Mode, Reason: h.state.Reason,
+			Name: name, Enabled: h.on, Up: h.state.Up, Absent: h.state.Absent, Mode: h.state.Mode, Reason: h.state.Reason,
 			Since: h.since.UTC(), Events: h.events.Load(), Lost: h.lost.Load(), LostOOMEvidence: h.lostOOM.Load(), Errors: h.errs.Load(),
 		}
 		if h.rejected != nil {
@@ -234,6 +249,9 @@ func (v *supervisor) status() []api.SourceStatus {
 func (v *supervisor) stats() []metrics.SourceStat {
 	var out []metrics.SourceStat
 	for _, s := range v.status() {
+		if s.Absent {
+			continue
+		}
 		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, LostOOMEvidence: s.LostOOMEvidence, Rejected: s.Rejected, Errors: s.Errors})
 	}
 	return out

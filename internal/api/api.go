@@ -78,6 +78,8 @@ type SourceStatus struct {
 	// Enabled is false when a flag switched the source off.
 	Enabled bool `json:"enabled"`
 	Up      bool `json:"up"`
+	// Absent: it is not up, for there is nothing that it could watch.
+	Absent bool `json:"absent,omitempty"`
 	// Mode is how it reads: "bpf", "tracefs", "v1", "v2".
 	Mode string `json:"mode,omitempty"`
 	// Reason says why it is down or lesser.

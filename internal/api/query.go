@@ -51,9 +51,6 @@ func laterCauses() []death.Cause {
 	return []death.Cause{
 		"oom_userspace", "heap_limit", "evicted_memory", "evicted_storage", "evicted_pids",
 		"preempted", "drained", "node_shutdown", "liveness_probe", "startup_probe",
-		"stopped", "stop_timeout", "segfault", "abort", "bus_error", "illegal_instruction",
-		"arithmetic", "bad_system_call", "cpu_time_limit", "file_size_limit",
-		"start_failed", "completed", "error",
 	}
 }
 

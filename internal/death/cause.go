@@ -13,7 +13,20 @@ const (
 	OOMAncestorLimit   Cause = "oom_ancestor_limit"
 	OOMNode            Cause = "oom_node"
 	OOMCpuset          Cause = "oom_cpuset"
+	Stopped            Cause = "stopped"
+	StopTimeout        Cause = "stop_timeout"
 	Killed             Cause = "killed"
+	Segfault           Cause = "segfault"
+	Abort              Cause = "abort"
+	BusError           Cause = "bus_error"
+	IllegalInstruction Cause = "illegal_instruction"
+	Arithmetic         Cause = "arithmetic"
+	BadSystemCall      Cause = "bad_system_call"
+	CPUTimeLimit       Cause = "cpu_time_limit"
+	FileSizeLimit      Cause = "file_size_limit"
+	StartFailed        Cause = "start_failed"
+	Completed          Cause = "completed"
+	Error              Cause = "error"
 	Unknown            Cause = "unknown"
 )
 
@@ -35,7 +48,20 @@ func Causes() []CauseInfo {
 		{OOMAncestorLimit, "ancestor limit", "Another cgroup's limit was reached: a systemd slice or unit, a Docker cgroup parent, a nested node, or a group inside the container.", true},
 		{OOMNode, "node out of memory", "The machine itself ran out of memory.", true},
 		{OOMCpuset, "NUMA node out of memory", "The memory of the NUMA nodes that the task may use ran out (cpuset or memory policy).", true},
-		{Killed, "killed", "Somebody who is not the container's runtime sent a fatal signal; the killer is named.", false},
+		{Stopped, "stopped", "It was asked to stop, and did in time.", false},
+		{StopTimeout, "stop timeout", "It was asked to stop, did not, and was killed at the end of its grace period.", false},
+		{Killed, "killed", "Somebody who is not the container's runtime sent a fatal signal; the killer is named where it was seen.", false},
+		{Segfault, "segfault", "SIGSEGV by its own fault.", false},
+		{Abort, "abort", "SIGABRT by its own doing.", false},
+		{BusError, "bus error", "SIGBUS by its own fault: a mapped file cut short, or a full tmpfs such as /dev/shm.", false},
+		{IllegalInstruction, "illegal instruction", "SIGILL by its own fault.", false},
+		{Arithmetic, "arithmetic", "SIGFPE by its own fault.", false},
+		{BadSystemCall, "bad system call", "SIGSYS: a system call that its seccomp profile forbids.", false},
+		{CPUTimeLimit, "CPU time limit", "SIGXCPU: its limit of processor time was reached.", false},
+		{FileSizeLimit, "file size limit", "SIGXFSZ: its limit of file size was reached.", false},
+		{StartFailed, "start failed", "It never ran: the command, image, a mount or the runtime failed.", false},
+		{Completed, "completed", "It left with exit code 0.", false},
+		{Error, "error", "It left with another exit code, by its own will.", false},
 		{Unknown, "unknown", "The evidence does not tell; it says what is missing.", false},
 	}
 }

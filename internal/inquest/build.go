@@ -26,9 +26,9 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		Node: q.opts.Node, Subject: death.SubjectProcess,
 		Cause: v.Cause, Confidence: v.Confidence, Rule: v.Rule,
 		Summary: v.Summary, Advice: v.Advice,
-		Container: c.container, Unit: c.unit,
-		Exit: c.exit, Killer: c.killer,
-		Evidence: c.sortedEvidence(f), Recovered: c.recovered,
+		Container: q.tenants.dress(c.container), Unit: c.unit,
+		Exit: c.reported(v.Cause), Killer: q.dressKiller(c.killer),
+		Evidence: q.sortedEvidence(c, f), Recovered: c.recovered,
 	}
 	if c.ended && c.container != nil {
 		d.Subject = death.SubjectContainer
@@ -53,6 +53,16 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	c.revision++
 	c.last = &d
 	return d, true
+}
+
+// dressKiller names the killer's container as the engines do.
+func (q *Inquest) dressKiller(k *death.Killer) *death.Killer {
+	if k == nil || k.Container == nil {
+		return k
+	}
+	d := *k
+	d.Container = q.tenants.dress(k.Container)
+	return &d
 }
 
 // valid keeps what JSON could not carry: bytes that are no UTF-8 come out as
@@ -139,8 +149,8 @@ func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 	return &o
 }
 
-func (c *caseFile) sortedEvidence(f verdict.Facts) []death.Evidence {
-	out := append([]death.Evidence(nil), c.evidence...)
+func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts) []death.Evidence {
+	out := append(q.askEvidence(c), c.evidence...)
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Time.Before(out[j].Time) })
 	last := death.Evidence{Time: c.at.UTC(), Source: death.SourceTracepoint}
 	if len(out) > 0 {
@@ -171,19 +181,20 @@ func inferredText(f verdict.Facts) string {
 // facts lays out for the rules what c knows.
 func (q *Inquest) facts(c *caseFile) verdict.Facts {
 	f := verdict.Facts{
-		Container: c.container, Unit: c.unit, PodCgroup: c.podCgroup, TaskMemcg: c.taskMemcg,
+		Container: q.tenants.dress(c.container), Unit: c.unit, PodCgroup: c.podCgroup, TaskMemcg: c.taskMemcg,
 		OOM: c.oomKilled, SaidMemcg: c.saidMemcg, SaidGlobal: c.saidGlobal,
 		Constraint: c.oom.Constraint, OOMMemcg: c.oom.OOMMemcg,
 		UsageBytes: c.oom.UsageBytes, LimitBytes: c.oom.LimitBytes,
 		Manual: c.oom.Order != nil && *c.oom.Order == -1,
 		Group:  c.group, CountedOnly: c.countedOnly,
 		Trigger: c.oom.Trigger, Ended: c.ended && c.container != nil, Tasks: c.oom.Tasks,
-		Killer: c.killer, KillerIsRuntime: c.killerRuntime,
+		Killer: q.dressKiller(c.killer), KillerIsRuntime: c.killerRuntime,
 	}
 	for _, p := range c.procs {
 		f.Processes = append(f.Processes, p.known())
 	}
 	f.LivesOn = q.livesOn(c)
+	q.endFacts(c, &f)
 	f.MemswLimitBytes = swapLimitReached(&c.oom)
 	if c.named {
 		f.Basis = verdict.BasisKernel

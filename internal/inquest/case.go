@@ -67,6 +67,14 @@ type caseFile struct {
 	exit          *death.Exit
 	ended         bool
 	endedAt       time.Time // when its first process left, or its cgroup went
+	ranSince      time.Time // not before the end of its last run
+	runKnown      bool
+	first         firstProcess
+	by            map[death.Source]time.Time // who told of its end, and when
+	words         words
+	engineLine    map[death.Source]int // of evidence, by who said it
+	recheck       time.Time // when what did not come by then will not come
+	waited        bool      // that time has passed
 	recovered     bool
 
 	evidence []death.Evidence

@@ -77,6 +77,7 @@ type Inquest struct {
 	first   time.Time // when it began
 	cleaned time.Time
 	roster  roster
+	tenants tenants
 	cases   []*caseFile // open, oldest first
 	dead    deadIndex
 	kernel  kernelKills
@@ -100,6 +101,7 @@ func New(o Options) *Inquest {
 	return &Inquest{
 		opts:    o,
 		roster:  newRoster(o.TombstoneTTL),
+		tenants: newTenants(o.TombstoneTTL),
 		dead:    newDeadIndex(o.TombstoneTTL),
 		kernel:  newKernelKills(),
 		ledger:  newLedger(),
@@ -153,6 +155,24 @@ func (q *Inquest) take(s signal.Signal) {
 		q.nodeCounters(b)
 	case signal.SourceState:
 		q.sourceState(s.Source, b)
+	default:
+		q.takeEngine(s)
+	}
+}
+
+// takeEngine takes what a container engine says.
+func (q *Inquest) takeEngine(s signal.Signal) {
+	switch b := s.Body.(type) {
+	case signal.ContainerSeen:
+		q.containerSeen(s, b)
+	case signal.ContainerGone:
+		q.tenants.gone(b.ID, q.now)
+	case signal.ContainerExit:
+		q.containerExit(s, b)
+	case signal.ContainerStop:
+		q.containerStop(s, b)
+	case signal.ContainerOOM:
+		q.containerOOM(s, b)
 	}
 }
 
@@ -165,6 +185,8 @@ func (q *Inquest) Tick(now time.Time) {
 	q.audit()
 	q.kernel.expire(q.now)
 	q.roster.expire(q.now)
+	q.tenants.expire(q.now)
+	q.recheck()
 	q.dead.expire(q.now)
 	q.settle()
 	if q.now.Sub(q.cleaned) > idsFor {
@@ -259,10 +281,21 @@ func (q *Inquest) settle() {
 	q.cases = keep
 }
 
+// recheck has cases judged again for which what was waited for did not come.
+func (q *Inquest) recheck() {
+	for _, c := range q.cases {
+		if !c.recheck.IsZero() && !q.now.Before(c.recheck) {
+			c.recheck, c.waited = time.Time{}, true
+			q.touchNames(c)
+		}
+	}
+}
+
 // lostFor is how long a kill that nobody could place waits for a counter.
 const lostFor = time.Minute
 
 func (q *Inquest) forget(c *caseFile) {
+	q.rememberEnd(c)
 	if c.decided && !c.weighed && c.taskMemcg == "" && len(q.ledger.orphans) < maxKnown {
 		q.ledger.orphans = append(q.ledger.orphans, c.killed())
 	}

@@ -504,8 +504,11 @@ func TestInquest_KillBySomebody(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sc := &scene{}
-			ds := play(t, New(Options{}), append(sources(sc, "tracepoint"), sc.sig("tracepoint", tc.kill),
-				sc.sig("tracepoint", signal.Exit{Task: tc.kill.Target, Signal: ptr(9)}))...)
+			sigs := append(sources(sc, "tracepoint"), sc.sig("tracepoint", tc.kill))
+			if tc.kill.Result == 0 {
+				sigs = append(sigs, sc.sig("tracepoint", signal.Exit{Task: tc.kill.Target, Signal: ptr(9)}))
+			}
+			ds := play(t, New(Options{}), sigs...)
 			if len(ds) != tc.deaths {
 				t.Fatalf("deaths = %d, want %d", len(ds), tc.deaths)
 			}

@@ -38,9 +38,14 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}, s); c != nil {
 		return c
 	}
-	c := q.open(s, pidKey(b.Victim))
-	c.oomKilled = true
-	c.oom.Events = 1
+	c := q.endAwaiting(s, path, b.Victim.PID)
+	if c != nil {
+		q.explainedByOOM(c, s)
+	} else {
+		c = q.open(s, pidKey(b.Victim))
+		c.oomKilled = true
+		c.oom.Events = 1
+	}
 	c.triggerTID = or(b.Trigger.TID, b.Trigger.PID)
 	q.place(c, b.Victim.Cgroup)
 	if group != "" {

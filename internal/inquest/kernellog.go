@@ -185,6 +185,10 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 	if c := q.claim(signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path}, s); c != nil {
 		return c
 	}
+	if c := q.endAwaiting(s, path, b.Victim.PID); c != nil {
+		q.explainedByOOM(c, s)
+		return c
+	}
 	c := q.open(s, pidKey(b.Victim))
 	c.oomKilled = true
 	c.oom.Events = 1

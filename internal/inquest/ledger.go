@@ -336,7 +336,12 @@ func (c *caseFile) anonymous(n int, now time.Time) {
 func (q *Inquest) openCounted(a *account, r rise, kills int, group bool) *caseFile {
 	s := a.signal
 	s.Time, s.Observed, s.Recovered = r.at, r.at, r.missed
-	c := q.open(s, "cgroup "+a.path)
+	c := q.endCounted(a.path, r)
+	if c != nil {
+		q.explainedByOOM(c, s)
+	} else {
+		c = q.open(s, "cgroup "+a.path)
+	}
 	c.oomKilled, c.countedOnly, c.group = true, true, group
 	c.oom.Events = 1
 	q.stats.CountedOnly++

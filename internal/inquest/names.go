@@ -100,6 +100,9 @@ func (c claims) resolve(path string) (at cgpath.Path, forged string) {
 func (q *Inquest) owner(path string) (c *death.Container, unit, pod, forged string) {
 	at, forged := q.roster.claims.resolve(path)
 	if at.ContainerID == "" {
+		if t := q.tenants.at(path); t != nil {
+			return &death.Container{ID: t.ID, Runtime: t.Runtime, Cgroup: t.Cgroup}, "", at.PodCgroup, forged
+		}
 		return nil, at.Unit, at.PodCgroup, forged
 	}
 	c = &death.Container{ID: at.ContainerID, Runtime: at.Runtime, Cgroup: at.Cgroup}
@@ -114,6 +117,8 @@ func (q *Inquest) owner(path string) (c *death.Container, unit, pod, forged stri
 func (q *Inquest) level(path string) cgpath.Level {
 	at, forged := q.roster.claims.resolve(path)
 	switch {
+	case forged == "" && at.ContainerID == "":
+		return q.toldLevel(path, at.Level)
 	case forged == "":
 		return at.Level
 	case at.ContainerID != "":
@@ -122,11 +127,43 @@ func (q *Inquest) level(path string) cgpath.Level {
 	return cgpath.Other
 }
 
+// toldLevel is what engines say that a cgroup is, whose path names no
+// container; else what its names say.
+func (q *Inquest) toldLevel(path string, named cgpath.Level) cgpath.Level {
+	t := q.tenants.at(path)
+	switch {
+	case t == nil:
+		return named
+	case t.Cgroup == path:
+		return cgpath.Container
+	}
+	return cgpath.Inside
+}
+
 // Container is the container whose own cgroup is at path; nil: it is none's.
 func (q *Inquest) Container(path string) *death.Container {
 	c, _, _, _ := q.owner(path)
 	if c == nil || c.Cgroup != path {
 		return nil
 	}
-	return c
+	if t := q.tenants.byID[c.ID]; t != nil && t.sandbox {
+		return nil
+	}
+	return q.tenants.dress(c)
+}
+
+// ContainerByID is a container that an engine told of; nil: none did, or it
+// only holds a pod's namespaces.
+func (q *Inquest) ContainerByID(id string) *death.Container {
+	t := q.tenants.byID[id]
+	if t == nil || t.sandbox {
+		return nil
+	}
+	c := &death.Container{ID: id, Runtime: t.Runtime, Cgroup: q.roster.claims[id].cgroup}
+	if c.Cgroup != "" {
+		if at, _, _, _ := q.owner(c.Cgroup); at != nil && at.ID == id {
+			c = at
+		}
+	}
+	return q.tenants.dress(c)
 }

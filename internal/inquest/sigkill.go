@@ -144,8 +144,11 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	if path := q.roster.path(b.Target.Cgroup); path != "" && cgpath.Parse(path).ContainerID == "" {
 		return // somebody's own pid namespace, and no container
 	}
-	c := q.open(s, pidKey(b.Target))
-	q.place(c, b.Target.Cgroup)
+	c := q.endToldBy(b.Target)
+	if c == nil {
+		c = q.open(s, pidKey(b.Target))
+		q.place(c, b.Target.Cgroup)
+	}
 	from := q.roster.path(b.Sender.Cgroup)
 	k := &death.Killer{PID: b.Sender.PID, Comm: b.Sender.Comm, UID: b.Sender.UID, Cgroup: from, Signal: b.Signal}
 	k.Container, k.Unit, _, _ = q.owner(from)
@@ -169,48 +172,4 @@ func runtimeComm(comm string) bool {
 		return true
 	}
 	return false
-}
-
-// exit takes the end of a process: how a container's first process ended
-// after an OOM kill in it, or that a victim is gone.
-func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
-	first := b.Task.Init != nil && *b.Task.Init
-	c := q.caseOfExit(b, first)
-	if c == nil || c.exit != nil || (!first && c.container != nil) {
-		return
-	}
-	c.exit = &death.Exit{Code: b.Code, Signal: b.Signal}
-	if first && c.container != nil {
-		c.ended, c.endedAt = true, s.Time
-		switch {
-		case b.Signal != nil:
-			c.note(s, "sched:sched_process_exit: the container's first process, pid %d, ended by signal %d", b.Task.PID, *b.Signal)
-		case b.Code != nil:
-			c.note(s, "sched:sched_process_exit: the container's first process, pid %d, left with exit code %d", b.Task.PID, *b.Code)
-		}
-	}
-	q.touch(c)
-}
-
-func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
-	if p := q.dead.find(b.Task.PID); p != nil && p.owner != nil && p.exited(b) {
-		if c := p.owner; c.container == nil || first || !c.initKnown() {
-			return c
-		}
-	}
-	if !first {
-		return nil
-	}
-	path := q.roster.path(b.Task.Cgroup)
-	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
-		c := q.cases[i]
-		if c.container != nil && c.container.Cgroup != "" && q.now.Sub(c.touched) <= oneBreath && cgpath.Within(c.container.Cgroup, path) {
-			return c
-		}
-	}
-	return nil
-}
-
-func (p *process) exited(b signal.Exit) bool {
-	return b.Task.Comm == "" || p.Comm == "" || b.Task.Comm == p.Comm || p.PID == b.Task.PID
 }

@@ -236,6 +236,8 @@ type NodeCounters struct {
 // SourceState says that a source came up, changed its mode or went down.
 type SourceState struct {
 	Up bool `json:"up"`
+	// Absent: it is not up, and nothing is there that it could watch.
+	Absent bool `json:"absent,omitempty"`
 	// Mode is how it reads: "bpf", "tracefs", "v1", "v2".
 	Mode string `json:"mode,omitempty"`
 	// Reason says why it is down or lesser.

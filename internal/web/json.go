@@ -232,6 +232,8 @@ func sourceLine(s api.SourceStatus) string {
 		return line + "off (by its flag)"
 	case s.Up:
 		line += "up"
+	case s.Absent:
+		line += "absent"
 	default:
 		line += "down"
 	}

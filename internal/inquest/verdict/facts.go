@@ -6,6 +6,8 @@
 package verdict
 
 import (
+	"time"
+
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 )
@@ -73,6 +75,48 @@ type Facts struct {
 	// at work for somebody else.
 	Killer          *death.Killer
 	KillerIsRuntime bool
+
+	// Exit is how the container's first process ended, FromKernel whether the
+	// kernel told it: an engine's code of 128 and more can be the process's own.
+	Exit       *death.Exit
+	FromKernel bool
+	First      string // the first process's name
+	// Engine is what speaks of the container's end: docker, containerd, cri.
+	Engine death.Source
+	// Fault is why it never ran, in the engine's words; NeverRan is true then.
+	Fault    string
+	NeverRan bool
+	// InRuntime: its first process still bore the runtime's name when it left.
+	InRuntime bool
+	// OOMKilled is the engine's flag.
+	OOMKilled *bool
+	Stop      *Stop
+	// Unasked: the engine tells what it is asked to do with the container, and
+	// told of nothing.
+	Unasked bool
+	// Counted: the kernel's counters are watched, so that an OOM kill in the
+	// container would be known by now. Waited: what another source has to say
+	// would have come.
+	Counted, Waited bool
+}
+
+// Stop is what an engine was asked to do with the container, in the run that
+// ended.
+type Stop struct {
+	// Engine is who was asked.
+	Engine death.Source
+	// At is when it was first asked to stop; zero: it was not.
+	At time.Time
+	// Signal is what that sent; 0: not told.
+	Signal int
+	// KilledAt is when it sent SIGKILL; zero: it did not.
+	KilledAt time.Time
+	// Restart is true where it was to start again.
+	Restart bool
+	// Grace is how many seconds a stop waits before SIGKILL; nil: not known.
+	Grace *int64
+	// End is when the container ended.
+	End time.Time
 }
 
 // Verdict is what a rule says.

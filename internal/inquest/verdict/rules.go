@@ -29,9 +29,12 @@ type Rule struct {
 func Rules() []Rule { return slices.Clone(rules) }
 
 // rules is in the order in which the rules are asked. A rule may rely on
-// those above it not having fitted. A new cause or a finer verdict is a row
-// here.
-var rules = []Rule{
+// those above it not having fitted. A new cause or a finer verdict is a row in
+// one of the three.
+var rules = slices.Concat(oomRules, endRules, lastRules)
+
+// oomRules judge what the kernel's OOM killer did.
+var oomRules = []Rule{
 	{
 		ID: "sysrq", Cause: death.OOMNode, Confidence: death.Certain,
 		Meaning: "Somebody asked the kernel by hand (sysrq f) to kill the largest process; the machine need not have been short of memory.",
@@ -148,27 +151,6 @@ var rules = []Rule{
 		fits:    func(f *Facts) bool { return f.OOM },
 		advice:  adviseUnplaced,
 	},
-	{
-		ID: "killed-by-runtime", Cause: death.Unknown, Confidence: death.Possible,
-		Meaning: "A process outside containers that is named like a container runtime sent the SIGKILL. If it is the runtime, it acted for somebody: a stop whose grace period ran out, a kill, a removal; who asked only the engine or Kubernetes can tell. A name can be forged, so nothing more is said.",
-		Needs:   "signal_generate: SIGKILL to the container's first process by a runtime's process outside containers",
-		fits:    func(f *Facts) bool { return f.Killer != nil && f.KillerIsRuntime },
-		advice:  adviseRuntimeKill,
-	},
-	{
-		ID: "killed", Cause: death.Killed, Confidence: death.Certain,
-		Meaning: "Somebody who is not the runtime sent SIGKILL to the container's first process. It was not the OOM killer.",
-		Needs:   "signal_generate: SIGKILL with si_code of a process",
-		fits:    func(f *Facts) bool { return f.Killer != nil },
-		advice:  adviseKilled,
-	},
-	{
-		ID: "unknown", Cause: death.Unknown, Confidence: death.Possible,
-		Meaning: "Something died, and nothing that was seen says why.",
-		Needs:   "nothing",
-		fits:    func(*Facts) bool { return true },
-		advice:  func(*Facts) []string { return nil },
-	},
 }
 
 // The constraints of the OOM killer (mm/oom_kill.c, oom_constraint_text).
@@ -205,7 +187,7 @@ func Judge(f Facts) Verdict {
 		return Verdict{
 			Rule:       r.ID,
 			Cause:      r.Cause,
-			Confidence: confidence(r.Confidence, &f),
+			Confidence: confidence(&r, &f),
 			Summary:    summary(r.Cause, r.ID, &f),
 			Advice:     r.advice(&f),
 		}
@@ -213,9 +195,18 @@ func Judge(f Facts) Verdict {
 	return Verdict{Rule: "unknown", Cause: death.Unknown, Confidence: death.Possible}
 }
 
+// bySignal tells whether the rule rests on the signal that ended the container.
+func (r *Rule) bySignal() bool {
+	return slices.ContainsFunc(faults, func(x fault) bool { return x.id == r.ID })
+}
+
 // confidence lowers what a rule promises to what the facts can carry.
-func confidence(best death.Confidence, f *Facts) death.Confidence {
+func confidence(r *Rule, f *Facts) death.Confidence {
+	best := r.Confidence
 	if f.OOM && f.Basis < BasisKernel && best == death.Certain {
+		best = death.Probable
+	}
+	if !f.OOM && f.signalInferred() && best == death.Certain && r.bySignal() {
 		best = death.Probable
 	}
 	if f.CountedOnly {

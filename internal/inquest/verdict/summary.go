@@ -14,14 +14,15 @@ import (
 // died, who asked, and whether the container lives.
 func summary(c death.Cause, rule string, f *Facts) string {
 	switch {
-	case f.Killer != nil && !f.OOM:
-		return killedSentence(f)
+	case strings.HasPrefix(rule, "killed") && rule != "killed-on-request":
+		return killedSentence(rule, f)
 	case f.OOM:
-		s := gaveWay(c, rule, f) + ": " + tookLife(f) + outcome(f)
-		return strings.ToUpper(s[:1]) + s[1:] + "." + asker(f)
+		return upper(gaveWay(c, rule, f)+": "+tookLife(f)+outcome(f)) + "." + asker(f)
 	}
-	return "Something died in " + where(f) + ", and nothing that was seen says why."
+	return endSentence(c, rule, f)
 }
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // gaveWay says whose limit it was.
 func gaveWay(c death.Cause, rule string, f *Facts) string {
@@ -267,7 +268,7 @@ func asker(f *Facts) string {
 	return fmt.Sprintf(" The memory was asked for by %s (pid %d) in %s.", death.Printable(t.Comm), t.PID, death.Printable(t.Cgroup))
 }
 
-func killedSentence(f *Facts) string {
+func killedSentence(rule string, f *Facts) string {
 	k := f.Killer
 	who := death.Printable(k.Comm)
 	notes := []string{fmt.Sprintf("pid %d", k.PID)}
@@ -292,7 +293,10 @@ func killedSentence(f *Facts) string {
 		s += ", " + processName(p)
 	}
 	s += "; it was not the OOM killer."
-	if f.KillerIsRuntime {
+	switch {
+	case rule == "killed-past-engine":
+		s += " The engine was not asked for it."
+	case f.KillerIsRuntime:
 		s += " If that is the container's runtime, as its name says, it acted for somebody whom only the engine can name."
 	}
 	return s

@@ -238,6 +238,7 @@ func (r *run) state() signal.SourceState {
 	}
 	if up == 0 && len(reasons) == 0 {
 		own, users := places(r.opt.Roots)
+		st.Absent = true
 		reasons = append(reasons, "no engine found at "+strings.Join(append(own, users...), ", "))
 	}
 	st.Reason = cut(strings.Join(reasons, "; "), maxReason)

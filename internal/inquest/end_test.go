@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const (
+	webID   = "5d1f0c2b9a8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392817060504"
+	webPath = "/docker/" + webID
+)
+
+var webSeen = signal.ContainerSeen{
+	Container: death.Container{ID: webID, Name: "web-1", Runtime: "docker", Image: "shop/web:3", Labels: map[string]string{"com.docker.compose.service": "web"}},
+	PID:       100, State: "running",
+}
+
+// dockers is a scene with Docker and the kernel's sources, in which web-1 runs.
+func dockers(sc *scene, more ...death.Source) []signal.Signal {
+	return append(sources(sc, append([]death.Source{"docker"}, more...)...), sc.sig("docker", webSeen))
+}
+
+func webExit(code int, flag bool) signal.ContainerExit {
+	return signal.ContainerExit{ID: webID, Runtime: "docker", Code: &code, OOMKilled: &flag}
+}
+
+func asked(n int, action string) signal.ContainerStop {
+	return signal.ContainerStop{ID: webID, Runtime: "docker", Signal: n, Action: action}
+}
+
+// saying is what one source says.
+type saying struct {
+	src  death.Source
+	body signal.Body
+}
+
+// TestEnd_AnyOrder plays what the sources say of one end of a container, in
+// each order that they can come in: it is always one death with the same
+// cause, the container's name and its exit.
+func TestEnd_AnyOrder(t *testing.T) {
+	first, child := task(100, "app", webPath, true), task(101, "worker", webPath, false)
+	runc := task(901, "runc", "/system.slice/containerd.service", false)
+	person := task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false)
+	oom := func(v signal.Task) []saying {
+		b := oomKill(v, v, level(webPath, 40*mib, 40*mib))
+		return []saying{{"tracepoint", b[0]}, {"tracepoint", b[1]}}
+	}
+	sigkilled := saying{"tracepoint", signal.Exit{Task: first, Signal: ptr(9)}}
+	for _, tc := range []struct {
+		name   string
+		says   []saying
+		cause  death.Cause
+		rule   string
+		exit   string
+		agrees bool
+	}{
+		{"S1 first process OOM-killed", append(oom(first), sigkilled, saying{"docker", webExit(137, true)}, saying{"kmsg", reported(100, "app", webPath, webPath, 40*mib, 40*mib)}),
+			death.OOMContainerLimit, "container-limit", "137 9 OOMKilled", true},
+		{"S4 the engine does not know of it", append(oom(first), sigkilled, saying{"docker", webExit(137, false)}),
+			death.OOMContainerLimit, "container-limit", "137 9 Error", false},
+		{"S1 by log and engine alone", []saying{{"kmsg", reported(100, "app", webPath, webPath, 40*mib, 40*mib)}, {"docker", webExit(137, true)}},
+			death.OOMContainerLimit, "container-limit", "137 - OOMKilled", true},
+		{"S1 by counter and engine alone", []saying{{"cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: webPath}, OOMKill: 1, Chain: []signal.Level{level(webPath, 40*mib, -1)}}}, {"docker", webExit(137, true)}},
+			death.OOMContainerLimit, "limit-not-named", "137 - OOMKilled", true},
+		{"S3 the child is OOM-killed, the first process leaves", append(oom(child), saying{"tracepoint", signal.Exit{Task: first, Code: ptr(7)}}, saying{"docker", webExit(7, true)}),
+			death.OOMContainerLimit, "container-limit", "7 - OOMKilled", true},
+		{"S10 kill -9 by a person", []saying{{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
+			death.Killed, "killed", "137 9 Error", true},
+		{"S11 stopped in time", []saying{{"docker", asked(15, "kill")}, {"tracepoint", signal.Exit{Task: first, Code: ptr(143)}}, {"docker", webExit(143, false)}, {"docker", asked(0, "stop")}},
+			death.Stopped, "stopped", "143 - Error", true},
+		{"S11 not in time", []saying{{"docker", asked(15, "kill")}, {"docker", asked(9, "kill")}, {"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
+			death.StopTimeout, "stop-timeout", "137 9 Error", true},
+		{"docker kill", []saying{{"docker", asked(9, "kill")}, {"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
+			death.Killed, "killed-on-request", "137 9 Error", true},
+		{"a runtime that was not asked", []saying{{"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
+			death.Killed, "killed-past-engine", "137 9 Error", true},
+		{"S14 segfault", []saying{{"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}, {"docker", webExit(139, false)}},
+			death.Segfault, "segfault", "139 11 Error", true},
+		{"completed", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(0)}}, {"docker", webExit(0, false)}},
+			death.Completed, "completed", "0 - Completed", true},
+		{"error", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(3)}}, {"docker", webExit(3, false)}},
+			death.Error, "error", "3 - Error", true},
+		{"two engines", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(3)}}, {"docker", webExit(3, false)}, {"containerd", signal.ContainerExit{ID: webID, Runtime: "containerd", Code: ptr(3)}}},
+			death.Error, "error", "3 - Error", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			permute(len(tc.says), func(order []int) {
+				if !tellable(tc.says, order) {
+					return
+				}
+				sc := &scene{}
+				sigs := dockers(sc, "tracepoint", "kmsg", "cgroup")
+				sigs = append(sigs, sc.sig("cgroup", seen(7, webPath, 40*mib, 100)), sc.sig("cgroup", signal.NodeCounters{}))
+				for _, i := range order {
+					sigs = append(sigs, sc.sig(tc.says[i].src, tc.says[i].body))
+				}
+				q := New(Options{Node: "n1", BootID: "b1"})
+				d := only(t, ticking(q, sigs...))
+				exit := sketchExit(d.Exit)
+				agrees := d.Exit.Agrees != nil && *d.Exit.Agrees
+				got := []any{d.Subject, d.Cause, d.Rule, exit, agrees, d.Container.Name, d.Container.Image, q.Stats().Unattributed}
+				want := []any{death.SubjectContainer, tc.cause, tc.rule, tc.exit, tc.agrees, "web-1", "shop/web:3", uint64(0)}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Fatalf("order %v (-want +got):\n%s%s", order, diff, sketch([]death.Death{d}))
+				}
+			})
+		})
+	}
+}
+
+// tellable leaves out orders that no source gives: each tells its own things
+// in their order, and a stop is asked for before the end is told by the same
+// engine.
+func tellable(says []saying, order []int) bool {
+	last := map[death.Source]int{}
+	for _, i := range order {
+		if before, ok := last[says[i].src]; ok && before > i {
+			return false
+		}
+		last[says[i].src] = i
+	}
+	return true
+}
+
+func sketchExit(x *death.Exit) string {
+	if x == nil {
+		return "none"
+	}
+	show := func(n *int) string {
+		if n == nil {
+			return "-"
+		}
+		return fmt.Sprint(*n)
+	}
+	return fmt.Sprintf("%s %s %s", show(x.Code), show(x.Signal), x.ReportedReason)
+}
+
+// TestEnd_EngineAlone: each engine is enough to tell that there was a death;
+// what only the kernel knows is said to be missing.
+func TestEnd_EngineAlone(t *testing.T) {
+	never := signal.ContainerExit{ID: webID, Runtime: "docker", Code: ptr(127), Error: "OCI runtime create failed: exec: \"/nosuch\": no such file"}
+	for _, tc := range []struct {
+		name       string
+		bodies     []signal.Body
+		cause      death.Cause
+		confidence death.Confidence
+		says       string
+	}{
+		{"137, flagged", []signal.Body{webExit(137, true)}, death.OOMContainerLimit, death.Possible, "calls it OOM-killed"},
+		{"137, not flagged", []signal.Body{webExit(137, false)}, death.Unknown, death.Possible, "no source has told"},
+		{"139", []signal.Body{webExit(139, false)}, death.Segfault, death.Probable, "SIGSEGV"},
+		{"143 that nobody asked for", []signal.Body{webExit(143, false)}, death.Killed, death.Probable, "SIGTERM"},
+		{"0, flagged for a child", []signal.Body{webExit(0, true)}, death.Completed, death.Certain, "exit code 0"},
+		{"never ran", []signal.Body{never}, death.StartFailed, death.Certain, "/nosuch"},
+		{"SIGHUP is no stop", []signal.Body{asked(1, "kill"), webExit(1, false)}, death.Error, death.Certain, "exit code 1"},
+		{"stopped, as podman tells it", []signal.Body{webExit(143, false), asked(0, "stop")}, death.Stopped, death.Certain, "asked to stop"},
+		{"restarted", []signal.Body{asked(15, "kill"), webExit(0, false), asked(0, "restart")}, death.Stopped, death.Certain, "asked to restart"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := dockers(sc)
+			for _, b := range tc.bodies {
+				sigs = append(sigs, sc.sig("docker", b))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			if d.Cause != tc.cause || d.Confidence != tc.confidence || d.Subject != death.SubjectContainer || !strings.Contains(d.Summary, tc.says) || d.Container.Name != "web-1" {
+				t.Errorf("got:\n%s", sketch([]death.Death{d}))
+			}
+		})
+	}
+}
+
+// TestEnd_SurvivedKillThenEndedWell: OOMKilled of a container that ended well
+// later is the flag of a child's kill: two deaths, and the engine contradicted.
+func TestEnd_SurvivedKillThenEndedWell(t *testing.T) {
+	sc := &scene{}
+	child, first := task(101, "worker", webPath, false), task(100, "app", webPath, true)
+	sigs := dockers(sc, "tracepoint")
+	for _, b := range oomKill(child, child, level(webPath, 40*mib, 40*mib)) {
+		sigs = append(sigs, sc.sig("tracepoint", b))
+	}
+	sigs = append(sigs, sc.sig("tracepoint", signal.Exit{Task: first, Code: ptr(0)}), sc.sig("docker", webExit(0, true)))
+	ds := ticking(New(Options{}), sigs...)
+	if len(ds) != 2 {
+		t.Fatalf("deaths = %d, want 2\n%s", len(ds), sketch(ds))
+	}
+	if ds[0].Subject != death.SubjectProcess || ds[0].Cause != death.OOMContainerLimit || ds[0].Container.Name != "web-1" {
+		t.Errorf("the child's:\n%s", sketch(ds[:1]))
+	}
+	if ds[1].Cause != death.Completed || ds[1].Exit.Agrees == nil || *ds[1].Exit.Agrees {
+		t.Errorf("the container's, agrees %v:\n%s", ds[1].Exit.Agrees, sketch(ds[1:]))
+	}
+}
+
+// TestEnd_RestartLoop: the same container ends ten times, a second apart, told
+// by the kernel and later by the engine: ten deaths, each told by both.
+func TestEnd_RestartLoop(t *testing.T) {
+	for _, gap := range []int{100, 1000, 10000} {
+		for _, pids := range []bool{true, false} {
+			t.Run(fmt.Sprint(gap, " ms apart, pids ", pids), func(t *testing.T) {
+				sc := &scene{}
+				sigs := dockers(sc, "tracepoint")
+				for i := range 10 {
+					sc.n = 1000 + i*gap
+					sigs = append(sigs, sc.sig("tracepoint", signal.Exit{Task: task(200+i, "app", webPath, true), Code: ptr(i + 1)}))
+					sc.n += min(gap/2, 40)
+					x := webExit(i+1, false)
+					if pids {
+						x.PID = 200 + i
+					}
+					sigs = append(sigs, sc.sig("docker", x))
+				}
+				ds := ticking(New(Options{}), sigs...)
+				if len(ds) != 10 {
+					t.Fatalf("deaths = %d, want 10\n%s", len(ds), sketch(ds))
+				}
+				for i, d := range ds {
+					if *d.Exit.Code != i+1 || d.Exit.ReportedReason != "Error" {
+						t.Errorf("death %d: %s", i, sketchExit(d.Exit))
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestEnd_ToldOnce: an end that its engine tells once more, after its case was
+// let go, or that another engine tells late, is no other death.
+func TestEnd_ToldOnce(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	x := sc.sig("docker", webExit(3, false))
+	sigs := append(dockers(sc, "containerd"), x)
+	sc.n += 20000
+	again := x
+	again.Observed = sc.sig("docker", x.Body).Observed
+	late := sc.sig("containerd", signal.ContainerExit{ID: webID, Runtime: "containerd", Code: ptr(3)})
+	ds := ticking(q, sigs...)
+	if more := ticking(q, again, late); len(ds) != 1 || len(more) != 0 || q.Stats().Late != 2 {
+		t.Errorf("deaths = %d, late %d, want 1, 2\n%s", len(ds), q.Stats().Late, sketch(ds))
+	}
+}
+
+func TestEnd_SandboxesNeverCount(t *testing.T) {
+	sc := &scene{}
+	pause := webSeen
+	pause.Sandbox = true
+	sigs := append(sources(sc, "docker", "tracepoint"), sc.sig("docker", pause),
+		sc.sig("tracepoint", signal.Exit{Task: task(100, "pause", webPath, true), Code: ptr(0)}), sc.sig("docker", webExit(0, false)),
+		// One that no engine has told of, in a pod.
+		sc.sig("tracepoint", signal.Exit{Task: task(300, "pause", leftPath, true), Signal: ptr(15)}))
+	if ds := ticking(New(Options{}), sigs...); len(ds) != 0 {
+		t.Errorf("deaths:\n%s", sketch(ds))
+	}
+}
+
+// TestEnd_CgroupThatNamesNoContainer: containerd's own containers live in
+// cgroups that bear the name that people gave them.
+func TestEnd_CgroupThatNamesNoContainer(t *testing.T) {
+	const path = "/default/batch"
+	sc := &scene{}
+	seenThere := signal.ContainerSeen{Container: death.Container{ID: "batch", Name: "batch", Runtime: "containerd", Cgroup: path}}
+	v := task(100, "leak", path, true)
+	kill := oomKill(v, v, level(path, 40*mib, 40*mib))
+	for _, early := range []bool{true, false} {
+		t.Run(fmt.Sprint("known before ", early), func(t *testing.T) {
+			sigs := sources(sc, "containerd", "tracepoint")
+			if early {
+				sigs = append(sigs, sc.sig("containerd", seenThere))
+			}
+			sigs = append(sigs, sc.sig("tracepoint", kill[0]), sc.sig("tracepoint", kill[1]))
+			if !early {
+				sigs = append(sigs, sc.sig("containerd", seenThere))
+			}
+			sigs = append(sigs, sc.sig("containerd", signal.ContainerExit{ID: "batch", Runtime: "containerd", Code: ptr(137)}))
+			d := only(t, ticking(New(Options{}), sigs...))
+			if d.Cause != death.OOMContainerLimit || d.Container == nil || d.Container.Name != "batch" || d.Subject != death.SubjectContainer || *d.Exit.Agrees {
+				t.Errorf("got:\n%s", sketch([]death.Death{d}))
+			}
+		})
+	}
+}
+
+// TestTenants_AreBounded: containers beyond the bound are counted, and the
+// removed make room.
+func TestTenants_AreBounded(t *testing.T) {
+	x := newTenants(time.Hour)
+	for i := range maxTenants + 10 {
+		x.see("docker", signal.ContainerSeen{Container: death.Container{ID: fmt.Sprint(i)}}, epoch)
+	}
+	if len(x.byID) != maxTenants || x.full != 10 {
+		t.Errorf("%d kept, %d refused", len(x.byID), x.full)
+	}
+	for i := range maxTenants {
+		x.gone(fmt.Sprint(i), epoch)
+	}
+	x.expire(epoch)
+	if len(x.byID) > maxTenants/2 {
+		t.Errorf("%d kept after all were removed", len(x.byID))
+	}
+}

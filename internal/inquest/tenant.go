@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// maxTenants bounds the containers known by engines, with their tombstones.
+const maxTenants = 16384
+
+// maxEnds and maxAsks bound what is remembered of one container.
+const (
+	maxEnds = 8
+	maxAsks = 8
+)
+
+// tenant is one container as engines know it. It outlives its removal for a
+// while: evidence comes after a container has gone.
+type tenant struct {
+	death.Container
+	rank     int // of the engine whose names these are
+	sandbox  bool
+	pid      int // of the run that began at started
+	started  time.Time
+	limit    *int64
+	logPath  string
+	stopWith int    // the signal that a stop sends first; 0: not known
+	grace    *int64 // seconds from there to SIGKILL
+	asks     []ask
+	ends     []end
+	lastEnd  time.Time // of its last run
+	seen     time.Time
+	goneAt   time.Time // zero while it is there
+}
+
+// ask is one signal that an engine was asked to send, or that it says it was
+// asked to stop or restart the container.
+type ask struct {
+	signal.ContainerStop
+	source death.Source
+	at     time.Time
+}
+
+// end is one end that was told, so that it is not told twice after its case
+// was let go.
+type end struct {
+	at time.Time
+	by map[death.Source]time.Time
+}
+
+// tenants are the containers that engines tell of.
+type tenants struct {
+	ttl      time.Duration
+	byID     map[string]*tenant
+	byCgroup map[string]*tenant // where the path does not name the container
+	graves   []*tenant          // gone, oldest first
+	full     uint64             // containers that there was no room for
+}
+
+func newTenants(ttl time.Duration) tenants {
+	return tenants{ttl: ttl, byID: map[string]*tenant{}, byCgroup: map[string]*tenant{}}
+}
+
+// engineRank says whose names count: the nearer to people, the higher.
+func engineRank(s death.Source) int {
+	switch s {
+	case death.SourceKube:
+		return 4
+	case death.SourceCRI:
+		return 3
+	case death.SourceDocker:
+		return 2
+	}
+	return 1
+}
+
+// tenant finds or makes the tenant with an id; nil where there is no room.
+func (x *tenants) tenant(id string, now time.Time) *tenant {
+	if t := x.byID[id]; t != nil {
+		t.seen = now
+		return t
+	}
+	if id == "" {
+		return nil
+	}
+	if len(x.byID) >= maxTenants {
+		x.full++
+		return nil
+	}
+	t := &tenant{seen: now}
+	t.ID = id
+	x.byID[id] = t
+	return t
+}
+
+// see lays what an engine says over what was known.
+func (x *tenants) see(src death.Source, b signal.ContainerSeen, now time.Time) *tenant {
+	t := x.tenant(b.Container.ID, now)
+	if t == nil {
+		return nil
+	}
+	t.goneAt = time.Time{}
+	t.name(engineRank(src), &b.Container)
+	if at := b.Container.Cgroup; at != "" && at != "/" && at != t.Cgroup {
+		if x.byCgroup[t.Cgroup] == t {
+			delete(x.byCgroup, t.Cgroup)
+		}
+		t.Cgroup = at
+		if cgpath.Parse(at).ContainerID == "" {
+			x.byCgroup[at] = t
+		}
+	}
+	t.sandbox = t.sandbox || b.Sandbox
+	if b.PID != 0 {
+		t.pid = b.PID
+	}
+	if !b.Started.IsZero() {
+		t.started = b.Started
+	}
+	if b.LimitBytes != nil {
+		t.limit = b.LimitBytes
+	}
+	if b.LogPath != "" {
+		t.logPath = b.LogPath
+	}
+	if b.StopSignal != 0 {
+		t.stopWith = b.StopSignal
+	}
+	if b.StopTimeout != nil {
+		t.grace = b.StopTimeout
+	}
+	return t
+}
+
+// name takes over names. What a lesser engine says fills gaps alone.
+func (t *tenant) name(rank int, c *death.Container) {
+	wins := rank >= t.rank
+	set := func(dst *string, v string) {
+		if v != "" && (wins || *dst == "") {
+			*dst = v
+		}
+	}
+	set(&t.Name, c.Name)
+	set(&t.Runtime, c.Runtime)
+	set(&t.Image, c.Image)
+	if c.RestartCount != nil && (wins || t.RestartCount == nil) {
+		t.RestartCount = c.RestartCount
+	}
+	if len(c.Labels) > 0 && (wins || len(t.Labels) == 0) {
+		t.Labels = c.Labels
+	}
+	if c.Pod != nil {
+		t.Pod = joinPods(t.Pod, c.Pod, wins)
+	}
+	t.rank = max(t.rank, rank)
+}
+
+// joinPods lays b over a, or under it.
+func joinPods(a, b *death.Pod, over bool) *death.Pod {
+	if a == nil || b == nil {
+		if a == nil {
+			return b
+		}
+		return a
+	}
+	if over {
+		a, b = b, a
+	}
+	p := *a
+	for _, f := range []struct{ dst, src *string }{
+		{&p.Namespace, &b.Namespace}, {&p.Name, &b.Name}, {&p.UID, &b.UID}, {&p.QoSClass, &b.QoSClass},
+	} {
+		if *f.dst == "" {
+			*f.dst = *f.src
+		}
+	}
+	if p.Owner == nil {
+		p.Owner = b.Owner
+	}
+	return &p
+}
+
+// gone keeps a removed container as a tombstone.
+func (x *tenants) gone(id string, now time.Time) {
+	if t := x.byID[id]; t != nil && t.goneAt.IsZero() {
+		t.goneAt = now
+		x.graves = append(x.graves, t)
+	}
+}
+
+func (x *tenants) expire(now time.Time) {
+	n := 0
+	for n < len(x.graves) && (now.Sub(x.graves[n].goneAt) > x.ttl || len(x.byID) > maxTenants/2) {
+		t := x.graves[n]
+		n++
+		if t.goneAt.IsZero() {
+			continue // it came back
+		}
+		delete(x.byID, t.ID)
+		if x.byCgroup[t.Cgroup] == t {
+			delete(x.byCgroup, t.Cgroup)
+		}
+	}
+	if n > 0 {
+		x.graves = append(x.graves[:0:0], x.graves[n:]...)
+	}
+}
+
+// at finds the container whose own cgroup is path or around it, by what
+// engines say, for paths that name no container.
+func (x *tenants) at(path string) *tenant {
+	if len(x.byCgroup) == 0 {
+		return nil
+	}
+	for p := path; p != "" && p != "/"; p = parent(p) {
+		if t := x.byCgroup[p]; t != nil {
+			return t
+		}
+	}
+	return nil
+}
+
+// dress names c as the engines do. c itself is not changed.
+func (x *tenants) dress(c *death.Container) *death.Container {
+	if c == nil || c.ID == "" {
+		return c
+	}
+	t := x.byID[c.ID]
+	if t == nil {
+		return c
+	}
+	d := *c
+	for _, f := range []struct {
+		dst *string
+		src string
+	}{{&d.Name, t.Name}, {&d.Image, t.Image}, {&d.Cgroup, t.Cgroup}} {
+		if *f.dst == "" {
+			*f.dst = f.src
+		}
+	}
+	if t.Runtime != "" {
+		d.Runtime = t.Runtime
+	}
+	if t.RestartCount != nil {
+		d.RestartCount = t.RestartCount
+	}
+	if len(t.Labels) > 0 {
+		d.Labels = maps.Clone(t.Labels)
+	}
+	d.Pod = joinPods(d.Pod, t.Pod, false)
+	return &d
+}
+
+// asked notes what an engine was asked to do.
+func (t *tenant) asked(src death.Source, b signal.ContainerStop, at time.Time) {
+	t.asks = append(t.asks, ask{b, src, at})
+	if len(t.asks) > maxAsks {
+		t.asks = slices.Delete(t.asks, 0, len(t.asks)-maxAsks)
+	}
+}
+
+// containerSeen takes what an engine says of a container.
+func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
+	t := q.tenants.see(s.Source, b, q.now)
+	if t == nil {
+		return
+	}
+	for _, c := range q.cases {
+		if c.of(t.ID) {
+			q.touchNames(c)
+			continue
+		}
+		if c.container == nil && c.taskMemcg != "" && t.Cgroup != "" && cgpath.Within(t.Cgroup, c.taskMemcg) {
+			q.moveIn(c)
+		}
+	}
+}
+
+// moveIn places c anew: an engine says now whose cgroup it is.
+func (q *Inquest) moveIn(c *caseFile) {
+	if c.container, c.unit, c.podCgroup, _ = q.owner(c.taskMemcg); c.container == nil {
+		return
+	}
+	for _, p := range c.procs {
+		q.learnInit(c, p)
+	}
+	q.touchNames(c)
+}
+
+// touchNames marks c for the next Take. A name alone keeps no case open.
+func (q *Inquest) touchNames(c *caseFile) {
+	was := c.touched
+	q.touch(c)
+	c.touched = was
+}
+
+// of tells whether c is of the container with this id.
+func (c *caseFile) of(id string) bool { return c.container != nil && c.container.ID == id && id != "" }
