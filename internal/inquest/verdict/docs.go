@@ -19,14 +19,14 @@ func Docs() string {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", c.Cause, c.Meaning)
 	}
 	b.WriteString(docsRules)
-	for i, r := range rules {
+	for i, r := range Rules() {
 		fmt.Fprintf(&b, "| %d | `%s` | `%s` | %s | %s | %s |\n", i+1, r.ID, r.Cause, r.Confidence, r.Meaning, r.Needs)
 	}
 	b.WriteString(docsTail)
 	return b.String()
 }
 
-const docsHead = `<!-- Made by "make generate" from internal/death/cause.go and internal/inquest/verdict/rules.go. Do not edit. -->
+const docsHead = `<!-- Made by "make generate" from internal/death/cause.go and the tables of internal/inquest/verdict. Do not edit. -->
 
 # Causes
 

@@ -12,7 +12,7 @@ import (
 
 // endRules judge the ends of containers that the OOM killer had no hand in.
 // What a program did itself is asked after what was done to it.
-var endRules = append([]Rule{
+var endRules = []Rule{
 	{
 		ID: "never-ran", Cause: death.StartFailed, Confidence: death.Certain,
 		Meaning: "The engine could not start the container: the program, its image, a mount or the runtime failed. It never ran.",
@@ -68,7 +68,7 @@ var endRules = append([]Rule{
 		fits:    func(f *Facts) bool { return f.Killer != nil },
 		advice:  adviseKilled,
 	},
-}, append(faultRules(), lateRules...)...)
+}
 
 // lateRules are for what is left when nobody is known to have done it.
 var lateRules = []Rule{
@@ -159,18 +159,19 @@ var faults = []fault{
 	{25, death.FileSizeLimit, "file-size-limit", "The first process wrote a file larger than it may (SIGXFSZ, RLIMIT_FSIZE).", "its limit of file size", "Raise the file size limit (ulimit -f, --ulimit fsize=), or rotate what it writes."},
 }
 
-// faultRules makes a rule of each fault.
-func faultRules() []Rule {
-	var out []Rule
-	for _, x := range faults {
-		out = append(out, Rule{
-			ID: x.id, Cause: x.cause, Confidence: death.Certain, Meaning: x.meaning,
-			Needs:  "sched_process_exit, or the engine's exit code " + fmt.Sprint(128+x.signal),
-			fits:   func(f *Facts) bool { return f.endedBy(x.signal) },
-			advice: func(*Facts) []string { return []string{x.whereTo} },
-		})
+// faultRules are the rules of faults, one each.
+var faultRules = []Rule{
+	faults[0].rule(), faults[1].rule(), faults[2].rule(), faults[3].rule(),
+	faults[4].rule(), faults[5].rule(), faults[6].rule(), faults[7].rule(),
+}
+
+func (x fault) rule() Rule {
+	return Rule{
+		ID: x.id, Cause: x.cause, Confidence: death.Certain, Meaning: x.meaning,
+		Needs:  "sched_process_exit, or the engine's exit code " + fmt.Sprint(128+x.signal),
+		fits:   func(f *Facts) bool { return f.endedBy(x.signal) },
+		advice: func(*Facts) []string { return []string{x.whereTo} },
 	}
-	return out
 }
 
 // endSignal is the signal that ended the container, as the kernel told it or

@@ -26,12 +26,17 @@ type Rule struct {
 }
 
 // Rules returns the table, for docs and tests.
-func Rules() []Rule { return slices.Clone(rules) }
+func Rules() []Rule {
+	all := tables()
+	return slices.Concat(all[:]...)
+}
 
-// rules is in the order in which the rules are asked. A rule may rely on
-// those above it not having fitted. A new cause or a finer verdict is a row in
-// one of the three.
-var rules = slices.Concat(oomRules, endRules, lastRules)
+// tables gives the rules in the order in which they are asked. A rule may rely
+// on those above it not having fitted. A new cause or a finer verdict is a row
+// in one of them.
+func tables() [5][]Rule {
+	return [5][]Rule{oomRules, endRules, faultRules, lateRules, lastRules}
+}
 
 // oomRules judge what the kernel's OOM killer did.
 var oomRules = []Rule{
@@ -180,16 +185,19 @@ func (f *Facts) limitAtPod() bool {
 
 // Judge asks the rules in their order.
 func Judge(f Facts) Verdict {
-	for _, r := range rules {
-		if !r.fits(&f) {
-			continue
-		}
-		return Verdict{
-			Rule:       r.ID,
-			Cause:      r.Cause,
-			Confidence: confidence(&r, &f),
-			Summary:    summary(r.Cause, r.ID, &f),
-			Advice:     r.advice(&f),
+	for _, rules := range tables() {
+		for i := range rules {
+			r := &rules[i]
+			if !r.fits(&f) {
+				continue
+			}
+			return Verdict{
+				Rule:       r.ID,
+				Cause:      r.Cause,
+				Confidence: confidence(r, &f),
+				Summary:    summary(r.Cause, r.ID, &f),
+				Advice:     r.advice(&f),
+			}
 		}
 	}
 	return Verdict{Rule: "unknown", Cause: death.Unknown, Confidence: death.Possible}
