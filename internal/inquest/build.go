@@ -20,6 +20,9 @@ import (
 func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	f := q.facts(c)
 	v := verdict.Judge(f)
+	if v.AsksLog {
+		q.wantLog(c)
+	}
 	d := death.Death{
 		ID: c.id, Revision: c.revision + 1,
 		Time: c.at.UTC(), ObservedAt: c.observed.UTC(),

@@ -74,6 +74,8 @@ type caseFile struct {
 	words         words
 	engineLine    map[death.Source]int // of evidence, by who said it
 	recheck       time.Time // when what did not come by then will not come
+	logAsked      bool
+	log           *signal.ContainerLog
 	waited        bool      // that time has passed
 	recovered     bool
 

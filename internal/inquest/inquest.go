@@ -88,6 +88,7 @@ type Inquest struct {
 	lag     lag
 	logSeq  uint64 // the newest record of the kernel's log taken
 	dirty   []*caseFile
+	wants   []Want
 	up      map[death.Source]bool
 	mode    map[death.Source]string
 	ids     map[string]time.Time
@@ -173,6 +174,8 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 		q.containerStop(s, b)
 	case signal.ContainerOOM:
 		q.containerOOM(s, b)
+	case signal.ContainerLog:
+		q.containerLog(s, b)
 	}
 }
 

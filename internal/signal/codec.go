@@ -137,6 +137,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	ContainerExit{}.kind():  decode[ContainerExit],
 	ContainerStop{}.kind():  decode[ContainerStop],
 	ContainerOOM{}.kind():   decode[ContainerOOM],
+	ContainerLog{}.kind():   decode[ContainerLog],
 	SourceState{}.kind():    decode[SourceState],
 	Lost{}.kind():           decode[Lost],
 }

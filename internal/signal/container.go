@@ -81,3 +81,22 @@ func (ContainerGone) kind() string { return "container_gone" }
 func (ContainerExit) kind() string { return "container_exit" }
 func (ContainerStop) kind() string { return "container_stop" }
 func (ContainerOOM) kind() string  { return "container_oom" }
+
+// ContainerLog is the end of what a container wrote, read because the inquest
+// asked for it (inquest.Want).
+type ContainerLog struct {
+	ID string `json:"id"`
+	// Lines are the last ones before the container's end, oldest first.
+	Lines []LogLine `json:"lines,omitempty"`
+	// Error says why there are none, or fewer.
+	Error string `json:"error,omitempty"`
+}
+
+// LogLine is one line that a container wrote, cut where it is long.
+type LogLine struct {
+	Time   time.Time `json:"time,omitzero"`
+	Stream string    `json:"stream,omitempty"` // stdout or stderr
+	Text   string    `json:"text"`
+}
+
+func (ContainerLog) kind() string { return "container_log" }

@@ -34,6 +34,7 @@ func containers() []Body {
 		},
 		ContainerStop{ID: "4f1c", Runtime: "docker", Signal: 15, Action: "kill"},
 		ContainerOOM{ID: "4f1c", Runtime: "docker"},
+		ContainerLog{ID: "4f1c", Lines: []LogLine{{Time: at, Stream: "stderr", Text: "a\x00b\u2028"}}, Error: "cut"},
 	}
 }
 

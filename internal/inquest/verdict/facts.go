@@ -10,6 +10,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // Basis says how the facts about the OOM kill came to be known.
@@ -91,6 +92,8 @@ type Facts struct {
 	// OOMKilled is the engine's flag.
 	OOMKilled *bool
 	Stop      *Stop
+	// Log are the last lines that the container wrote; nil: not read.
+	Log *signal.ContainerLog
 	// Unasked: the engine tells what it is asked to do with the container, and
 	// told of nothing.
 	Unasked bool
@@ -126,6 +129,9 @@ type Verdict struct {
 	Confidence death.Confidence
 	Summary    string
 	Advice     []string
+	// AsksLog: a rule would look at the container's last lines, which nobody
+	// has read yet.
+	AsksLog bool
 }
 
 // overhead is how much a pod's pause process and the kernel's per-CPU
