@@ -25,7 +25,12 @@ func (q *Inquest) endFacts(c *caseFile, f *verdict.Facts) {
 	f.NeverRan = c.words.fault != "" && c.words.started.IsZero() && !f.FromKernel && !c.oomKilled
 	f.InRuntime = strings.HasPrefix(c.first.comm, runtimeInit)
 	f.Waited = c.waited
-	f.Log = c.log
+	if c.log != nil {
+		f.LogRead = true
+		for _, l := range c.log.Lines {
+			f.LogLines = append(f.LogLines, l.Text)
+		}
+	}
 	f.Counted = q.up[death.SourceCgroup] && q.ledger.nodeKnown
 	f.Stop = q.stopOf(c)
 	f.Unasked = c.told(death.SourceDocker) && q.up[death.SourceDocker] && f.Stop == nil

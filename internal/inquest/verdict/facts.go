@@ -10,7 +10,6 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/parse/cgpath"
-	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // Basis says how the facts about the OOM kill came to be known.
@@ -92,8 +91,10 @@ type Facts struct {
 	// OOMKilled is the engine's flag.
 	OOMKilled *bool
 	Stop      *Stop
-	// Log are the last lines that the container wrote; nil: not read.
-	Log *signal.ContainerLog
+	// LogLines are the last lines that the container wrote, oldest first, where
+	// LogRead is true.
+	LogLines []string
+	LogRead  bool
 	// Unasked: the engine tells what it is asked to do with the container, and
 	// told of nothing.
 	Unasked bool
