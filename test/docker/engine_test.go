@@ -142,19 +142,26 @@ func (e *engine) removeAll() {
 }
 
 // importImage makes an image of busybox alone.
-func (e *engine) importImage() {
+func (e *engine) importImage() { e.addProgram() }
+
+// addProgram makes the image anew, of busybox and these programs.
+func (e *engine) addProgram(programs ...string) {
 	e.t.Helper()
-	program, err := os.ReadFile(busybox)
-	if err != nil {
-		e.t.Fatal(err)
-	}
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
-	must(e.t, w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}))
-	_, err = w.Write(program)
-	must(e.t, err)
+	add := func(name, path string) {
+		program, err := os.ReadFile(path)
+		must(e.t, err)
+		must(e.t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}))
+		_, err = w.Write(program)
+		must(e.t, err)
+	}
+	add("bin/busybox", busybox)
 	for _, name := range []string{"sh", "sleep", "true"} {
 		must(e.t, w.WriteHeader(&tar.Header{Name: "bin/" + name, Linkname: "busybox", Typeflag: tar.TypeSymlink}))
+	}
+	for _, path := range programs {
+		add(filepath.Base(path), path)
 	}
 	must(e.t, w.Close())
 	res, err := e.client.ImageImport(e.t.Context(), client.ImageImportSource{Source: &layer, SourceName: "-"}, "base:1", client.ImageImportOptions{})
@@ -171,7 +178,7 @@ func (e *engine) run(name string, remove bool, labels map[string]string, command
 		Name:   name,
 		Config: &container.Config{Image: "base:1", Cmd: command, Labels: labels, StopTimeout: new(1)},
 		HostConfig: &container.HostConfig{
-			NetworkMode: "none", AutoRemove: remove, Resources: container.Resources{Memory: 32 << 20},
+			NetworkMode: "none", AutoRemove: remove, ShmSize: 8 << 20, Resources: container.Resources{Memory: 32 << 20},
 		},
 	})
 	must(e.t, err)

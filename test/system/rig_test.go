@@ -8,13 +8,10 @@
 package system
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,12 +22,13 @@ import (
 	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 const (
 	mib = int64(1 << 20)
 	// patience is how long a claim may take on a slow (emulated) machine.
-	patience = 20 * time.Second
+	patience = agentrig.Patience
 	// contextGap is how long the kernel withholds the context of its reports
 	// after ten in a row (mm/oom_kill.c: 10 in 5 seconds).
 	contextGap = 5500 * time.Millisecond
@@ -49,39 +47,8 @@ type rig struct {
 func start(t *testing.T, change func(*agent.Options)) *rig {
 	t.Helper()
 	oomtest.Require(t, oomtest.RealKills)
-	o := agent.Defaults()
-	o.NodeName = "test-node"
-	o.History.Path = filepath.Join(t.TempDir(), "deaths.db")
-	o.Web.ListenAddress = []string{"127.0.0.1:0"}
-	o.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	change(&o)
-	began := time.Now()
-	ctx, cancel := context.WithCancel(context.Background())
-	a, err := agent.New(ctx, o)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	r := &rig{t: t, base: "http://" + a.Addresses()[0].String(), began: began}
-	stopped := false
-	r.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("agent: %v", err)
-		}
-	}
-	t.Cleanup(r.stop)
-	if r.client, err = api.NewClient(r.base, nil); err != nil {
-		t.Fatal(err)
-	}
-	r.waitUp()
-	return r
+	a := agentrig.Start(t, change)
+	return &rig{t: t, client: a.Client, base: a.Base, stop: a.Stop, began: a.Began}
 }
 
 // on is the same rig for a subtest.
@@ -113,18 +80,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 func (r *rig) waitUp() {
 	r.t.Helper()
-	r.poll(func() error {
-		st, err := r.client.Status(r.t.Context())
-		if err != nil {
-			return err
-		}
-		for _, s := range st.Sources {
-			if s.Enabled && !s.Up {
-				return fmt.Errorf("source %s is down: %s", s.Name, s.Reason)
-			}
-		}
-		return nil
-	})
+	(&agentrig.Agent{Client: r.client}).WaitUp(r.t)
 }
 
 func (r *rig) poll(f func() error) {
