@@ -73,10 +73,10 @@ type caseFile struct {
 	by            map[death.Source]time.Time // who told of its end, and when
 	words         words
 	engineLine    map[death.Source]int // of evidence, by who said it
-	recheck       time.Time // when what did not come by then will not come
+	recheck       time.Time            // when what did not come by then will not come
 	logAsked      bool
 	log           *signal.ContainerLog
-	waited        bool      // that time has passed
+	waited        bool // that time has passed
 	recovered     bool
 
 	evidence []death.Evidence

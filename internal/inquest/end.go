@@ -83,7 +83,7 @@ func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
 	path := q.roster.path(b.Task.Cgroup)
 	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
 		c := q.cases[i]
-		if c.container == nil || c.container.Cgroup == "" || c.told(death.SourceTracepoint) || !cgpath.Within(c.container.Cgroup, path) {
+		if c.told(death.SourceTracepoint) || !c.livedAt(path) {
 			continue
 		}
 		if c.enginesEnd(b.Task.PID) || q.now.Sub(c.touched) <= oneBreath && c.mayEnd(b.Code) {
@@ -91,6 +91,11 @@ func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
 		}
 	}
 	return nil
+}
+
+// livedAt tells whether path is the cgroup of c's container, or below it.
+func (c *caseFile) livedAt(path string) bool {
+	return c.container != nil && c.container.Cgroup != "" && cgpath.Within(c.container.Cgroup, path)
 }
 
 // endToldBy finds the end that engines told of, and that a SIGKILL to the
@@ -242,37 +247,72 @@ func engineText(b signal.ContainerExit) string {
 
 // caseOfEngine finds the case that tells of the end of which an engine speaks.
 func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExit) *caseFile {
-	var found *caseFile
+	var oldest *caseFile // engines tell ends in their order
 	for _, c := range q.cases {
 		if !c.of(t.ID) {
 			continue
 		}
-		if at, said := c.by[s.Source]; said {
-			if at.Equal(s.Time) {
-				return c
+		switch c.isEndOf(s, b.PID) {
+		case itsEnd:
+			return c
+		case mayBeItsEnd:
+			if oldest == nil {
+				oldest = c
 			}
-			continue
-		}
-		if pid := c.initPID(); pid != 0 && b.PID != 0 {
-			if pid == b.PID && s.Time.Sub(c.endTime()).Abs() <= samePID {
-				return c
-			}
-			continue
-		}
-		if found == nil && c.ended && s.Time.Sub(c.endTime()).Abs() <= endSkew {
-			found = c // engines tell ends in their order
 		}
 	}
-	if found != nil {
-		return found
+	if oldest != nil {
+		return oldest
 	}
 	for i := len(q.cases) - 1; i >= 0; i-- {
-		c := q.cases[i]
-		if c.of(t.ID) && c.oomKilled && !c.ended && s.Time.Sub(c.lastAt).Abs() <= oneBreath && c.mayEnd(b.Code) && (c.initKnown() || b.Code == nil || *b.Code > 128) {
+		if c := q.cases[i]; c.of(t.ID) && c.killedJustBefore(s, b.Code) {
 			return c
 		}
 	}
 	return nil
+}
+
+// match says how well a case fits what an engine tells.
+type match int
+
+const (
+	anotherEnd match = iota
+	mayBeItsEnd
+	itsEnd
+)
+
+// isEndOf tells whether c is the end of which s speaks, of the run whose first
+// process was pid; 0: not told.
+func (c *caseFile) isEndOf(s signal.Signal, pid int) match {
+	apart := s.Time.Sub(c.endTime()).Abs()
+	if at, said := c.by[s.Source]; said {
+		if at.Equal(s.Time) {
+			return itsEnd
+		}
+		return anotherEnd
+	}
+	if own := c.initPID(); own != 0 && pid != 0 {
+		if own == pid && apart <= samePID {
+			return itsEnd
+		}
+		return anotherEnd
+	}
+	if c.ended && apart <= endSkew {
+		return mayBeItsEnd
+	}
+	return anotherEnd
+}
+
+// killedJustBefore tells whether the container, whose end with code s tells,
+// ended because of the OOM kill of c.
+func (c *caseFile) killedJustBefore(s signal.Signal, code *int) bool {
+	if !c.oomKilled || c.ended || s.Time.Sub(c.lastAt).Abs() > oneBreath {
+		return false
+	}
+	if c.initKnown() {
+		return code == nil || *code != 0
+	}
+	return code == nil || *code > 128
 }
 
 // initPID is the pid of the container's first process where c knows it.

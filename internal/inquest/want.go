@@ -55,7 +55,7 @@ func (q *Inquest) wantLog(c *caseFile) {
 }
 
 // containerLog takes the answer to WantLog.
-func (q *Inquest) containerLog(s signal.Signal, b signal.ContainerLog) {
+func (q *Inquest) containerLog(b signal.ContainerLog) {
 	for _, c := range q.cases {
 		if !c.of(b.ID) || !c.logAsked || c.log != nil {
 			continue

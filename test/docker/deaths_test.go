@@ -5,7 +5,6 @@
 package docker
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -260,12 +259,6 @@ func TestDeaths_EngineRestarts(t *testing.T) {
 	m := newMorgue(t, func(*agent.Options) {})
 	id := m.run("away", false, nil, "/bin/sleep", "600")
 	pid := m.pid(t, id)
-	rig.Poll(t, func() error {
-		if ds, err := m.agent.Client.Status(context.Background()); err != nil || len(ds.Sources) == 0 {
-			return fmt.Errorf("no status: %v", err)
-		}
-		return nil
-	})
 	m.stop()
 	must(t, syscall.Kill(pid, syscall.SIGKILL))
 	m.wait(t, "away", 1, func(d *death.Death) error {

@@ -113,8 +113,10 @@ var lateRules = []Rule{
 		ID: "completed", Cause: death.Completed, Confidence: death.Certain,
 		Meaning: "The container's first process left with exit code 0.",
 		Needs:   "exit code 0",
-		fits:    func(f *Facts) bool { return f.Exit != nil && f.Exit.Code != nil && *f.Exit.Code == 0 && f.Exit.Signal == nil },
-		advice:  noAdvice,
+		fits: func(f *Facts) bool {
+			return f.Exit != nil && f.Exit.Code != nil && *f.Exit.Code == 0 && f.Exit.Signal == nil
+		},
+		advice: noAdvice,
 	},
 	{
 		ID: "error", Cause: death.Error, Confidence: death.Certain,
@@ -193,7 +195,9 @@ func (f *Facts) endedBy(n int) bool { return f.endSignal() == n }
 
 // signalInferred tells that the signal is known by an exit code alone: a
 // process can choose the same number, and inits pass on a child's.
-func (f *Facts) signalInferred() bool { return f.Exit != nil && f.Exit.Signal == nil && f.endSignal() != 0 }
+func (f *Facts) signalInferred() bool {
+	return f.Exit != nil && f.Exit.Signal == nil && f.endSignal() != 0
+}
 
 // otherKiller tells that somebody who is not the runtime sent the SIGKILL.
 func (f *Facts) otherKiller() bool { return f.Killer != nil && !f.KillerIsRuntime }
@@ -341,7 +345,7 @@ func shorten(s string, n int) string {
 
 func noAdvice(*Facts) []string { return nil }
 
-func adviseStart(f *Facts) []string {
+func adviseStart(*Facts) []string {
 	return []string{"Correct what the engine names: the command, its rights (it must be executable), the image, a mount or a device."}
 }
 
