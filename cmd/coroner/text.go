@@ -26,7 +26,12 @@ func deathText(d *death.Death) string {
 	row("cause", "%s (%s), rule %s", d.Cause, d.Confidence, d.Rule)
 	if c := d.Container; c != nil {
 		row("container", "%s", containerText(c))
-		row("cgroup", "%s", death.Printable(c.Cgroup))
+		if c.Image != "" {
+			row("image", "%s", death.Printable(c.Image))
+		}
+		if c.Cgroup != "" {
+			row("cgroup", "%s", death.Printable(c.Cgroup))
+		}
 	}
 	if d.Unit != "" {
 		row("unit", "%s", death.Printable(d.Unit))
@@ -45,6 +50,7 @@ func deathText(d *death.Death) string {
 	if e := d.Exit; e != nil {
 		row("exit", "%s", exitText(e))
 	}
+	memoryRows(d, row)
 	if r := d.Repeat; r != nil {
 		row("repeat", "%s", repeatText(r))
 	}
@@ -192,13 +198,24 @@ func killerText(k *death.Killer) string {
 }
 
 func exitText(e *death.Exit) string {
-	switch {
-	case e.Signal != nil:
-		return fmt.Sprintf("by signal %d", *e.Signal)
-	case e.Code != nil:
-		return fmt.Sprintf("code %d", *e.Code)
+	var parts []string
+	if e.Signal != nil {
+		parts = append(parts, fmt.Sprintf("by signal %d", *e.Signal))
 	}
-	return "not known"
+	if e.Code != nil {
+		parts = append(parts, fmt.Sprintf("code %d", *e.Code))
+	}
+	if e.ReportedReason != "" {
+		s := "reported as " + death.Printable(e.ReportedReason)
+		if e.Agrees != nil && !*e.Agrees {
+			s += ", which does not fit"
+		}
+		parts = append(parts, s)
+	}
+	if len(parts) == 0 {
+		return "not known"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func repeatText(r *death.Repeat) string {

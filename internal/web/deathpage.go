@@ -30,6 +30,7 @@ type deathView struct {
 	Columns  processColumns
 	Labels   []label
 	Paths    []label // the cgroups that matter
+	Chart    *memoryChart
 }
 
 // label is a name and what it stands for.
@@ -76,6 +77,7 @@ func (h *handler) deathPage(w http.ResponseWriter, r *http.Request) {
 		v.Tasks, v.MoreTask = taskLines(&d)
 	}
 	v.Paths = cgroups(&d)
+	v.Chart = chart(d.Memory)
 	if d.Container != nil {
 		for name, value := range d.Container.Labels {
 			v.Labels = append(v.Labels, label{name, value})

@@ -54,7 +54,7 @@ func TestPages_HostileTextIsVisibleAndHarmless(t *testing.T) {
 // are: strings from outside must go through show.
 func TestTemplates_ShowForeignText(t *testing.T) {
 	own := []string{".Version", ".Title", ".Meaning", ".Code", ".Name", ".Percent", ".Bytes", ".Count", ".FirstURL", ".NextURL", ".JSONURL",
-		".Class", ".X", ".Width", ".Cause", ".PID", ".UID", ".Lost", ".Revision", ".Events", ".Containers",
+		".Class", ".X", ".Width", ".Points", ".Limit", ".Low", ".High", ".Seconds", ".Cause", ".PID", ".UID", ".Lost", ".Revision", ".Events", ".Containers",
 		".Cause.Meaning", "$.OOMKills", "$d.Revision", ".Status.UnattributedOOMKills", "."}
 	for _, name := range []string{"layout.html", "parts.html", "list.html", "death.html", "trouble.html"} {
 		raw, err := files.ReadFile("templates/" + name)

@@ -146,7 +146,8 @@ func sampleDeaths() []death.Death {
 				{PID: 41211, UID: 1000, TGID: 41211, TotalVMPages: 1078528, RSSPages: 62231, RSSAnonPages: ptr(int64(62228)), RSSFilePages: ptr(int64(3)), PgtablesBytes: ptr(int64(1409024)), SwapentsPages: ptr(int64(0)), OOMScoreAdj: ptr(984), Name: "java"},
 				{PID: 41302, UID: 1000, TGID: 41302, TotalVMPages: 1120, RSSPages: 211, PgtablesBytes: ptr(int64(49152)), OOMScoreAdj: ptr(984), Name: "sh"},
 			}},
-		Exit: &death.Exit{Code: ptr(137), ReportedReason: "OOMKilled", Agrees: ptr(true)},
+		Exit:   &death.Exit{Code: ptr(137), ReportedReason: "OOMKilled", Agrees: ptr(true)},
+		Memory: &death.Memory{LimitBytes: ptr(256 * mib), PeakBytes: ptr(256 * mib), Pattern: "leak", Samples: growing(noon.Add(-3*time.Minute), 60*mib, 255*mib)},
 		Evidence: []death.Evidence{
 			{Time: noon.Add(-3*time.Minute - 199*time.Millisecond), Source: death.SourceKmsg, Text: "Memory cgroup out of memory: Killed process 41211 (java) total-vm:4314112kB, anon-rss:248912kB, file-rss:12kB, shmem-rss:0kB, UID:1000 pgtables:1376kB oom_score_adj:984"},
 			{Time: noon.Add(-3*time.Minute - 200*time.Millisecond), Source: death.SourceTracepoint, Text: "The kernel chose process 41211 (java) as the victim; the task C2 CompilerThre (41219) had asked for memory."},
@@ -185,6 +186,16 @@ func sampleDeaths() []death.Death {
 		OOM:       &death.OOM{GroupKill: true, Events: 1, UsageBytes: ptr(2048 * mib), LimitBytes: ptr(2048 * mib), MemoryStat: map[string]int64{"rss": 700 * mib, "cache": 1300 * mib, "shmem": 1200 * mib}},
 	}
 	return []death.Death{leak, worker, node, killed, unit, hostileDeath()}
+}
+
+// growing is a minute of samples up to then.
+func growing(then time.Time, from, to int64) [][3]float64 {
+	var out [][3]float64
+	for i := range int64(13) {
+		n := float64(from + (to-from)*i/12)
+		out = append(out, [3]float64{float64(then.Unix() - 60 + 5*i), n, n})
+	}
+	return out
 }
 
 // hostileDeath has hostile text wherever text can be.
