@@ -20,6 +20,7 @@ type layer struct {
 func layers() []layer {
 	const (
 		death, signal, host, api = "internal/death", "internal/signal", "internal/host", "internal/api"
+		engines                  = "internal/engines"
 		parse, source, sink      = "internal/parse/", "internal/source/", "internal/sink/"
 		inquest, verdict         = "internal/inquest", "internal/inquest/verdict"
 		history, web             = "internal/history", "internal/web"
@@ -32,7 +33,8 @@ func layers() []layer {
 		{api, []string{death}},
 		{verdict, []string{death, parse}},
 		{inquest, []string{death, signal, parse, verdict}},
-		{source, []string{death, signal, parse, host}},
+		{engines, []string{death, signal}},
+		{source, []string{death, signal, parse, host, engines}},
 		{sink, []string{death}},
 		{history, []string{death}},
 		{web, []string{death, api}},

@@ -15,6 +15,8 @@ type ContainerSeen struct {
 	// Container is named as the engine names it. Its labels are claims of
 	// whoever made it.
 	Container death.Container `json:"container"`
+	// Namespace is containerd's: there an id is one only within its namespace.
+	Namespace string `json:"namespace,omitempty"`
 	// Sandbox is true for the container that only holds a pod's namespaces.
 	Sandbox bool `json:"sandbox,omitempty"`
 	// PID is the first process of the run that began at Started.
@@ -34,16 +36,18 @@ type ContainerSeen struct {
 
 // ContainerGone says that an engine removed a container.
 type ContainerGone struct {
-	ID      string `json:"id"`
-	Runtime string `json:"runtime,omitempty"`
+	ID        string `json:"id"`
+	Runtime   string `json:"runtime,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // ContainerExit says that a container's first process ended, in the engine's
 // words. One end is told once as the event comes, and again, with the same
 // Signal.Time, when the engine said more.
 type ContainerExit struct {
-	ID      string `json:"id"`
-	Runtime string `json:"runtime,omitempty"`
+	ID        string `json:"id"`
+	Runtime   string `json:"runtime,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 	// Code is 128 and the signal's number for an end by a signal; a process
 	// can give the same number by itself.
 	Code *int `json:"code,omitempty"`
@@ -60,8 +64,9 @@ type ContainerExit struct {
 // ContainerStop says that somebody asked the engine to stop or signal a
 // container.
 type ContainerStop struct {
-	ID      string `json:"id"`
-	Runtime string `json:"runtime,omitempty"`
+	ID        string `json:"id"`
+	Runtime   string `json:"runtime,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 	// Signal is what was sent. Only "kill" has it.
 	Signal int `json:"signal,omitempty"`
 	// Action is the engine's word: "kill" as each signal is sent, also for a
@@ -72,8 +77,9 @@ type ContainerStop struct {
 // ContainerOOM is the engine's own word that a container had an OOM kill. It
 // is late or missing at times.
 type ContainerOOM struct {
-	ID      string `json:"id"`
-	Runtime string `json:"runtime,omitempty"`
+	ID        string `json:"id"`
+	Runtime   string `json:"runtime,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 func (ContainerSeen) kind() string { return "container_seen" }

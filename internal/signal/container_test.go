@@ -24,16 +24,16 @@ func containers() []Body {
 				ID: "4f1c", Name: "web", Runtime: "docker", Image: "shop/web:1", RestartCount: new(3),
 				Labels: map[string]string{"com.docker.compose.service": "web\n\u202e"},
 			},
-			Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)),
+			Namespace: "k8s.io", Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)),
 			LogPath: "/var/lib/docker/containers/4f1c/4f1c-json.log", StopSignal: 15, StopTimeout: new(int64(0)),
 		},
-		ContainerGone{ID: "4f1c", Runtime: "docker"},
+		ContainerGone{ID: "4f1c", Runtime: "docker", Namespace: "moby"},
 		ContainerExit{
-			ID: "4f1c", Runtime: "podman", Code: new(0), OOMKilled: new(false), Error: "no such file",
+			ID: "4f1c", Runtime: "podman", Namespace: "moby", Code: new(0), OOMKilled: new(false), Error: "no such file",
 			PID: 812, Started: at, Finished: at.Add(time.Second),
 		},
-		ContainerStop{ID: "4f1c", Runtime: "docker", Signal: 15, Action: "kill"},
-		ContainerOOM{ID: "4f1c", Runtime: "docker"},
+		ContainerStop{ID: "4f1c", Runtime: "docker", Namespace: "moby", Signal: 15, Action: "kill"},
+		ContainerOOM{ID: "4f1c", Runtime: "docker", Namespace: "moby"},
 		ContainerLog{ID: "4f1c", Lines: []LogLine{{Time: at, Stream: "stderr", Text: "a\x00b\u2028"}}, Error: "cut"},
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
+
+	"github.com/coroner-dev/coroner/internal/engines"
 )
 
 // podman is the runtime that podman's engine is told by.
@@ -29,13 +31,13 @@ type engineAPI struct {
 	taken *atomic.Int64
 }
 
-func newAPI(path string, dial func(ctx context.Context, path string) (net.Conn, error)) (*engineAPI, error) {
+func newAPI(path string, dial func(ctx context.Context) (net.Conn, error)) (*engineAPI, error) {
 	a := &engineAPI{taken: &atomic.Int64{}}
 	var err error
 	connect := func(limit int64, taken *atomic.Int64) *client.Client {
 		c, cerr := client.New(client.WithHost("unix://"+path), client.WithUserAgent("coroner"),
 			client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
-				conn, err := dial(ctx, path)
+				conn, err := dial(ctx)
 				if err != nil {
 					return nil, err
 				}
@@ -98,9 +100,9 @@ func (a *engineAPI) identify(ctx context.Context) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("ask for its version: %w", plain(ctx, err, versionLimit))
 	}
-	id := identity{runtime: "docker", version: cut(v.Version, maxVersion)}
+	id := identity{runtime: "docker", version: engines.Cut(v.Version, engines.MaxVersion)}
 	for _, c := range v.Components {
-		if strings.Contains(strings.ToLower(cut(c.Name, maxName)), podman) {
+		if strings.Contains(strings.ToLower(engines.Cut(c.Name, engines.MaxName)), podman) {
 			id.runtime = podman
 		}
 	}

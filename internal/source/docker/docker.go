@@ -19,11 +19,12 @@ package docker
 import (
 	"context"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // Options set up a Source. The zero value is good for a whole machine.
@@ -40,34 +41,24 @@ type Options struct {
 	Logger *slog.Logger
 
 	// dial makes a test's engine one without a socket; nil: a unix socket.
-	dial func(ctx context.Context, path string) (net.Conn, error)
+	dial engines.Dialer
 }
 
 // DefaultLabels are those that say which workload a container belongs to.
-func DefaultLabels() []string {
-	return []string{
-		"com.docker.compose.project", "com.docker.compose.service",
-		"io.kubernetes.*", "com.amazonaws.ecs.*", "com.hashicorp.nomad.*",
-	}
-}
+func DefaultLabels() []string { return engines.DefaultLabels() }
 
 // How long an engine may take, and how often it is asked.
 const (
-	lookInterval = 5 * time.Second  // for sockets that come later
-	quiet        = 3 * time.Second  // until something is said of engines that do not answer
 	versionLimit = 10 * time.Second // an engine's first answer
 	streamLimit  = 10 * time.Second // the head of the stream of events
 	listLimit    = 30 * time.Second
 	inspectLimit = 5 * time.Second
 	pingInterval = 10 * time.Second
 	pingLimit    = 10 * time.Second
-	backoffFirst = time.Second
-	backoffLast  = 30 * time.Second
 )
 
 // Bounds of what is held. An engine that a user runs may be hostile.
 const (
-	maxEngines    = 16
 	maxContainers = 10_000   // remembered for each engine
 	maxList       = 32 << 20 // bytes of an answer
 	maxAnswer     = 4 << 20  // bytes of any other answer, or of one event
@@ -88,11 +79,31 @@ func New(opt Options) *Source {
 	if opt.Labels == nil {
 		opt.Labels = DefaultLabels()
 	}
-	if opt.dial == nil {
-		opt.dial = dialUnix
-	}
 	return &Source{opt: opt}
 }
 
 // Name returns death.SourceDocker.
 func (s *Source) Name() death.Source { return death.SourceDocker }
+
+// Run looks for engines and follows them until ctx ends. That there is none is
+// no failure: it says so, and keeps looking.
+func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
+	own, users := places(s.opt.Roots)
+	labels := engines.SelectionOf(s.opt.Labels)
+	return engines.Run(ctx, engines.Config{
+		Source: death.SourceDocker, Hosts: s.opt.Hosts, Own: own, Users: users, Logger: s.opt.Logger, Dial: s.opt.dial,
+		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots) },
+	}, emit)
+}
+
+// places are where engines have their sockets: the machine's, then those of
+// users' own.
+func places(roots host.Roots) (own, users []string) {
+	for _, p := range []string{"var/run/docker.sock", "run/docker.sock", "run/podman/podman.sock"} {
+		own = append(own, roots.RootPath(p))
+	}
+	for _, p := range []string{"run/user/*/docker.sock", "run/user/*/podman/podman.sock"} {
+		users = append(users, roots.RootPath(p))
+	}
+	return own, users
+}

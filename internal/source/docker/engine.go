@@ -4,127 +4,32 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
-	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/engines"
+	"github.com/coroner-dev/coroner/internal/host"
 )
 
-// engine is one engine, over all connections to it. One goroutine owns it.
+// engine is one engine, over all connections to it.
 type engine struct {
-	path string
-	// configured is true where somebody named it: then it is missed when it
-	// is not there.
-	configured bool
-	// foreign is true for an engine that a user runs: it cannot speak of
-	// containers of the machine's own engines.
-	foreign bool
-	changed chan struct{} // its socket is another one
-
-	r     *run
-	log   *slog.Logger
-	table *table
+	*engines.Engine
+	labels engines.Selection
+	roots  host.Roots
+	table  *table
 	// alive is when it was last heard of.
-	alive   time.Time
-	skipped map[string]int
-
-	status status
-	file   os.FileInfo // of its socket, as it was found
+	alive time.Time
 }
 
-// status is how an engine is doing.
-type status struct {
-	up     bool
-	who    identity
-	reason string
-	absent bool // there is no socket
-}
-
-func (r *run) newEngine(path string, configured, foreign bool) *engine {
-	e := &engine{
-		path: path, configured: configured, foreign: foreign, r: r, changed: make(chan struct{}, 1),
-		log: r.log.With("engine", path), table: newTable(), skipped: map[string]int{},
-		status: status{reason: "no answer yet"},
-	}
-	e.table.tell = e.tell
-	e.table.lost = func(n int, why string) { e.skipped[why] += n }
-	e.table.own = func(id string, mine bool) { r.own(e, id, mine) }
+func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots) *engine {
+	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable()}
+	e.table.tell, e.table.lost, e.table.own = of.Tell, of.Skip, of.Own
 	return e
-}
-
-// tell gives out one signal.
-func (e *engine) tell(at time.Time, recovered bool, b signal.Body) {
-	if e.foreign && e.r.owned(containerOf(b)) {
-		e.skipped["words of a user's engine about a container that is not its own"]++
-		return
-	}
-	e.r.emit(signal.Signal{Time: at, Observed: time.Now().UTC(), Source: death.SourceDocker, Recovered: recovered, Body: b})
-}
-
-func containerOf(b signal.Body) string {
-	switch b := b.(type) {
-	case signal.ContainerSeen:
-		return b.Container.ID
-	case signal.ContainerGone:
-		return b.ID
-	case signal.ContainerExit:
-		return b.ID
-	case signal.ContainerStop:
-		return b.ID
-	case signal.ContainerOOM:
-		return b.ID
-	}
-	return ""
-}
-
-// tellSkipped tells how much was skipped since it was last told. Nothing of it
-// is evidence of an OOM kill: those are the kernel's.
-func (e *engine) tellSkipped() {
-	for why, n := range e.skipped {
-		now := time.Now().UTC()
-		e.r.emit(signal.Signal{Time: now, Observed: now, Source: death.SourceDocker, Body: signal.Lost{
-			Count: uint64(max(n, 0)), Other: true, Why: e.path + ": " + why, //nolint:gosec // never negative
-		}})
-	}
-	clear(e.skipped)
-}
-
-// follow keeps connected until ctx ends.
-func (e *engine) follow(ctx context.Context) {
-	wait := backoffFirst
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := e.session(ctx)
-		e.tellSkipped()
-		if ctx.Err() != nil {
-			return
-		}
-		e.r.report(e, status{reason: err.Error(), absent: errors.Is(err, fs.ErrNotExist)})
-		if time.Since(began) > backoffLast {
-			wait = backoffFirst
-		}
-		e.log.Debug("engine left", "err", err, "retry_in", wait.String())
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-			wait = min(2*wait, backoffLast)
-		case <-e.changed:
-			wait = backoffFirst
-		}
-		timer.Stop()
-	}
 }
 
 // session is one connection to an engine.
@@ -152,12 +57,12 @@ type answer struct {
 	err error
 }
 
-// session connects, and follows events until the connection ends.
-func (e *engine) session(ctx context.Context) error {
-	if err := e.reach(ctx); err != nil {
+// Session connects, and follows events until the connection ends.
+func (e *engine) Session(ctx context.Context) error {
+	if err := e.Reach(ctx); err != nil {
 		return err
 	}
-	api, err := newAPI(e.path, e.r.opt.dial)
+	api, err := newAPI(e.Path, e.Dial)
 	if err != nil {
 		return err
 	}
@@ -176,7 +81,7 @@ func (e *engine) session(ctx context.Context) error {
 	if !since.IsZero() {
 		since = since.Add(-overlap)
 	}
-	e.table.connect(reader{runtime: s.who.runtime, labels: e.r.labels}, since, began)
+	e.table.connect(reader{runtime: s.who.runtime, labels: e.labels}, since, began)
 	e.table.want = s.want
 	// An engine answers before it listens to itself: what happens between is
 	// asked for as an old event.
@@ -198,20 +103,6 @@ func (e *engine) session(ctx context.Context) error {
 	return s.loop(res)
 }
 
-// reach says in plain words why an engine cannot be connected to.
-func (e *engine) reach(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, versionLimit)
-	defer cancel()
-	c, err := e.r.opt.dial(ctx, e.path)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: needs user 0, or the group of the socket", err)
-	case err != nil:
-		return err
-	}
-	return c.Close()
-}
-
 // loop takes what comes, in one goroutine.
 func (s *session) loop(res client.EventsResult) error {
 	for {
@@ -228,17 +119,17 @@ func (s *session) loop(res client.EventsResult) error {
 		case list := <-s.listed:
 			s.table.merge(list, time.Now().UTC())
 			s.heard()
-			s.r.report(s.engine, status{up: true, who: s.who})
+			s.Up(s.who.String(), "")
 		case a := <-s.answers:
 			s.busy--
 			if a.err != nil {
-				s.log.Debug("container not inspected", "err", a.err)
+				s.Log.Debug("container not inspected", "err", a.err)
 			} else {
 				s.table.inspected(a.job, a.c, time.Now().UTC())
 			}
 		case <-s.pong:
 			s.heard()
-			s.tellSkipped()
+			s.TellSkipped()
 		case err := <-s.failed:
 			return err
 		case <-s.ctx.Done():
@@ -321,9 +212,4 @@ func (s *session) ask() {
 			s.answers <- answer{j, c, err}
 		})
 	}
-}
-
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
-	d := net.Dialer{Timeout: versionLimit}
-	return d.DialContext(ctx, "unix", path)
 }

@@ -12,13 +12,14 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // reader turns an engine's answers into values of ours. It does no I/O.
 type reader struct {
 	runtime string
-	labels  selection
+	labels  engines.Selection
 }
 
 // happening is one event of a container.
@@ -80,19 +81,19 @@ func (r reader) event(m events.Message) (happening, error) {
 	if !known || (m.Type != events.ContainerEventType && m.Type != "") {
 		return happening{}, errIgnore
 	}
-	if !validID(m.Actor.ID) {
+	if !engines.ValidID(m.Actor.ID) {
 		return happening{}, errNoID
 	}
 	attrs := m.Actor.Attributes
 	h := happening{id: strings.Clone(m.Actor.ID), action: action, at: eventTime(m)}
 	h.seen, h.lost = r.named(h.id, attrs)
-	h.seen.Container.Name = cut(strings.TrimPrefix(attrs[attrName], "/"), maxName)
-	h.seen.Container.Image = cut(attrs[attrImage], maxImage)
+	h.seen.Container.Name = engines.Cut(strings.TrimPrefix(attrs[attrName], "/"), engines.MaxName)
+	h.seen.Container.Image = engines.Cut(attrs[attrImage], engines.MaxImage)
 	switch action {
 	case events.ActionDie:
 		h.code = r.exitCode(attrs)
 	case events.ActionKill:
-		h.signal = signalNumber(attrs[attrSignal])
+		h.signal = engines.SignalNumber(attrs[attrSignal])
 	case events.ActionCreate, events.ActionStart:
 		h.forged = r.forged(attrs)
 	}
@@ -161,7 +162,7 @@ func (r reader) forged(labels map[string]string) bool {
 
 // named begins a ContainerSeen with what labels say.
 func (r reader) named(id string, labels map[string]string) (signal.ContainerSeen, int) {
-	carried, lost := r.labels.pick(labels)
+	carried, lost := r.labels.Pick(labels)
 	return signal.ContainerSeen{
 		Container: death.Container{ID: id, Runtime: r.runtime, Labels: carried},
 		Sandbox:   labels[sandboxLabel] == sandboxValue,
@@ -177,13 +178,13 @@ type listed struct {
 
 // summary reads one row of a list.
 func (r reader) summary(s container.Summary) (listed, error) {
-	if !validID(s.ID) {
+	if !engines.ValidID(s.ID) {
 		return listed{}, errNoID
 	}
 	l := listed{forged: r.forged(s.Labels)}
 	l.seen, l.lost = r.named(strings.Clone(s.ID), s.Labels)
-	l.seen.Container.Name = cut(ownName(s.Names), maxName)
-	l.seen.Container.Image = cut(s.Image, maxImage)
+	l.seen.Container.Name = engines.Cut(ownName(s.Names), engines.MaxName)
+	l.seen.Container.Image = engines.Cut(s.Image, engines.MaxImage)
 	l.seen.State = stateOf(string(s.State))
 	return l, nil
 }
@@ -227,7 +228,7 @@ type inspected struct {
 
 // inspect reads the answer about one container.
 func (r reader) inspect(c container.InspectResponse) (inspected, error) {
-	if !validID(c.ID) {
+	if !engines.ValidID(c.ID) {
 		return inspected{}, errNoID
 	}
 	var labels map[string]string
@@ -237,16 +238,16 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	in := inspected{forged: r.forged(labels)}
 	in.seen, in.lost = r.named(strings.Clone(c.ID), labels)
 	seen := &in.seen
-	seen.Container.Name = cut(strings.TrimPrefix(c.Name, "/"), maxName)
+	seen.Container.Name = engines.Cut(strings.TrimPrefix(c.Name, "/"), engines.MaxName)
 	if c.RestartCount >= 0 {
 		seen.Container.RestartCount = &c.RestartCount
 	}
-	if len(c.LogPath) <= maxPath {
-		seen.LogPath = cut(c.LogPath, maxPath)
+	if len(c.LogPath) <= engines.MaxPath {
+		seen.LogPath = engines.Cut(c.LogPath, engines.MaxPath)
 	}
 	if c.Config != nil {
-		seen.Container.Image = cut(c.Config.Image, maxImage)
-		seen.StopSignal = signalNumber(c.Config.StopSignal)
+		seen.Container.Image = engines.Cut(c.Config.Image, engines.MaxImage)
+		seen.StopSignal = engines.SignalNumber(c.Config.StopSignal)
 		if t := c.Config.StopTimeout; t != nil {
 			seen.StopTimeout = new(int64(*t))
 		}
@@ -263,13 +264,13 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 func (in *inspected) state(s *container.State) {
 	seen := &in.seen
 	seen.State = stateOf(string(s.Status))
-	seen.Started = instant(s.StartedAt)
+	seen.Started = engines.Instant(s.StartedAt)
 	if s.Pid > 0 {
 		seen.PID = s.Pid
 	}
 	// Docker calls a container that waits to be started again running, too.
 	in.running = seen.State == string(container.StateRunning) || seen.State == string(container.StatePaused)
-	finished := instant(s.FinishedAt)
+	finished := engines.Instant(s.FinishedAt)
 	if finished.IsZero() && (in.running || s.Error == "") {
 		return
 	}
@@ -278,7 +279,7 @@ func (in *inspected) state(s *container.State) {
 		return
 	}
 	in.exit.Started = seen.Started
-	in.exit.Error = cut(s.Error, maxError)
+	in.exit.Error = engines.Cut(s.Error, engines.MaxError)
 	in.exit.OOMKilled = &s.OOMKilled
 	if s.ExitCode >= 0 && s.ExitCode <= 1<<16 {
 		in.exit.Code = &s.ExitCode

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -27,7 +28,7 @@ const (
 )
 
 func dockerReader() reader {
-	return reader{runtime: "docker", labels: selectionOf(DefaultLabels())}
+	return reader{runtime: "docker", labels: engines.SelectionOf(DefaultLabels())}
 }
 
 // sample reads a real answer. The container "web" of Docker 20.10.24 has
@@ -94,7 +95,7 @@ func TestEvent_Real(t *testing.T) {
 // TestPodman_Real: podman 4.3.1 speaks Docker's API in its own way, and its
 // container "pweb" has a label named exitCode.
 func TestPodman_Real(t *testing.T) {
-	r := reader{runtime: podman, labels: selectionOf(DefaultLabels())}
+	r := reader{runtime: podman, labels: engines.SelectionOf(DefaultLabels())}
 	var got []string
 	for _, m := range sampleEvents(t, "podman-4.3.1") {
 		h, err := r.event(m)
@@ -252,47 +253,6 @@ func TestInspect_Real(t *testing.T) {
 	}
 }
 
-func TestPick_Bounds(t *testing.T) {
-	all := map[string]string{
-		"io.kubernetes.big":  strings.Repeat("x", 64<<10),
-		"io.kubernetes.bad":  "a\xff\xfeb\nc",
-		"io.kubernetes.cut":  strings.Repeat("x", maxLabelValue-1) + "é",
-		"io.kubernetes.name": "v",
-		"io.kubernetes." + strings.Repeat("n", maxLabelName): "v",
-		"other": "v",
-	}
-	got, lost := selectionOf(DefaultLabels()).pick(all)
-	if len(got) != 4 || lost != 3 {
-		t.Errorf("%d labels, %d lost; want 4 and 3", len(got), lost)
-	}
-	if n := len(got["io.kubernetes.big"]); n != maxLabelValue {
-		t.Errorf("big label: %d bytes", n)
-	}
-	if n := len(got["io.kubernetes.cut"]); n != maxLabelValue-1 {
-		t.Errorf("label cut within a character: %d bytes", n)
-	}
-	if v := got["io.kubernetes.bad"]; v != "a?b\nc" {
-		t.Errorf("label with bad UTF-8: %q", v)
-	}
-	many := map[string]string{}
-	for i := range 200 {
-		many["io.kubernetes."+string(rune('a'+i%26))+strings.Repeat("z", i)] = "v"
-	}
-	if got, lost := selectionOf(DefaultLabels()).pick(many); len(got) != maxLabels || lost != 200-maxLabels {
-		t.Errorf("%d labels, %d lost", len(got), lost)
-	}
-}
-
-func TestSignalNumber(t *testing.T) {
-	for in, want := range map[string]int{
-		"": 0, "15": 15, "SIGTERM": 15, "term": 15, "SIGKILL": 9, "SIGRTMIN+3": 37, "RTMAX-1": 63, "0": 0, "-9": 0, "65": 0, "TERM+1": 0, "RTMIN+99": 0, "SIG": 0,
-	} {
-		if got := signalNumber(in); got != want {
-			t.Errorf("%q: %d, want %d", in, got, want)
-		}
-	}
-}
-
 // FuzzEvent: whatever an engine sends, reading it does not panic, and what
 // comes out is bounded and valid text.
 func FuzzEvent(f *testing.F) {
@@ -307,7 +267,7 @@ func FuzzEvent(f *testing.F) {
 			return
 		}
 		for _, runtime := range []string{"docker", podman} {
-			h, err := reader{runtime: runtime, labels: selectionOf([]string{"*"})}.event(m)
+			h, err := reader{runtime: runtime, labels: engines.SelectionOf([]string{"*"})}.event(m)
 			if err != nil {
 				continue
 			}
@@ -332,12 +292,12 @@ func FuzzInspect(f *testing.F) {
 		if json.Unmarshal(b, &c) != nil {
 			return
 		}
-		in, err := reader{runtime: "docker", labels: selectionOf([]string{"*"})}.inspect(c)
+		in, err := reader{runtime: "docker", labels: engines.SelectionOf([]string{"*"})}.inspect(c)
 		if err != nil {
 			return
 		}
 		withinBounds(t, in.seen)
-		if in.exit != nil && (len(in.exit.Error) > maxError || !utf8.ValidString(in.exit.Error)) {
+		if in.exit != nil && (len(in.exit.Error) > engines.MaxError || !utf8.ValidString(in.exit.Error)) {
 			t.Errorf("error %q", in.exit.Error)
 		}
 	})
@@ -351,15 +311,15 @@ func withinBounds(t *testing.T, seen signal.ContainerSeen) {
 			t.Errorf("%s: %d bytes: %.50q", what, len(s), s)
 		}
 	}
-	check("id", c.ID, maxID)
-	check("name", c.Name, maxName)
-	check("image", c.Image, maxImage)
-	check("log path", seen.LogPath, maxPath)
-	if len(c.Labels) > maxLabels {
+	check("id", c.ID, engines.MaxID)
+	check("name", c.Name, engines.MaxName)
+	check("image", c.Image, engines.MaxImage)
+	check("log path", seen.LogPath, engines.MaxPath)
+	if len(c.Labels) > engines.MaxLabels {
 		t.Errorf("%d labels", len(c.Labels))
 	}
 	for k, v := range c.Labels {
-		check("label's name", k, maxLabelName)
-		check("label", v, maxLabelValue)
+		check("label's name", k, engines.MaxLabelName)
+		check("label", v, engines.MaxLabelValue)
 	}
 }

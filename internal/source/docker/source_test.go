@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -508,7 +509,7 @@ func TestSource_GarbageInAList(t *testing.T) {
 				time.Sleep(15 * time.Second)
 				synctest.Wait()
 				said := r.taken()
-				if st := lastState(said); st.Up != tc.up || len(st.Reason) > maxReason {
+				if st := lastState(said); st.Up != tc.up || len(st.Reason) > engines.MaxReason {
 					t.Errorf("state %+v", st)
 				}
 				var lost uint64
@@ -542,7 +543,7 @@ func TestSource_HugeLabelsAreToldOnce(t *testing.T) {
 		if len(lost) != 1 || lost[0].Count != 1 {
 			t.Errorf("lost %+v", lost)
 		}
-		if n := len(of[signal.ContainerSeen](said)[0].Container.Labels["io.kubernetes.x"]); n != maxLabelValue {
+		if n := len(of[signal.ContainerSeen](said)[0].Container.Labels["io.kubernetes.x"]); n != engines.MaxLabelValue {
 			t.Errorf("label of %d bytes", n)
 		}
 	})

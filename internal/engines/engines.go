@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package docker
+// Package engines is what sources that ask container engines have in common:
+// finding their sockets, keeping connected, saying how that goes, and bounds of
+// the text that is taken from them. What an engine is asked, and what its
+// answers mean, is the source's.
+//
+// One goroutine for each engine asks its Follower for one session after the
+// other, with backoff. That one engine hangs or lies costs the others nothing.
+package engines
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,16 +21,53 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// Dialer connects to the socket at a path.
+type Dialer func(ctx context.Context, path string) (net.Conn, error)
+
+// Follower follows one engine. What it knows outlives its sessions.
+type Follower interface {
+	// Session is one connection. It returns why that ended, and leaves nothing
+	// running.
+	Session(ctx context.Context) error
+}
+
+// Config says which engines there are.
+type Config struct {
+	Source death.Source
+	// Hosts are the sockets that somebody named, as unix:///run/docker.sock or
+	// as a path. Empty: those at Own and Users.
+	Hosts []string
+	// Own are where the machine's engines have their sockets, Users patterns of
+	// where users have their own.
+	Own, Users []string
+	// Logger is told of engines that come and go.
+	Logger *slog.Logger
+	// Dial is nil for unix sockets; a test's engine needs none.
+	Dial Dialer
+	// New makes the Follower of an engine.
+	New func(e *Engine) Follower
+}
+
+const (
+	lookInterval = 5 * time.Second  // for sockets that come later
+	quiet        = 3 * time.Second  // until something is said of engines that do not answer
+	dialLimit    = 10 * time.Second // of connecting
+	backoffFirst = time.Second
+	backoffLast  = 30 * time.Second
+	maxEngines   = 16
 )
 
 // Run looks for engines and follows them until ctx ends. That there is none is
 // no failure: it says so, and keeps looking.
-func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
+func Run(ctx context.Context, cfg Config, emit func(signal.Signal)) error {
+	if cfg.Dial == nil {
+		cfg.Dial = dialUnix
+	}
 	r := &run{
-		opt: s.opt, log: s.opt.Logger.With("component", string(death.SourceDocker)), out: emit,
-		labels: selectionOf(s.opt.Labels), owners: map[string]*engine{},
+		cfg: cfg, log: cfg.Logger.With("component", string(cfg.Source)), out: emit, owners: map[string]*Engine{},
 	}
 	if err := r.configure(); err != nil {
 		r.say(signal.SourceState{Reason: err.Error()})
@@ -30,7 +75,7 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	}
 	var group sync.WaitGroup
 	defer group.Wait()
-	start := func(e *engine) { group.Go(func() { e.follow(ctx) }) }
+	start := func(e *Engine) { group.Go(func() { e.follow(ctx) }) }
 	for _, e := range r.engines {
 		start(e)
 	}
@@ -54,17 +99,16 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 
 // run is one Run.
 type run struct {
-	opt    Options
-	log    *slog.Logger
-	labels selection
+	cfg Config
+	log *slog.Logger
 
 	// emits keeps one signal after the other, whichever engine tells it.
 	emits sync.Mutex
 	out   func(signal.Signal)
 
 	mu      sync.Mutex
-	engines []*engine
-	owners  map[string]*engine // containers of engines that are not foreign
+	engines []*Engine
+	owners  map[string]*Engine // containers of engines that are not foreign
 
 	speaks sync.Mutex
 	said   *signal.SourceState
@@ -78,7 +122,7 @@ func (r *run) emit(s signal.Signal) {
 
 // configure takes the engines that somebody named.
 func (r *run) configure() error {
-	for _, h := range r.opt.Hosts {
+	for _, h := range r.cfg.Hosts {
 		path := strings.TrimPrefix(h, "unix://")
 		if !filepath.IsAbs(path) || strings.Contains(path, "://") {
 			return fmt.Errorf("engine %.200q: not a unix socket, as unix:///run/docker.sock", h)
@@ -88,31 +132,18 @@ func (r *run) configure() error {
 	return nil
 }
 
-// places are where engines have their sockets: the machine's, then those of
-// users' own.
-func places(roots host.Roots) (own, users []string) {
-	for _, p := range []string{"var/run/docker.sock", "run/docker.sock", "run/podman/podman.sock"} {
-		own = append(own, roots.RootPath(p))
-	}
-	for _, p := range []string{"run/user/*/docker.sock", "run/user/*/podman/podman.sock"} {
-		users = append(users, roots.RootPath(p))
-	}
-	return own, users
-}
-
 // look finds sockets that are new, or made anew.
-func (r *run) look(start func(*engine)) {
-	if len(r.opt.Hosts) > 0 {
+func (r *run) look(start func(*Engine)) {
+	if len(r.cfg.Hosts) > 0 {
 		for _, e := range r.engines {
-			r.found(e.path, false, start)
+			r.found(e.Path, false, start)
 		}
 		return
 	}
-	own, users := places(r.opt.Roots)
-	for _, p := range own {
+	for _, p := range r.cfg.Own {
 		r.found(p, false, start)
 	}
-	for _, pattern := range users {
+	for _, pattern := range r.cfg.Users {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			continue // the roots have characters that mean something to it
@@ -125,13 +156,13 @@ func (r *run) look(start func(*engine)) {
 
 // found takes a path where a socket may be. One socket by several names is
 // one engine.
-func (r *run) found(path string, foreign bool, start func(*engine)) {
+func (r *run) found(path string, foreign bool, start func(*Engine)) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode()&os.ModeSocket == 0 {
 		return
 	}
 	for _, e := range r.engines {
-		if e.path != path {
+		if e.Path != path {
 			if e.file != nil && os.SameFile(e.file, info) {
 				return
 			}
@@ -158,7 +189,7 @@ func (r *run) found(path string, foreign bool, start func(*engine)) {
 }
 
 // own notes whose a container is.
-func (r *run) own(e *engine, id string, mine bool) {
+func (r *run) own(e *Engine, key string, mine bool) {
 	if e.foreign {
 		return
 	}
@@ -166,17 +197,17 @@ func (r *run) own(e *engine, id string, mine bool) {
 	defer r.mu.Unlock()
 	switch {
 	case mine:
-		r.owners[id] = e
-	case r.owners[id] == e:
-		delete(r.owners, id)
+		r.owners[key] = e
+	case r.owners[key] == e:
+		delete(r.owners, key)
 	}
 }
 
 // owned tells whether a container is of one of the machine's own engines.
-func (r *run) owned(id string) bool {
+func (r *run) owned(key string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.owners[id] != nil
+	return r.owners[key] != nil
 }
 
 // begin says at once that there is nothing, if so.
@@ -190,7 +221,7 @@ func (r *run) begin() {
 }
 
 // report notes how an engine is doing.
-func (r *run) report(e *engine, st status) {
+func (r *run) report(e *Engine, st status) {
 	r.mu.Lock()
 	e.status = st
 	r.mu.Unlock()
@@ -212,11 +243,11 @@ func (r *run) speak() {
 
 func (r *run) say(st signal.SourceState) {
 	now := time.Now().UTC()
-	r.emit(signal.Signal{Time: now, Observed: now, Source: death.SourceDocker, Body: st})
+	r.emit(signal.Signal{Time: now, Observed: now, Source: r.cfg.Source, Body: st})
 }
 
-// maxReason bounds what is said of engines that do not answer.
-const maxReason = 1024
+// MaxReason bounds what is said of engines that do not answer.
+const MaxReason = 1024
 
 // state sums up all engines.
 func (r *run) state() signal.SourceState {
@@ -224,12 +255,12 @@ func (r *run) state() signal.SourceState {
 	var reasons []string
 	up := 0
 	for _, e := range r.engines {
-		switch {
-		case e.status.up:
+		if e.status.up {
 			up++
-			st.Mode = e.status.who.String()
-		case e.configured || !e.status.absent:
-			reasons = append(reasons, e.path+": "+e.status.reason)
+			st.Mode = e.status.mode
+		}
+		if e.status.reason != "" && (e.configured || !e.status.absent) {
+			reasons = append(reasons, e.Path+": "+e.status.reason)
 		}
 	}
 	st.Up = up > 0
@@ -237,10 +268,15 @@ func (r *run) state() signal.SourceState {
 		st.Mode = fmt.Sprintf("%d engines", up)
 	}
 	if up == 0 && len(reasons) == 0 {
-		own, users := places(r.opt.Roots)
+		places := append(append([]string(nil), r.cfg.Own...), r.cfg.Users...)
 		st.Absent = true
-		reasons = append(reasons, "no engine found at "+strings.Join(append(own, users...), ", "))
+		reasons = append(reasons, "no engine found at "+strings.Join(places, ", "))
 	}
-	st.Reason = cut(strings.Join(reasons, "; "), maxReason)
+	st.Reason = Cut(strings.Join(reasons, "; "), MaxReason)
 	return st
+}
+
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialLimit}
+	return d.DialContext(ctx, "unix", path)
 }

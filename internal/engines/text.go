@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package docker
+package engines
 
 import (
 	"slices"
@@ -12,19 +12,19 @@ import (
 
 // Bounds of the text that is taken from an engine.
 const (
-	maxID         = 128
-	maxName       = 256
-	maxImage      = 512
-	maxPath       = 4096
-	maxError      = 4096
-	maxLabels     = 64
-	maxLabelName  = 256
-	maxLabelValue = 4096
-	maxVersion    = 32
+	MaxID         = 128
+	MaxName       = 256
+	MaxImage      = 512
+	MaxPath       = 4096
+	MaxError      = 4096
+	MaxLabels     = 64
+	MaxLabelName  = 256
+	MaxLabelValue = 4096
+	MaxVersion    = 32
 )
 
-// cut makes text valid UTF-8 of at most n bytes.
-func cut(s string, n int) string {
+// Cut makes text valid UTF-8 of at most n bytes.
+func Cut(s string, n int) string {
 	if len(s) > n {
 		for n > 0 && !utf8.RuneStart(s[n]) {
 			n--
@@ -35,10 +35,11 @@ func cut(s string, n int) string {
 	return strings.Clone(s) // keeps no large text alive
 }
 
-// validID tells whether an id is one that can be asked for: an engine's are
-// 64 hexadecimal digits, and nothing that means something in a URL is taken.
-func validID(id string) bool {
-	if id == "" || len(id) > maxID || strings.Trim(id, ".") == "" {
+// ValidID tells whether an id is one that can be asked for: nothing that means
+// something in a URL is taken. Docker's are 64 hexadecimal digits, containerd's
+// anything of these letters.
+func ValidID(id string) bool {
+	if id == "" || len(id) > MaxID || strings.Trim(id, ".") == "" {
 		return false
 	}
 	for _, c := range []byte(id) {
@@ -50,14 +51,23 @@ func validID(id string) bool {
 	return true
 }
 
-// selection says which labels are carried.
-type selection struct {
+// DefaultLabels are those that say which workload a container belongs to.
+func DefaultLabels() []string {
+	return []string{
+		"com.docker.compose.project", "com.docker.compose.service",
+		"io.kubernetes.*", "com.amazonaws.ecs.*", "com.hashicorp.nomad.*",
+	}
+}
+
+// Selection says which labels are carried.
+type Selection struct {
 	names    map[string]bool
 	prefixes []string
 }
 
-func selectionOf(labels []string) selection {
-	s := selection{names: map[string]bool{}}
+// SelectionOf takes names of labels, and prefixes that end in *.
+func SelectionOf(labels []string) Selection {
+	s := Selection{names: map[string]bool{}}
 	for _, l := range labels {
 		if p, ok := strings.CutSuffix(l, "*"); ok {
 			s.prefixes = append(s.prefixes, p)
@@ -68,40 +78,40 @@ func selectionOf(labels []string) selection {
 	return s
 }
 
-func (s selection) has(name string) bool {
+func (s Selection) has(name string) bool {
 	if s.names[name] {
 		return true
 	}
 	return slices.ContainsFunc(s.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// pick takes the labels that are carried, and counts those that it cut or left
+// Pick takes the labels that are carried, and counts those that it cut or left
 // out at a bound. Of too many, the first by name are taken.
-func (s selection) pick(all map[string]string) (out map[string]string, lost int) {
+func (s Selection) Pick(all map[string]string) (out map[string]string, lost int) {
 	var names []string
 	for name := range all {
 		if !s.has(name) {
 			continue
 		}
-		if len(name) > maxLabelName {
+		if len(name) > MaxLabelName {
 			lost++
 			continue
 		}
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if len(names) > maxLabels {
-		lost += len(names) - maxLabels
-		names = names[:maxLabels]
+	if len(names) > MaxLabels {
+		lost += len(names) - MaxLabels
+		names = names[:MaxLabels]
 	}
 	for _, name := range names {
 		if out == nil {
 			out = make(map[string]string, len(names))
 		}
-		if len(all[name]) > maxLabelValue {
+		if len(all[name]) > MaxLabelValue {
 			lost++
 		}
-		out[cut(name, maxLabelName)] = cut(all[name], maxLabelValue)
+		out[Cut(name, MaxLabelName)] = Cut(all[name], MaxLabelValue)
 	}
 	return out, lost
 }
@@ -114,8 +124,8 @@ var signals = map[string]int{
 	"WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30, "SYS": 31, "RTMIN": 34, "RTMAX": 64,
 }
 
-// signalNumber reads "15", "SIGTERM", "TERM" and "SIGRTMIN+3"; 0: not known.
-func signalNumber(s string) int {
+// SignalNumber reads "15", "SIGTERM", "TERM" and "SIGRTMIN+3"; 0: not known.
+func SignalNumber(s string) int {
 	if n, err := strconv.Atoi(s); err == nil {
 		return inRange(n)
 	}
@@ -140,8 +150,8 @@ func inRange(n int) int {
 	return n
 }
 
-// instant reads an engine's time; "0001-01-01T00:00:00Z" is none.
-func instant(s string) time.Time {
+// Instant reads an engine's time; "0001-01-01T00:00:00Z" is none.
+func Instant(s string) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || t.Year() < 1971 || t.Year() > 9999 {
 		return time.Time{}
