@@ -24,6 +24,8 @@ type engine struct {
 	table  *table
 	// alive is when it was last heard of.
 	alive time.Time
+	// hierarchy is the version of the one with the memory controller; 0: none.
+	hierarchy int
 }
 
 func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots) *engine {
@@ -76,6 +78,10 @@ func (e *engine) Session(ctx context.Context) error {
 	defer cancel()
 	if s.who, err = api.identify(ctx); err != nil {
 		return err
+	}
+	e.hierarchy = 0
+	if h, err := e.roots.MemoryHierarchy(); err == nil {
+		e.hierarchy = h.Version
 	}
 	since, began := e.alive, time.Now().UTC()
 	if !since.IsZero() {
@@ -209,6 +215,9 @@ func (s *session) ask() {
 		s.busy++
 		s.group.Go(func() {
 			c, err := s.api.inspect(s.ctx, j.id)
+			if err == nil && c.State != nil && c.State.Pid > 0 {
+				j.cgroup = engines.OwnCgroup(s.roots.TaskCgroup(c.State.Pid, s.hierarchy), j.id)
+			}
 			s.answers <- answer{j, c, err}
 		})
 	}

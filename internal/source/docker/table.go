@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -41,6 +42,8 @@ type job struct {
 	again bool
 	// events is what box.events was when it was asked about.
 	events uint64
+	// cgroup is its own one, as its first process told when it was asked about.
+	cgroup string
 }
 
 // table is what is known of one engine's containers. It outlives connections,
@@ -280,6 +283,7 @@ func (t *table) inspected(j job, c container.InspectResponse, now time.Time) {
 	if b == nil {
 		return // removed meanwhile
 	}
+	in.seen.Container.Cgroup = engines.Cut(j.cgroup, engines.MaxPath)
 	b.forged = b.forged || in.forged
 	stale := b.events != j.events
 	if stale {

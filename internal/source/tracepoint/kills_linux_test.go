@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,7 +131,7 @@ func findHierarchy(t testing.TB) hierarchy {
 			continue
 		}
 		kind := strings.Fields(right)
-		if kind[0] == "cgroup" && hasWord(kind[2], "memory") {
+		if kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory") {
 			return hierarchy{f[4], 1}
 		}
 		if kind[0] == "cgroup2" {

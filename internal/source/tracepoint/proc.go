@@ -3,9 +3,7 @@
 package tracepoint
 
 import (
-	"bytes"
 	"io"
-	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -15,10 +13,6 @@ import (
 )
 
 const sigKill = 9
-
-// flagExiting is PF_EXITING (include/linux/sched.h): on v1 such a task shows
-// the root as its cgroup, wherever it lived.
-const flagExiting = 0x4
 
 // procfs looks up tasks that an event names only by an id. A task can be gone
 // by then, or be past telling: what is not sure stays absent.
@@ -40,8 +34,8 @@ func (p procfs) lookup(tid int) signal.Task {
 	t := signal.Task{TID: tid}
 	dir := strconv.Itoa(tid)
 	// The cgroup first: it is the first thing that a dying task loses.
-	cgroup := p.cgroup(dir)
-	if belowRoot(cgroup) {
+	cgroup := p.roots.TaskCgroup(tid, p.version)
+	if host.BelowRoot(cgroup) {
 		t.Cgroup.Path = cgroup
 	}
 	parent, first := parseStatus(p.read(dir, "status"), &t)
@@ -57,24 +51,13 @@ func (p procfs) lookup(tid int) signal.Task {
 	return t
 }
 
-// cgroup returns the memory cgroup of a task as the kernel prints it, empty
-// where that is not known.
-func (p procfs) cgroup(dir string) string {
-	b, stat := p.read(dir, "cgroup"), p.read(dir, "stat")
-	path := parseTaskCgroup(b, p.version)
-	if path == "/" && p.version == 1 && !alive(stat) {
-		return ""
-	}
-	return path
-}
-
 // otherCgroup tells whether a process's parent lives in another memory cgroup
 // than it does; nil: not known.
 func (p procfs) otherCgroup(own string, parent int) *bool {
 	if own == "" || parent == 0 {
 		return nil
 	}
-	theirs := p.cgroup(strconv.Itoa(parent))
+	theirs := p.roots.TaskCgroup(parent, p.version)
 	if theirs == "" {
 		return nil
 	}
@@ -117,45 +100,12 @@ func (p procfs) threads(pid, most int) []int {
 	return tids
 }
 
-// parseTaskCgroup finds the memory cgroup in /proc/PID/cgroup, lines of
-// HIERARCHY:CONTROLLERS:PATH (cgroups(7)); empty: it is not there.
-func parseTaskCgroup(b []byte, version int) string {
-	for line := range wholeLines(b) {
-		f := strings.SplitN(line, ":", 3)
-		if len(f) != 3 || !strings.HasPrefix(f[2], "/") {
-			continue
-		}
-		switch {
-		case version == 1 && hasWord(f[1], "memory"):
-			return f[2]
-		case version == 2 && f[0] == "0" && f[1] == "":
-			return strings.TrimSuffix(f[2], " (deleted)") // a removed cgroup
-		}
-	}
-	return ""
-}
-
-// belowRoot tells whether a path starts at the hierarchy's root. One above the
-// reader's own cgroup namespace does not: it serves only to be compared.
-func belowRoot(path string) bool {
-	return path != "" && path != "/.." && !strings.HasPrefix(path, "/../")
-}
-
-func hasWord(list, word string) bool {
-	for w := range strings.SplitSeq(list, ",") {
-		if w == word {
-			return true
-		}
-	}
-	return false
-}
-
 // parseStatus takes Name, Tgid, Uid and NSpid from /proc/PID/status. A process can
 // shape no line of it: the kernel escapes its name. For the first process of a
 // pid namespace it leaves Init to the caller, who has to look at the parent.
 func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
 	var ids []string
-	for line := range wholeLines(b) {
+	for line := range host.WholeLines(b) {
 		key, value, _ := strings.Cut(line, ":")
 		if key == "Name" {
 			t.Comm = strings.NewReplacer(`\n`, "\n", `\\`, `\`).Replace(strings.TrimPrefix(value, "\t"))
@@ -182,19 +132,6 @@ func parseStatus(b []byte, t *signal.Task) (parent int, first bool) {
 	return parent, firstByNSpid(ids, t)
 }
 
-// wholeLines gives the lines that have an end, without it: the last of what
-// was read can be cut, and would say something else.
-func wholeLines(b []byte) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for line := range bytes.Lines(b) {
-			whole, ok := bytes.CutSuffix(line, []byte{'\n'})
-			if ok && !yield(string(whole)) {
-				return
-			}
-		}
-	}
-}
-
 // parsePID gives 0, which no process has, for what is no id.
 func parsePID(s string) int {
 	n, err := strconv.ParseUint(s, 10, 31)
@@ -216,19 +153,4 @@ func firstByNSpid(ids []string, t *signal.Task) bool {
 		t.Init = new(bool)
 	}
 	return first
-}
-
-// alive tells from /proc/PID/stat that a task has not begun to exit.
-func alive(stat []byte) bool {
-	// comm stands in parentheses and can hold any byte: go from the last one.
-	i := bytes.LastIndexByte(stat, ')')
-	if i < 0 {
-		return false
-	}
-	f := bytes.Fields(stat[i+1:]) // state ppid pgrp session tty_nr tpgid flags
-	if len(f) < 7 {
-		return false
-	}
-	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
-	return err == nil && flags&flagExiting == 0
 }

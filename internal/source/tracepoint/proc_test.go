@@ -14,36 +14,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-func TestParseTaskCgroup(t *testing.T) {
-	const v1 = "9:name=systemd:/x\n5:memory:/docker/ab:c\n4:cpu,cpuacct:/y\n0::/u\n"
-	for _, tt := range []struct {
-		name, text string
-		version    int
-		want       string
-		below      bool
-	}{
-		{"v1", v1, 1, "/docker/ab:c", true},
-		{"v1, controllers together", "3:cpu,memory:/m\n", 1, "/m", true},
-		{"v1, a name like the controller", "3:name=memory:/m\n", 1, "", false},
-		{"v2", v1, 2, "/u", true},
-		{"v2, removed", "0::/a/b (deleted)\n", 2, "/a/b", true},
-		{"above the namespace", "0::/../x\n", 2, "/../x", false},
-		{"just above the namespace", "0::/..\n", 2, "/..", false},
-		{"a name with dots", "0::/..x\n", 2, "/..x", true},
-		{"no hierarchy", v1, 0, "", false},
-		{"gone", "", 2, "", false},
-		{"cut", "0::/a/b", 2, "", false},
-		{"no cgroup at all", "garbage\n", 2, "", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			got := parseTaskCgroup([]byte(tt.text), tt.version)
-			if got != tt.want || belowRoot(got) != tt.below {
-				t.Errorf("parseTaskCgroup() = %q, below the root %v; want %q, %v", got, belowRoot(got), tt.want, tt.below)
-			}
-		})
-	}
-}
-
 func TestParseStatus(t *testing.T) {
 	for _, tt := range []struct {
 		name, text string
@@ -109,19 +79,5 @@ func TestLookup_Init(t *testing.T) {
 				t.Errorf("init (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestAlive(t *testing.T) {
-	for text, want := range map[string]bool{
-		"7 (x) S 1 7 7 0 -1 4194304 0":                true,
-		"7 (x) Z 1 7 7 0 -1 4194308 0":                false,
-		"7 (a) S 1 1 1 1 1 0) R 1 7 7 0 -1 4194308 0": false,
-		"7 (x) S 1 7": false,
-		"":            false,
-	} {
-		if got := alive([]byte(text)); got != want {
-			t.Errorf("alive(%q) = %v, want %v", text, got, want)
-		}
 	}
 }

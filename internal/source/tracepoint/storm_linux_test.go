@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -170,7 +171,7 @@ func TestRun_SignalsThatSayNothing(t *testing.T) {
 		corpse.word()
 		poll(t, "the corpse is dead", func() bool {
 			b, _ := os.ReadFile("/proc/" + strconv.Itoa(corpse.pid()) + "/stat")
-			return len(b) > 0 && !alive(b)
+			return len(b) > 0 && !host.Alive(b)
 		})
 		storm := newStorm(corpse.pid())
 		leaf := tree.child("victim", limit)
