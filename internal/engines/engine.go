@@ -56,6 +56,10 @@ func (r *run) newEngine(path string, configured, foreign bool) *Engine {
 // Dial connects.
 func (e *Engine) Dial(ctx context.Context) (net.Conn, error) { return e.r.cfg.Dial(ctx, e.Path) }
 
+// Foreign tells whether a user runs this engine: what it says of the rest of
+// the machine is not to be believed.
+func (e *Engine) Foreign() bool { return e.foreign }
+
 // Reach says in plain words why an engine cannot be connected to.
 func (e *Engine) Reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)

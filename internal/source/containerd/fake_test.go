@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	eventsvc "github.com/containerd/containerd/api/services/events/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/task"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// fake is an engine that plays what a test tells it, with containerd's own
+// services. Its connections are pipes, so that a test can run in a bubble of
+// synctest.
+type fake struct {
+	t  *testing.T
+	mu sync.Mutex
+
+	boxes   map[string]*containersapi.Container
+	tasks   map[string]*task.Process
+	streams map[chan *types.Envelope]bool
+	busy    int // gets at once
+	most    int
+
+	down    bool  // refuses connections
+	dialErr error // and says so
+	// hang is called before each answer, with the method's name, where it is not nil.
+	hang func(ctx context.Context, method string) error
+	raw  func(c net.Conn) // plays another server
+
+	server   *grpc.Server
+	accepted chan net.Conn
+	closed   chan struct{}
+	conns    map[net.Conn]bool
+}
+
+func newFake(t *testing.T) *fake {
+	f := &fake{
+		t: t, boxes: map[string]*containersapi.Container{}, tasks: map[string]*task.Process{},
+		streams:  map[chan *types.Envelope]bool{},
+		accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]bool{},
+	}
+	before := func(ctx context.Context, method string) error {
+		f.mu.Lock()
+		hang := f.hang
+		f.mu.Unlock()
+		if hang == nil {
+			return nil
+		}
+		return hang(ctx, method[slices.Index([]byte(method[1:]), '/')+2:])
+	}
+	f.server = grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := before(ctx, info.FullMethod); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := before(ss.Context(), info.FullMethod); err != nil {
+				return err
+			}
+			return next(srv, ss)
+		}),
+		grpc.ForceServerCodecV2(spoiling{newLenient()}),
+	)
+	versionapi.RegisterVersionServer(f.server, version{f: f})
+	namespacesapi.RegisterNamespacesServer(f.server, namespaces{f: f})
+	containersapi.RegisterContainersServer(f.server, containers{f: f})
+	tasksapi.RegisterTasksServer(f.server, tasks{f: f})
+	eventsvc.RegisterEventsServer(f.server, events{f: f})
+	done := make(chan struct{})
+	go func() { defer close(done); _ = f.server.Serve(f) }()
+	t.Cleanup(func() {
+		f.cutOff()
+		f.server.Stop()
+		<-done
+	})
+	return f
+}
+
+// spoiling sends text that is not UTF-8, as containerd 1 does: in place of
+// "BAD!".
+type spoiling struct{ lenient }
+
+func (s spoiling) Marshal(v any) (mem.BufferSlice, error) {
+	out, err := s.lenient.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(bytes.ReplaceAll(out.Materialize(), []byte("BAD!"), []byte("\xff\xfe\xff\xfe")))}, nil
+}
+
+type (
+	version struct {
+		versionapi.UnimplementedVersionServer
+		f *fake
+	}
+	namespaces struct {
+		namespacesapi.UnimplementedNamespacesServer
+		f *fake
+	}
+	containers struct {
+		containersapi.UnimplementedContainersServer
+		f *fake
+	}
+	tasks struct {
+		tasksapi.UnimplementedTasksServer
+		f *fake
+	}
+	events struct {
+		eventsvc.UnimplementedEventsServer
+		f *fake
+	}
+)
+
+// Accept, Close and Addr make a fake its own listener.
+func (f *fake) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.accepted:
+		return c, nil
+	case <-f.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (f *fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case <-f.closed:
+	default:
+		close(f.closed)
+	}
+	return nil
+}
+
+func (f *fake) Addr() net.Addr { return &net.UnixAddr{Name: "fake", Net: "unix"} }
+
+func (f *fake) dial(ctx context.Context, _ string) (net.Conn, error) {
+	f.mu.Lock()
+	down, err, raw := f.down, f.dialErr, f.raw
+	f.mu.Unlock()
+	switch {
+	case err != nil:
+		return nil, err
+	case down:
+		return nil, fmt.Errorf("dial unix: connection refused")
+	}
+	ours, theirs := net.Pipe()
+	f.mu.Lock()
+	f.conns[theirs] = true
+	f.mu.Unlock()
+	if raw != nil {
+		go raw(theirs)
+		return ours, nil
+	}
+	select {
+	case f.accepted <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-f.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// cutOff ends all connections, as an engine's crash does.
+func (f *fake) cutOff() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		_ = c.Close()
+	}
+	clear(f.conns)
+}
+
+func (f *fake) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+func (v version) Version(context.Context, *emptypb.Empty) (*versionapi.VersionResponse, error) {
+	return &versionapi.VersionResponse{Version: "v1.6.20"}, nil
+}
+
+func (n namespaces) List(context.Context, *namespacesapi.ListNamespacesRequest) (*namespacesapi.ListNamespacesResponse, error) {
+	n.f.mu.Lock()
+	defer n.f.mu.Unlock()
+	known := map[string]bool{"empty": true}
+	for key := range n.f.boxes {
+		known[spaceOf(key)] = true
+	}
+	res := &namespacesapi.ListNamespacesResponse{}
+	for name := range known {
+		res.Namespaces = append(res.Namespaces, &namespacesapi.Namespace{Name: name})
+	}
+	return res, nil
+}
+
+func spaceOf(key string) string { return key[:slices.Index([]byte(key), '/')] }
+
+func asked(ctx context.Context) string {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if v := md.Get("containerd-namespace"); len(v) == 1 {
+		return v[0]
+	}
+	return ""
+}
+
+func (c containers) ListStream(_ *containersapi.ListContainersRequest, stream containersapi.Containers_ListStreamServer) error {
+	c.f.mu.Lock()
+	var all []*containersapi.Container
+	for key, b := range c.f.boxes {
+		if spaceOf(key) == asked(stream.Context()) {
+			all = append(all, proto.CloneOf(b))
+		}
+	}
+	c.f.mu.Unlock()
+	for _, b := range all {
+		if err := stream.Send(&containersapi.ListContainerMessage{Container: b}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c containers) Get(ctx context.Context, req *containersapi.GetContainerRequest) (*containersapi.GetContainerResponse, error) {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	b := c.f.boxes[engines.Key(asked(ctx), req.ID)]
+	if b == nil {
+		return nil, status.Errorf(codes.NotFound, "container %q: not found", req.ID)
+	}
+	return &containersapi.GetContainerResponse{Container: proto.CloneOf(b)}, nil
+}
+
+func (s tasks) List(ctx context.Context, _ *tasksapi.ListTasksRequest) (*tasksapi.ListTasksResponse, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	res := &tasksapi.ListTasksResponse{}
+	for key, p := range s.f.tasks {
+		if spaceOf(key) == asked(ctx) {
+			res.Tasks = append(res.Tasks, proto.CloneOf(p))
+		}
+	}
+	return res, nil
+}
+
+func (s events) Subscribe(_ *eventsvc.SubscribeRequest, stream eventsvc.Events_SubscribeServer) error {
+	c := make(chan *types.Envelope, 4096)
+	s.f.change(func() { s.f.streams[c] = true })
+	defer s.f.change(func() { delete(s.f.streams, c) })
+	for {
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case e := <-c:
+			if err := stream.Send(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// send gives all streams an event.
+func (f *fake) send(e *types.Envelope) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.streams {
+		c <- e
+	}
+}
+
+// event sends an event as containerd does.
+func (f *fake) event(namespace string, m proto.Message) *types.Envelope {
+	e := envelope(namespace, m, time.Now())
+	f.send(e)
+	return e
+}
+
+func envelope(namespace string, m proto.Message, at time.Time) *types.Envelope {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return &types.Envelope{
+		Timestamp: timestamppb.New(at), Namespace: namespace, Topic: "/any",
+		Event: &anypb.Any{TypeUrl: string(m.ProtoReflect().Descriptor().FullName()), Value: b},
+	}
+}
+
+// box is a container with a limit of 32 MiB, as ctr makes it.
+func (f *fake) create(namespace, id string, labels map[string]string) *containersapi.Container {
+	c := &containersapi.Container{
+		ID: id, Image: "base:1", Labels: labels,
+		Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"},
+		Spec:    specOf("/"+namespace+"/"+id, 32<<20),
+	}
+	f.change(func() { f.boxes[engines.Key(namespace, id)] = c })
+	return c
+}
+
+func specOf(cgroup string, limit int64) *anypb.Any {
+	text, err := json.Marshal(map[string]any{"linux": map[string]any{
+		"cgroupsPath": cgroup, "resources": map[string]any{"memory": map[string]any{"limit": limit}},
+	}})
+	if err != nil {
+		panic(err)
+	}
+	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Spec", Value: text}
+}
+
+// created makes a container and tells its event.
+func (f *fake) created(namespace, id string) {
+	f.create(namespace, id, nil)
+	f.event(namespace, &eventsapi.ContainerCreate{ID: id, Image: "base:1"})
+}
+
+// runs gives a container a running task.
+func (f *fake) runs(namespace, id string, pid uint32) {
+	f.create(namespace, id, nil)
+	f.started(namespace, id, pid)
+}
+
+func (f *fake) started(namespace, id string, pid uint32) {
+	f.change(func() {
+		f.tasks[engines.Key(namespace, id)] = &task.Process{ID: id, Pid: pid, Status: task.Status_RUNNING}
+	})
+}
+
+// ended changes the state of a task as its end does.
+func (f *fake) ended(namespace, id string, code uint32) {
+	f.change(func() {
+		p := f.tasks[engines.Key(namespace, id)]
+		p.Status, p.ExitStatus, p.ExitedAt = task.Status_STOPPED, code, timestamppb.Now()
+	})
+}
+
+func (f *fake) exits(namespace, id string, pid, code uint32) *types.Envelope {
+	return f.event(namespace, &eventsapi.TaskExit{ContainerID: id, ID: id, Pid: pid, ExitStatus: code, ExitedAt: timestamppb.Now()})
+}
+
+func (f *fake) removed(namespace, id string) {
+	f.change(func() {
+		delete(f.boxes, engines.Key(namespace, id))
+		delete(f.tasks, engines.Key(namespace, id))
+	})
+}
+
+// recorder keeps what a source says.
+type recorder struct {
+	mu   sync.Mutex
+	said []signal.Signal
+	stop func()
+}
+
+// follow runs a source over a fake until the test ends.
+func follow(t *testing.T, f *fake, opt Options) *recorder {
+	t.Helper()
+	if opt.Hosts == nil {
+		opt.Hosts = []string{"unix:///fake.sock"}
+	}
+	if f != nil {
+		opt.dial = f.dial
+	}
+	opt.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &recorder{}
+	done := make(chan error, 1)
+	go func() { done <- New(opt).Run(ctx, r.take) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *recorder) take(s signal.Signal) {
+	if s.Source != death.SourceContainerd || s.Time.IsZero() || s.Observed.IsZero() {
+		panic(fmt.Sprintf("head of %+v", s))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, s)
+}
+
+// taken gives what was said since it was last called.
+func (r *recorder) taken() []signal.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.said
+	r.said = nil
+	return out
+}
+
+// of picks the bodies of one kind.
+func of[B signal.Body](said []signal.Signal) []B {
+	var out []B
+	for _, s := range said {
+		if b, ok := s.Body.(B); ok {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func lastState(said []signal.Signal) (st signal.SourceState) {
+	for _, s := range of[signal.SourceState](said) {
+		st = s
+	}
+	return st
+}
