@@ -20,6 +20,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	"github.com/coroner-dev/coroner/test/engines"
 	"github.com/coroner-dev/coroner/test/rig"
 )
 
@@ -115,7 +116,7 @@ func TestDeaths(t *testing.T) {
 	m := newMorgue(t, func(*agent.Options) {})
 	sh := func(script string) []string { return []string{"/bin/sh", "-c", script} }
 	kill := func(n syscall.Signal) func(*testing.T, string) {
-		return func(t *testing.T, id string) { must(t, syscall.Kill(m.pid(t, id), n)) }
+		return func(t *testing.T, id string) { engines.Must(t, syscall.Kill(m.pid(t, id), n)) }
 	}
 	for _, tc := range []struct {
 		name       string
@@ -169,7 +170,7 @@ func TestDeaths(t *testing.T) {
 		})
 	}
 	st, err := m.agent.Client.Status(t.Context())
-	must(t, err)
+	engines.Must(t, err)
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
 		t.Errorf("unattributed OOM kills: %v", n)
 	}
@@ -199,25 +200,25 @@ func (m *morgue) running(t *testing.T, id string) {
 func (m *morgue) pid(t *testing.T, id string) int {
 	t.Helper()
 	c, err := m.client.ContainerInspect(t.Context(), id, client.ContainerInspectOptions{})
-	must(t, err)
+	engines.Must(t, err)
 	return c.Container.State.Pid
 }
 
 func (m *morgue) exitCode(t *testing.T, id string) int {
 	t.Helper()
 	c, err := m.client.ContainerInspect(t.Context(), id, client.ContainerInspectOptions{})
-	must(t, err)
+	engines.Must(t, err)
 	return c.Container.State.ExitCode
 }
 
 func (m *morgue) stopIt(t *testing.T, id string) {
 	_, err := m.client.ContainerStop(t.Context(), id, client.ContainerStopOptions{})
-	must(t, err)
+	engines.Must(t, err)
 }
 
 func (m *morgue) killIt(t *testing.T, id string) {
 	_, err := m.client.ContainerKill(t.Context(), id, client.ContainerKillOptions{Signal: "KILL"})
-	must(t, err)
+	engines.Must(t, err)
 }
 
 // TestDeaths_Crowds are the crowds that other exporters miscount.
@@ -247,7 +248,7 @@ func TestDeaths_Crowds(t *testing.T) {
 		})
 	})
 	st, err := m.agent.Client.Status(t.Context())
-	must(t, err)
+	engines.Must(t, err)
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
 		t.Errorf("unattributed OOM kills: %v", n)
 	}
@@ -259,15 +260,15 @@ func TestDeaths_EngineRestarts(t *testing.T) {
 	m := newMorgue(t, func(*agent.Options) {})
 	id := m.run("away", false, nil, "/bin/sleep", "600")
 	pid := m.pid(t, id)
-	m.stop()
-	must(t, syscall.Kill(pid, syscall.SIGKILL))
+	m.daemon.Stop()
+	engines.Must(t, syscall.Kill(pid, syscall.SIGKILL))
 	m.wait(t, "away", 1, func(d *death.Death) error {
 		if d.Cause != death.Killed {
 			return fmt.Errorf("%s while the engine is away", d.Cause)
 		}
 		return nil
 	})
-	m.start()
+	m.daemon.Start()
 	m.wait(t, "away", 1, func(d *death.Death) error {
 		if d.Exit == nil || d.Exit.ReportedReason == "" {
 			return fmt.Errorf("the engine's word is missing: %+v", d.Exit)

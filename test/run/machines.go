@@ -51,6 +51,9 @@ func tools() []tool {
 		{"runc", "runc", "what runs containers", []string{"real"}},
 		{"busybox", "busybox-static", "what runs in containers", []string{"real"}},
 		{"systemd-analyze", "systemd", "the unit as systemd reads it", []string{"real"}},
+		{"dockerd", "docker.io", "a real Docker", []string{"real"}},
+		{"containerd", "containerd runc", "a real containerd", []string{"real"}},
+		{"busybox", "busybox-static", "what their containers run", []string{"real"}},
 		{"mmdebstrap", "mmdebstrap", "a machine with systemd", []string{"vm"}},
 		{"mke2fs", "e2fsprogs", "its disk", []string{"vm"}},
 	}

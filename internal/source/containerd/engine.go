@@ -135,6 +135,7 @@ func (s *session) loop() error {
 			s.table.answered(a.job, a.d, time.Now().UTC())
 		case <-s.pong:
 			s.heard()
+			s.table.sweep(time.Now().UTC())
 			s.TellSkipped()
 		case err := <-s.failed:
 			return err

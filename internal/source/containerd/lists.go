@@ -103,9 +103,6 @@ func (t *table) listedAll(whole bool, now time.Time) {
 		if !whole || t.listed[key] || t.fresh[key] != (fresh{}) || !b.goneAt.IsZero() {
 			continue
 		}
-		if b.running {
-			t.ended(key, b, signal.ContainerExit{PID: b.pid, Started: b.started}, now, t.away())
-		}
 		t.drop(key, b, now)
 	}
 	t.fresh, t.listed, t.lists = nil, nil, t.lists+1

@@ -28,7 +28,7 @@ type box struct {
 	unread  bool      // that its configuration could not be read was told
 	oomAt   time.Time // when its last OOM event was told
 	// asked is how many answers about it are due; goneAt is when it was
-	// removed, where that is told after them.
+	// removed, where that is told after them and after its end.
 	asked  int
 	goneAt time.Time
 }
@@ -81,6 +81,8 @@ const (
 	// sameOOM is how long further OOM events of a container say nothing new:
 	// on cgroup v1 hundreds come for one kill.
 	sameOOM = time.Second
+	// lateEnd is how long the end of a container that was removed is waited for.
+	lateEnd = 5 * time.Second
 )
 
 func newTable() *table { return &table{boxes: map[string]*box{}, seed: maphash.MakeSeed()} }
@@ -209,10 +211,12 @@ func (t *table) task(key string, b *box, h happening) {
 		t.ask(b) // where it lives can be read now
 	case taskExited:
 		t.exit(key, b, h)
+		t.finish(key, b)
 	case taskDeleted:
 		// An exit comes before it; where that was lost, this one tells it.
 		if b.running && b.pid == h.pid {
 			t.exit(key, b, h)
+			t.finish(key, b)
 		}
 	}
 }
@@ -297,16 +301,34 @@ func (t *table) removed(key string, h happening) {
 	switch {
 	case b == nil && len(t.boxes) >= maxContainers:
 		t.tell(h.at, t.before(h.at), signal.ContainerGone{ID: h.id, Runtime: runtime, Namespace: h.namespace})
-	case b == nil: // a list told it already
-	case b.asked > 0:
+	case b != nil && b.goneAt.IsZero(): // else a list or another event told it already
 		b.goneAt = h.at
-	default:
-		t.drop(key, b, h.at)
+		t.finish(key, b)
 	}
 }
 
-// drop tells that a container is gone, and forgets it.
+// finish tells that a container is gone when all else is told: answers are on
+// their way, and shims send events of ends later than containerd its own.
+func (t *table) finish(key string, b *box) {
+	if !b.goneAt.IsZero() && b.asked <= 0 && !b.running && t.boxes[key] == b {
+		t.drop(key, b, b.goneAt)
+	}
+}
+
+// sweep waits no longer for the ends of containers that were removed.
+func (t *table) sweep(now time.Time) {
+	for key, b := range t.boxes {
+		if !b.goneAt.IsZero() && now.Sub(b.goneAt) > lateEnd {
+			t.drop(key, b, b.goneAt)
+		}
+	}
+}
+
+// drop tells that a container is gone, and forgets it. If it ran, it ended.
 func (t *table) drop(key string, b *box, at time.Time) {
+	if b.running {
+		t.ended(key, b, signal.ContainerExit{PID: b.pid, Started: b.started}, at, t.away())
+	}
 	t.byID(b, at)
 	delete(t.boxes, key)
 	t.tell(at, t.before(at), signal.ContainerGone{ID: b.id, Runtime: runtime, Namespace: b.namespace})
@@ -352,9 +374,7 @@ func (t *table) answered(j job, d *described, now time.Time) {
 	default:
 		t.describe(b, d, j.cgroup, now)
 	}
-	if b.asked <= 0 && !b.goneAt.IsZero() {
-		t.drop(key, b, b.goneAt)
-	}
+	t.finish(key, b)
 }
 
 // describe tells who a container is, where that is news.
