@@ -8,6 +8,7 @@ package containerd
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +32,7 @@ func TestContainerd(t *testing.T) {
 		play func(*testing.T, *engine, *engines.Recorder)
 	}{
 		{"life", life}, {"flash", flash}, {"many flashes", manyFlashes}, {"namespaces", namespaces}, {"hostile labels", hostileLabels},
-		{"leak", leak}, {"while away", whileAway},
+		{"leak", leak}, {"short leaks", shortLeaks}, {"while away", whileAway},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.play(t, e, r) })
 	}
@@ -213,6 +214,50 @@ func leak(t *testing.T, e *engine, r *engines.Recorder) {
 	}
 	t.Logf("containerd told of %d OOM kills until the end", ooms)
 	e.remove(space, "leak")
+}
+
+// shortLeaks are containers whose first process the kernel kills at once, and
+// which are removed then.
+func shortLeaks(t *testing.T, e *engine, r *engines.Recorder) {
+	const n = 10
+	space, before := e.spaces[1], oomKills(t)
+	for i := range n {
+		_ = e.command("-n", space, "run", "--rm", "--null-io", "--memory-limit", "8388608", image, fmt.Sprint("leak", i),
+			"/bin/sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done").Run() // it ends with the same code
+	}
+	if killed := oomKills(t) - before; killed < n {
+		t.Errorf("the kernel killed %d", killed)
+	}
+	for i := range n {
+		id := fmt.Sprint("leak", i)
+		if _, exit := exitOf(r, space, id); exit.Code == nil || *exit.Code != 137 {
+			t.Errorf("exit %+v", exit)
+		}
+		wholly(t, r, space, id)
+	}
+	ooms := map[string]bool{}
+	for _, s := range r.All() {
+		if b, ok := s.Body.(signal.ContainerOOM); ok && b.Namespace == space {
+			ooms[b.ID] = true
+		}
+	}
+	t.Logf("containerd told of an OOM kill in %d of %d", len(ooms), n)
+}
+
+// oomKills is what the kernel counts.
+func oomKills(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/vmstat")
+	engines.Must(t, err)
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			kills, err := strconv.Atoi(strings.TrimSpace(n))
+			engines.Must(t, err)
+			return kills
+		}
+	}
+	t.Fatal("no oom_kill in /proc/vmstat")
+	return 0
 }
 
 // whileAway are containers that die, or are killed and removed, while the
