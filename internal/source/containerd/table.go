@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -67,6 +68,8 @@ type table struct {
 	lists        int             // taken over this connection
 	ends         [256]end
 	next         int
+	graves       [256]string // keys of containers that were told to be gone
+	grave        int
 
 	tell func(at time.Time, recovered bool, b signal.Body)
 	lost func(n int, why string)
@@ -114,6 +117,9 @@ func (t *table) box(namespace, id string) *box {
 		}
 		t.boxes[key] = b
 		t.own(key, true)
+		if i := slices.Index(t.graves[:], key); i >= 0 {
+			t.graves[i] = "" // another one of its name
+		}
 	}
 	return b
 }
@@ -139,6 +145,9 @@ func (t *table) event(h happening, err error, now time.Time) {
 		t.drop(key, b, b.goneAt) // another one of the same name
 	}
 	b := t.boxOf(key, h)
+	if b == nil {
+		return
+	}
 	switch h.action {
 	case containerCreated:
 		t.touch(key, fresh{container: true})
@@ -156,14 +165,18 @@ func (t *table) event(h happening, err error, now time.Time) {
 }
 
 // boxOf is the box of the container that an event is about. That of one which
-// was removed, or is not listed yet, is not kept: a list tells who it is.
+// is not known is kept where the event says that it is there. One that is gone
+// has no news but its end; nil: none.
 func (t *table) boxOf(key string, h happening) *box {
-	if b := t.boxes[key]; b != nil {
+	b := t.boxes[key]
+	grave := slices.Index(t.graves[:], key)
+	switch {
+	case b != nil:
 		return b
-	}
-	switch h.action {
-	case containerCreated, taskCreated, taskStarted:
+	case h.action == containerCreated, grave < 0 && (h.action == taskCreated || h.action == taskStarted):
 		return t.box(h.namespace, h.id)
+	case grave >= 0 && h.action != taskExited && h.action != taskDeleted && h.action != taskOOM:
+		return nil
 	}
 	return &box{namespace: h.namespace, id: h.id, named: true}
 }
@@ -191,6 +204,9 @@ func (t *table) task(key string, b *box, h happening) {
 		seen.State = map[action]string{taskPaused: "paused", taskResumed: "running"}[h.action]
 		t.tell(h.at, t.before(h.at), seen)
 		return
+	}
+	if e := t.told(key, h.pid); e != nil && !h.at.After(e.at) && (h.action == taskCreated || h.action == taskStarted) {
+		return // it ended since
 	}
 	t.touch(key, fresh{task: true})
 	switch h.action {
@@ -331,6 +347,8 @@ func (t *table) drop(key string, b *box, at time.Time) {
 	}
 	t.byID(b, at)
 	delete(t.boxes, key)
+	t.graves[t.grave] = key
+	t.grave = (t.grave + 1) % len(t.graves)
 	t.tell(at, t.before(at), signal.ContainerGone{ID: b.id, Runtime: runtime, Namespace: b.namespace})
 	t.own(key, false)
 }
