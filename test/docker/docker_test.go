@@ -31,7 +31,7 @@ func TestDocker(t *testing.T) {
 		name string
 		play func(*testing.T, *engine, *engines.Recorder)
 	}{
-		{"stopped", stopped}, {"flash", flash}, {"forged", forgedLabels}, {"leak", leak}, {"while away", whileAway},
+		{"stopped", stopped}, {"flash", flash}, {"forged", forgedLabels}, {"leak", leak}, {"beneath", beneath}, {"while away", whileAway},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.play(t, e, r) })
 	}
