@@ -3,6 +3,9 @@
 package containerd
 
 import (
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -129,6 +132,73 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// sample reads what a real containerd said of a container: container and
+// sandbox are of containerd 1.6.20's CRI, and their image has the label
+// io.cri-containerd.kind=sandbox.
+func sample(t testing.TB, name string) *containersapi.Container {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type document struct {
+		TypeURL string          `json:"type_url"`
+		Value   json.RawMessage `json:"value"`
+	}
+	var s struct {
+		ID, Image  string
+		Labels     map[string]string
+		Spec       document
+		Extensions map[string]document
+		Options    struct {
+			TypeURL string `json:"type_url"`
+			Value   []byte `json:"value"`
+		} `json:"runtime_options"`
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	c := &containersapi.Container{
+		ID: s.ID, Image: s.Image, Labels: s.Labels, Spec: &anypb.Any{TypeUrl: s.Spec.TypeURL, Value: s.Spec.Value},
+		Runtime:    &containersapi.Container_Runtime{Options: &anypb.Any{TypeUrl: s.Options.TypeURL, Value: s.Options.Value}},
+		Extensions: map[string]*anypb.Any{},
+	}
+	for name, e := range s.Extensions {
+		c.Extensions[name] = &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value}
+	}
+	return c
+}
+
+func TestDescribe_Real(t *testing.T) {
+	const uid = "0a1b2c3d-0000-4000-8000-000000000001"
+	pod := &death.Pod{Namespace: "shop", Name: "web-1", UID: uid}
+	labels := map[string]string{labelPodName: "web-1", labelPodNamespace: "shop", labelPodUID: uid}
+	inPod := map[string]string{labelPodName: "web-1", labelPodNamespace: "shop", labelPodUID: uid, labelInPod: "web"}
+	for name, want := range map[string]signal.ContainerSeen{
+		"container.json": {
+			Container: death.Container{Name: "web", Pod: pod, Labels: inPod, RestartCount: new(2)}, LimitBytes: new(int64(32 << 20)),
+			LogPath: "/var/log/pods/shop_web-1_0a1b/web/2.log", StopSignal: 2,
+		},
+		"sandbox.json": {Container: death.Container{Pod: pod, Labels: labels}, Sandbox: true},
+	} {
+		c := sample(t, "containerd-1.6.20/"+name)
+		got, err := ourReader().describe("k8s.io", c)
+		if err != nil || got.unread || got.lost != 0 {
+			t.Fatal(err, got.unread, got.lost)
+		}
+		want.Namespace, want.Container.ID, want.Container.Runtime, want.Container.Image = "k8s.io", c.ID, "containerd", "docker.io/library/base:1"
+		if want.Container.Name == "" {
+			want.Container.Name = c.ID
+		}
+		if diff := cmp.Diff(want, got.seen); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if cgroup := "/kubepods/burstable/pod" + uid + "/" + c.ID; got.own("") != cgroup {
+			t.Errorf("%s: cgroup %q", name, got.own(""))
+		}
+	}
+}
+
 func TestDescribe_Cgroup(t *testing.T) {
 	driver := func(systemd bool) *containersapi.Container_Runtime {
 		b, err := proto.Marshal(&options.Options{SystemdCgroup: systemd})
@@ -186,6 +256,8 @@ func FuzzSpec(f *testing.F) {
 	f.Add([]byte(`{"linux":{"cgroupsPath":"/default/a","resources":{"memory":{"limit":33554432}}}}`), "default", "/default/a", `{"Metadata":{"LogPath":"/a"}}`)
 	f.Add([]byte(`{"linux":{"cgroupsPath":"a-b.slice:p:n"}}`), "k8s.io", "/x", `{"Metadata":{"Config":{"metadata":{"attempt":-1}}}}`)
 	f.Add([]byte(`{"annotations":{"io.kubernetes.cri.image-name":"\u0000"},"linux":{"cgroupsPath":"::"}}`), "moby", "", "")
+	real := sample(f, "containerd-1.6.20/container.json")
+	f.Add(real.Spec.Value, "k8s.io", "/kubepods/x", string(real.Extensions[criMetadata[0]].Value))
 	f.Fuzz(func(t *testing.T, spec []byte, namespace, text, cri string) {
 		c := &containersapi.Container{
 			ID: "a", Image: "sha256:" + text,
