@@ -193,18 +193,21 @@ func reason(err error) string {
 func (t *table) task(key string, b *box, h happening) {
 	switch h.action {
 	case taskOOM:
-		if h.at.Before(b.oomAt.Add(sameOOM)) {
-			return
+		if !h.at.Before(b.oomAt.Add(sameOOM)) {
+			b.oomAt = h.at
+			t.tell(h.at, t.before(h.at), signal.ContainerOOM{ID: b.id, Runtime: runtime, Namespace: b.namespace})
 		}
-		b.oomAt = h.at
-		t.tell(h.at, t.before(h.at), signal.ContainerOOM{ID: b.id, Runtime: runtime, Namespace: b.namespace})
-		return
 	case taskPaused, taskResumed:
 		seen := b.seen()
 		seen.State = map[action]string{taskPaused: "paused", taskResumed: "running"}[h.action]
 		t.tell(h.at, t.before(h.at), seen)
-		return
+	default:
+		t.run(key, b, h)
 	}
+}
+
+// run takes an event of a run's begin or end.
+func (t *table) run(key string, b *box, h happening) {
 	if e := t.told(key, h.pid); e != nil && !h.at.After(e.at) && (h.action == taskCreated || h.action == taskStarted) {
 		return // it ended since
 	}
