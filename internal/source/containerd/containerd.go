@@ -6,7 +6,8 @@
 // It gives containers their names, images, labels, pods, limits, cgroups and
 // first processes, and tells each end of a first process with its status. It
 // is trusted for who a container is; not for why it ended: its OOM events are
-// late, missing, or many for one kill. Labels are claims of whoever made the
+// late, missing, or many for one kill. Of a container that could not be started
+// it tells no end, for no event does. Labels are claims of whoever made the
 // container or its image. Of Docker's containers (namespace "moby") it tells
 // what the processes do; names and images are Docker's to tell, and that one is
 // gone here means that it ended, for Docker keeps it.
