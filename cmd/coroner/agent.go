@@ -109,6 +109,8 @@ func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
 	switchFlag(f, &o.Source.Cgroup, "source.cgroup", "take the counters of control groups and of the machine")
 	switchFlag(f, &o.Source.Docker, "source.docker", "take names and ends of containers from engines with Docker's API (Docker, podman)")
 	f.StringArrayVar(&o.Source.DockerHosts, "source.docker.host", nil, "socket of such an engine, as unix:///run/docker.sock; may be repeated (default: the usual places)")
+	switchFlag(f, &o.Source.Containerd, "source.containerd", "take names and ends of containers from containerd, in all its namespaces")
+	f.StringArrayVar(&o.Source.ContainerdHosts, "source.containerd.host", nil, "socket of containerd, as unix:///run/containerd/containerd.sock; may be repeated (default: the usual places)")
 	f.StringArrayVar(&o.Source.Labels, "container.label", nil, "label of containers to carry, or a prefix that ends in *; may be repeated (default: those that name a workload)")
 	f.StringVar(&o.Source.TracepointMode, "source.tracepoint.mode", o.Source.TracepointMode, "auto, bpf or tracefs")
 	f.StringVar(&o.Source.KmsgDevice, "source.kmsg.device", o.Source.KmsgDevice, "the kernel's log (default: dev/kmsg below --path.rootfs)")

@@ -115,12 +115,16 @@ func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
-		p.living.seen(p.q.Container(b.Path))
+		if c := p.q.Container(b.Path); c != nil {
+			p.living.seen(c, p.q.ContainerKey(c))
+		}
 	case signal.CgroupGone:
 		p.living.cgroupGone(b.Path)
 	case signal.ContainerSeen:
-		p.living.told(p.q.ContainerByID(b.Container.ID))
+		p.living.told(p.q.Tenant(b.Namespace, b.Container.ID))
 	case signal.ContainerGone:
-		p.living.removed(b.ID)
+		if c, key := p.q.Tenant(b.Namespace, b.ID); c == nil {
+			p.living.removed(key)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 	"github.com/coroner-dev/coroner/internal/source/cgroup"
+	"github.com/coroner-dev/coroner/internal/source/containerd"
 	"github.com/coroner-dev/coroner/internal/source/docker"
 	"github.com/coroner-dev/coroner/internal/source/kmsg"
 	"github.com/coroner-dev/coroner/internal/source/tracepoint"
@@ -58,6 +59,9 @@ func newSources(o Options, read position) []source {
 	if o.Source.Docker {
 		out = append(out, docker.New(docker.Options{Roots: o.Path, Hosts: o.Source.DockerHosts, Labels: o.Source.Labels, Logger: o.Logger}))
 	}
+	if o.Source.Containerd {
+		out = append(out, containerd.New(containerd.Options{Roots: o.Path, Hosts: o.Source.ContainerdHosts, Labels: o.Source.Labels, Logger: o.Logger}))
+	}
 	return out
 }
 
@@ -93,12 +97,12 @@ type health struct {
 
 // allSources is what a status lists, switched on or not.
 func allSources() []death.Source {
-	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker}
+	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker, death.SourceContainerd}
 }
 
 // isEngine tells whether a source speaks for a container engine, which may
 // take its time, or not be there.
-func isEngine(s death.Source) bool { return s == death.SourceDocker }
+func isEngine(s death.Source) bool { return s == death.SourceDocker || s == death.SourceContainerd }
 
 func newSupervisor(log *slog.Logger) *supervisor {
 	v := &supervisor{log: log, known: map[death.Source]*health{}}

@@ -29,7 +29,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		Node: q.opts.Node, Subject: death.SubjectProcess,
 		Cause: v.Cause, Confidence: v.Confidence, Rule: v.Rule,
 		Summary: v.Summary, Advice: v.Advice,
-		Container: q.tenants.dress(c.container), Unit: c.unit,
+		Container: q.dressed(c), Unit: c.unit,
 		Exit: c.reported(v.Cause), Killer: q.dressKiller(c.killer),
 		Evidence: q.sortedEvidence(c, f), Recovered: c.recovered,
 	}
@@ -184,7 +184,7 @@ func inferredText(f verdict.Facts) string {
 // facts lays out for the rules what c knows.
 func (q *Inquest) facts(c *caseFile) verdict.Facts {
 	f := verdict.Facts{
-		Container: q.tenants.dress(c.container), Unit: c.unit, PodCgroup: c.podCgroup, TaskMemcg: c.taskMemcg,
+		Container: q.dressed(c), Unit: c.unit, PodCgroup: c.podCgroup, TaskMemcg: c.taskMemcg,
 		OOM: c.oomKilled, SaidMemcg: c.saidMemcg, SaidGlobal: c.saidGlobal,
 		Constraint: c.oom.Constraint, OOMMemcg: c.oom.OOMMemcg,
 		UsageBytes: c.oom.UsageBytes, LimitBytes: c.oom.LimitBytes,

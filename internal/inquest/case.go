@@ -35,6 +35,7 @@ type caseFile struct {
 	keepUntil time.Time
 
 	container *death.Container
+	tenant    *tenant // that an engine told of; nil: by the container's names
 	unit      string
 	cgroupID  uint64
 	taskMemcg string

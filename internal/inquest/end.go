@@ -138,7 +138,7 @@ func (p *process) exited(b signal.Exit) bool {
 func (q *Inquest) openOwnEnd(s signal.Signal, b signal.Exit) *caseFile {
 	path := q.roster.path(b.Task.Cgroup)
 	owner, _, _, _ := q.owner(path)
-	if owner == nil || q.isSandbox(owner, b.Task.Comm) || q.endWasTold(owner.ID, s) {
+	if owner == nil || q.isSandbox(owner, b.Task.Comm) || q.endWasTold(q.tenants.of(owner), s) {
 		return nil
 	}
 	c := q.open(s, pidKey(b.Task))
@@ -149,7 +149,7 @@ func (q *Inquest) openOwnEnd(s signal.Signal, b signal.Exit) *caseFile {
 // isSandbox tells whether c only holds a pod's namespaces. Where no engine has
 // said so, the name of its program does.
 func (q *Inquest) isSandbox(c *death.Container, comm string) bool {
-	if t := q.tenants.byID[c.ID]; t != nil && (t.sandbox || t.Name != "") {
+	if t := q.tenants.of(c); t != nil && (t.sandbox || t.Name != "") {
 		return t.sandbox
 	}
 	return c.Pod != nil && comm == "pause"
@@ -157,13 +157,13 @@ func (q *Inquest) isSandbox(c *death.Container, comm string) bool {
 
 // containerExit takes the end of a container in an engine's words.
 func (q *Inquest) containerExit(s signal.Signal, b signal.ContainerExit) {
-	t := q.tenants.tenant(b.ID, q.now)
+	t := q.tenants.tenant(b.Namespace, b.ID)
 	if t == nil || t.sandbox {
 		return
 	}
 	c := q.caseOfEngine(t, s, b)
 	if c == nil {
-		if q.endWasTold(b.ID, s) {
+		if q.endWasTold(t, s) {
 			return
 		}
 		c = q.openEngineEnd(t, s, b)
@@ -249,7 +249,7 @@ func engineText(b signal.ContainerExit) string {
 func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExit) *caseFile {
 	var oldest *caseFile // engines tell ends in their order
 	for _, c := range q.cases {
-		if !c.of(t.ID) {
+		if q.tenantOf(c) != t {
 			continue
 		}
 		switch c.isEndOf(s, b.PID) {
@@ -265,7 +265,7 @@ func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExi
 		return oldest
 	}
 	for i := len(q.cases) - 1; i >= 0; i-- {
-		if c := q.cases[i]; c.of(t.ID) && c.killedJustBefore(s, b.Code) {
+		if c := q.cases[i]; q.tenantOf(c) == t && c.killedJustBefore(s, b.Code) {
 			return c
 		}
 	}
@@ -349,7 +349,8 @@ func (q *Inquest) openEngineEnd(t *tenant, s signal.Signal, b signal.ContainerEx
 	if path != "" {
 		q.place(c, signal.Cgroup{Path: path})
 	}
-	if !c.of(t.ID) {
+	if q.tenantOf(c) != t {
+		c.tenant = t
 		c.container, c.unit = &death.Container{ID: t.ID, Runtime: t.Runtime}, ""
 	}
 	return c
@@ -361,7 +362,7 @@ func (q *Inquest) endsRun(c *caseFile, at time.Time) {
 	if c.endedAt.IsZero() {
 		c.endedAt = at
 	}
-	if t := q.tenants.byID[c.container.ID]; t != nil && !c.runKnown {
+	if t := q.tenantOf(c); t != nil && !c.runKnown {
 		c.ranSince, c.runKnown = t.lastEnd, true
 		if t.lastEnd.Before(c.endedAt) {
 			t.lastEnd = c.endedAt
@@ -389,7 +390,7 @@ func (q *Inquest) rememberEnd(c *caseFile) {
 	if !c.ended || c.container == nil {
 		return
 	}
-	t := q.tenants.byID[c.container.ID]
+	t := q.tenantOf(c)
 	if t == nil {
 		return
 	}
@@ -403,8 +404,7 @@ func (q *Inquest) rememberEnd(c *caseFile) {
 }
 
 // endWasTold tells whether s speaks of an end whose case was let go.
-func (q *Inquest) endWasTold(id string, s signal.Signal) bool {
-	t := q.tenants.byID[id]
+func (q *Inquest) endWasTold(t *tenant, s signal.Signal) bool {
 	if t == nil {
 		return false
 	}
@@ -421,13 +421,13 @@ func (q *Inquest) endWasTold(id string, s signal.Signal) bool {
 
 // containerStop takes that an engine was asked to signal or stop a container.
 func (q *Inquest) containerStop(s signal.Signal, b signal.ContainerStop) {
-	t := q.tenants.tenant(b.ID, q.now)
+	t := q.tenants.tenant(b.Namespace, b.ID)
 	if t == nil {
 		return
 	}
 	t.asked(s.Source, b, s.Time)
 	for _, c := range q.cases {
-		if c.of(t.ID) && c.ended && s.Time.Sub(c.endTime()).Abs() <= endSkew {
+		if q.tenantOf(c) == t && c.ended && s.Time.Sub(c.endTime()).Abs() <= endSkew {
 			q.touch(c)
 		}
 	}
@@ -441,7 +441,7 @@ func (q *Inquest) asksOf(c *caseFile) []ask {
 	if c.container == nil || !c.ended {
 		return nil
 	}
-	t := q.tenants.byID[c.container.ID]
+	t := q.tenantOf(c)
 	if t == nil {
 		return nil
 	}
@@ -456,8 +456,9 @@ func (q *Inquest) asksOf(c *caseFile) []ask {
 
 // containerOOM takes an engine's own word of an OOM kill: evidence, no more.
 func (q *Inquest) containerOOM(s signal.Signal, b signal.ContainerOOM) {
-	for i := len(q.cases) - 1; i >= 0; i-- {
-		if c := q.cases[i]; c.of(b.ID) && s.Time.Sub(c.endTime()).Abs() <= endSkew {
+	t := q.tenants.byKey[tenantKey(b.Namespace, b.ID)]
+	for i := len(q.cases) - 1; i >= 0 && t != nil; i-- {
+		if c := q.cases[i]; q.tenantOf(c) == t && s.Time.Sub(c.endTime()).Abs() <= endSkew {
 			c.note(s, "the engine says that the container ran out of memory")
 			q.touchNames(c)
 			return

@@ -295,16 +295,16 @@ func TestEnd_CgroupThatNamesNoContainer(t *testing.T) {
 func TestTenants_AreBounded(t *testing.T) {
 	x := newTenants(time.Hour)
 	for i := range maxTenants + 10 {
-		x.see("docker", signal.ContainerSeen{Container: death.Container{ID: fmt.Sprint(i)}}, epoch)
+		x.see("docker", signal.ContainerSeen{Container: death.Container{ID: fmt.Sprint(i)}})
 	}
-	if len(x.byID) != maxTenants || x.full != 10 {
-		t.Errorf("%d kept, %d refused", len(x.byID), x.full)
+	if len(x.byKey) != maxTenants || x.full != 10 {
+		t.Errorf("%d kept, %d refused", len(x.byKey), x.full)
 	}
 	for i := range maxTenants {
-		x.gone(fmt.Sprint(i), epoch)
+		x.gone("docker", signal.ContainerGone{ID: fmt.Sprint(i)}, epoch)
 	}
 	x.expire(epoch)
-	if len(x.byID) > maxTenants/2 {
-		t.Errorf("%d kept after all were removed", len(x.byID))
+	if len(x.byKey) > maxTenants/2 {
+		t.Errorf("%d kept after all were removed", len(x.byKey))
 	}
 }

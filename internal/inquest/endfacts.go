@@ -61,7 +61,7 @@ func (q *Inquest) stopOf(c *caseFile) *verdict.Stop {
 	if len(asks) == 0 {
 		return nil
 	}
-	t := q.tenants.byID[c.container.ID]
+	t := q.tenantOf(c)
 	s := &verdict.Stop{Grace: t.grace, End: c.endTime()}
 	for _, a := range asks {
 		switch {

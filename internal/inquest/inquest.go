@@ -167,7 +167,7 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 	case signal.ContainerSeen:
 		q.containerSeen(s, b)
 	case signal.ContainerGone:
-		q.tenants.gone(b.ID, q.now)
+		q.tenants.gone(s.Source, b, q.now)
 	case signal.ContainerExit:
 		q.containerExit(s, b)
 	case signal.ContainerStop:

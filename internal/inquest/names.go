@@ -146,18 +146,19 @@ func (q *Inquest) Container(path string) *death.Container {
 	if c == nil || c.Cgroup != path {
 		return nil
 	}
-	if t := q.tenants.byID[c.ID]; t != nil && t.sandbox {
+	if t := q.tenants.of(c); t != nil && t.sandbox {
 		return nil
 	}
 	return q.tenants.dress(c)
 }
 
-// ContainerByID is a container that an engine told of; nil: none did, or it
-// only holds a pod's namespaces.
-func (q *Inquest) ContainerByID(id string) *death.Container {
-	t := q.tenants.byID[id]
-	if t == nil || t.sandbox {
-		return nil
+// Tenant is a container that an engine told of, and a name for it that no
+// other has; nil: none did, it was removed, or it only holds a pod's namespaces.
+func (q *Inquest) Tenant(namespace, id string) (*death.Container, string) {
+	key := tenantKey(namespace, id)
+	t := q.tenants.byKey[key]
+	if t == nil || t.sandbox || !t.goneAt.IsZero() {
+		return nil, key
 	}
 	c := &death.Container{ID: id, Runtime: t.Runtime, Cgroup: q.roster.claims[id].cgroup}
 	if c.Cgroup != "" {
@@ -165,5 +166,13 @@ func (q *Inquest) ContainerByID(id string) *death.Container {
 			c = at
 		}
 	}
-	return q.tenants.dress(c)
+	return t.dress(c), key
+}
+
+// ContainerKey is the name of c that Tenant gives it.
+func (q *Inquest) ContainerKey(c *death.Container) string {
+	if t := q.tenants.of(c); t != nil {
+		return t.key
+	}
+	return c.ID
 }

@@ -25,6 +25,7 @@ const (
 // while: evidence comes after a container has gone.
 type tenant struct {
 	death.Container
+	key      string
 	rank     int // of the engine whose names these are
 	sandbox  bool
 	pid      int // of the run that began at started
@@ -36,7 +37,6 @@ type tenant struct {
 	asks     []ask
 	ends     []end
 	lastEnd  time.Time // of its last run
-	seen     time.Time
 	goneAt   time.Time // zero while it is there
 }
 
@@ -58,14 +58,14 @@ type end struct {
 // tenants are the containers that engines tell of.
 type tenants struct {
 	ttl      time.Duration
-	byID     map[string]*tenant
+	byKey    map[string]*tenant
 	byCgroup map[string]*tenant // where the path does not name the container
 	graves   []*tenant          // gone, oldest first
 	full     uint64             // containers that there was no room for
 }
 
 func newTenants(ttl time.Duration) tenants {
-	return tenants{ttl: ttl, byID: map[string]*tenant{}, byCgroup: map[string]*tenant{}}
+	return tenants{ttl: ttl, byKey: map[string]*tenant{}, byCgroup: map[string]*tenant{}}
 }
 
 // engineRank says whose names count: the nearer to people, the higher.
@@ -81,28 +81,45 @@ func engineRank(s death.Source) int {
 	return 1
 }
 
+// tenantKey tells containers apart: an id of 64 digits is one everywhere, any
+// other only within its namespace of containerd.
+func tenantKey(namespace, id string) string {
+	if namespace == "" || len(id) == 64 || id == "" {
+		return id
+	}
+	return namespace + "/" + id
+}
+
 // tenant finds or makes the tenant with an id; nil where there is no room.
-func (x *tenants) tenant(id string, now time.Time) *tenant {
-	if t := x.byID[id]; t != nil {
-		t.seen = now
+func (x *tenants) tenant(namespace, id string) *tenant {
+	key := tenantKey(namespace, id)
+	if t := x.byKey[key]; t != nil || id == "" {
 		return t
 	}
-	if id == "" {
-		return nil
-	}
-	if len(x.byID) >= maxTenants {
+	if len(x.byKey) >= maxTenants {
 		x.full++
 		return nil
 	}
-	t := &tenant{seen: now}
+	t := &tenant{key: key}
 	t.ID = id
-	x.byID[id] = t
+	x.byKey[key] = t
 	return t
 }
 
+// of is the tenant that a cgroup's names, or an engine's word on it, mean.
+func (x *tenants) of(c *death.Container) *tenant {
+	if c == nil {
+		return nil
+	}
+	if t := x.byKey[c.ID]; t != nil {
+		return t
+	}
+	return x.at(c.Cgroup)
+}
+
 // see lays what an engine says over what was known.
-func (x *tenants) see(src death.Source, b signal.ContainerSeen, now time.Time) *tenant {
-	t := x.tenant(b.Container.ID, now)
+func (x *tenants) see(src death.Source, b signal.ContainerSeen) *tenant {
+	t := x.tenant(b.Namespace, b.Container.ID)
 	if t == nil {
 		return nil
 	}
@@ -187,23 +204,26 @@ func joinPods(a, b *death.Pod, over bool) *death.Pod {
 	return &p
 }
 
-// gone keeps a removed container as a tombstone.
-func (x *tenants) gone(id string, now time.Time) {
-	if t := x.byID[id]; t != nil && t.goneAt.IsZero() {
-		t.goneAt = now
-		x.graves = append(x.graves, t)
+// gone keeps a removed container as a tombstone. Docker removes a container
+// from containerd whenever it stops: that is no removal of Docker's.
+func (x *tenants) gone(src death.Source, b signal.ContainerGone, now time.Time) {
+	t := x.byKey[tenantKey(b.Namespace, b.ID)]
+	if t == nil || !t.goneAt.IsZero() || engineRank(src) < t.rank {
+		return
 	}
+	t.goneAt = now
+	x.graves = append(x.graves, t)
 }
 
 func (x *tenants) expire(now time.Time) {
 	n := 0
-	for n < len(x.graves) && (now.Sub(x.graves[n].goneAt) > x.ttl || len(x.byID) > maxTenants/2) {
+	for n < len(x.graves) && (now.Sub(x.graves[n].goneAt) > x.ttl || len(x.byKey) > maxTenants/2) {
 		t := x.graves[n]
 		n++
 		if t.goneAt.IsZero() {
 			continue // it came back
 		}
-		delete(x.byID, t.ID)
+		delete(x.byKey, t.key)
 		if x.byCgroup[t.Cgroup] == t {
 			delete(x.byCgroup, t.Cgroup)
 		}
@@ -229,13 +249,14 @@ func (x *tenants) at(path string) *tenant {
 
 // dress names c as the engines do. c itself is not changed.
 func (x *tenants) dress(c *death.Container) *death.Container {
-	if c == nil || c.ID == "" {
-		return c
-	}
-	t := x.byID[c.ID]
+	t := x.of(c)
 	if t == nil {
 		return c
 	}
+	return t.dress(c)
+}
+
+func (t *tenant) dress(c *death.Container) *death.Container {
 	d := *c
 	for _, f := range []struct {
 		dst *string
@@ -268,12 +289,12 @@ func (t *tenant) asked(src death.Source, b signal.ContainerStop, at time.Time) {
 
 // containerSeen takes what an engine says of a container.
 func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
-	t := q.tenants.see(s.Source, b, q.now)
+	t := q.tenants.see(s.Source, b)
 	if t == nil {
 		return
 	}
 	for _, c := range q.cases {
-		if c.of(t.ID) {
+		if q.tenantOf(c) == t {
 			q.touchNames(c)
 			continue
 		}
@@ -301,5 +322,18 @@ func (q *Inquest) touchNames(c *caseFile) {
 	c.touched = was
 }
 
-// of tells whether c is of the container with this id.
-func (c *caseFile) of(id string) bool { return c.container != nil && c.container.ID == id && id != "" }
+// tenantOf is the container of c as engines know it; nil: none does.
+func (q *Inquest) tenantOf(c *caseFile) *tenant {
+	if c.tenant != nil {
+		return c.tenant
+	}
+	return q.tenants.of(c.container)
+}
+
+// dressed is c's container as engines name it.
+func (q *Inquest) dressed(c *caseFile) *death.Container {
+	if t := q.tenantOf(c); t != nil && c.container != nil {
+		return t.dress(c.container)
+	}
+	return c.container
+}

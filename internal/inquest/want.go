@@ -45,7 +45,7 @@ func (q *Inquest) wantLog(c *caseFile) {
 	if c.logAsked || c.container == nil {
 		return
 	}
-	t := q.tenants.byID[c.container.ID]
+	t := q.tenantOf(c)
 	if t == nil || t.logPath == "" || len(q.wants) >= maxWants {
 		return // the path may still come
 	}
@@ -57,7 +57,7 @@ func (q *Inquest) wantLog(c *caseFile) {
 // containerLog takes the answer to WantLog.
 func (q *Inquest) containerLog(b signal.ContainerLog) {
 	for _, c := range q.cases {
-		if !c.of(b.ID) || !c.logAsked || c.log != nil {
+		if c.container == nil || c.container.ID != b.ID || !c.logAsked || c.log != nil {
 			continue
 		}
 		c.log = &b
