@@ -169,6 +169,11 @@ func (a *Agent) wire(ctx context.Context) error {
 	a.keeper.bootID, a.keeper.node = a.bootID, a.nodeKills
 	a.keeper.latest = audit{a.carried.kills, a.carried.unattributed, a.carried.vmstat}
 	a.goOn(q, state)
+	for i := range known {
+		if d := &known[i]; d.Subject == death.SubjectContainer && d.Time.After(a.read.ends) {
+			a.read.ends = d.Time
+		}
+	}
 	a.pipe = newPipeline(q, a.keeper.give)
 	return nil
 }

@@ -34,6 +34,8 @@ type rejecter interface{ Foreign() uint64 }
 type position struct {
 	bootID string
 	seq    uint64
+	// ends is when the last end of a container was told.
+	ends time.Time
 }
 
 // newSources makes the sources that the options ask for.
@@ -57,7 +59,7 @@ func newSources(o Options, read position) []source {
 		}))
 	}
 	if o.Source.Docker {
-		out = append(out, docker.New(docker.Options{Roots: o.Path, Hosts: o.Source.DockerHosts, Labels: o.Source.Labels, Logger: o.Logger}))
+		out = append(out, docker.New(docker.Options{Roots: o.Path, Hosts: o.Source.DockerHosts, Labels: o.Source.Labels, Since: read.ends, Logger: o.Logger}))
 	}
 	if o.Source.Containerd {
 		out = append(out, containerd.New(containerd.Options{Roots: o.Path, Hosts: o.Source.ContainerdHosts, Labels: o.Source.Labels, Logger: o.Logger}))

@@ -276,3 +276,34 @@ func TestDeaths_EngineRestarts(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDeaths_WhileNoAgentRan: what ends while no agent runs, with the kernel
+// told of nothing, is told by the next one, once, as recovered.
+func TestDeaths_WhileNoAgentRan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "deaths.db")
+	kept := func(o *agent.Options) { o.History.Path = path }
+	m := newMorgue(t, kept)
+	m.run("before", false, nil, "/bin/sh", "-c", "exit 2")
+	m.wait(t, "before", 1, func(d *death.Death) error { return wants(d, death.Error, false) })
+	lives := m.run("lives", false, nil, "/bin/sleep", "600")
+	m.agent.Stop()
+	id := m.run("meanwhile", false, nil, "/bin/sh", "-c", "exit 3")
+	engines.Poll(t, "its end", func() bool { return m.exitCode(t, id) == 3 })
+	m.agent = rig.Start(t, func(o *agent.Options) {
+		o.Source.DockerHosts = []string{"unix://" + m.socket()}
+		kept(o)
+	})
+	m.agent.Began = time.Now().Add(-time.Minute)
+	m.wait(t, "meanwhile", 1, func(d *death.Death) error { return wants(d, death.Error, true) })
+	m.wait(t, "before", 1, func(d *death.Death) error { return wants(d, death.Error, false) })
+	m.wait(t, "lives", 0, nil)
+	engines.Must(t, syscall.Kill(m.pid(t, lives), syscall.SIGKILL))
+	m.wait(t, "lives", 1, func(d *death.Death) error { return wants(d, death.Killed, false) })
+}
+
+func wants(d *death.Death, cause death.Cause, recovered bool) error {
+	if d.Cause != cause || d.Recovered != recovered {
+		return fmt.Errorf("%s, recovered %v; want %s, %v", d.Cause, d.Recovered, cause, recovered)
+	}
+	return nil
+}

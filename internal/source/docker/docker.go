@@ -37,6 +37,9 @@ type Options struct {
 	// Labels are those to carry, each a name or a prefix ending in *; nil:
 	// DefaultLabels.
 	Labels []string
+	// Since is when the last end was told by an earlier run: those after it are
+	// told, as far as the engine still has the containers. Zero: none of before.
+	Since time.Time
 	// Logger is told of engines that come and go; nil discards.
 	Logger *slog.Logger
 
@@ -92,7 +95,7 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	labels := engines.SelectionOf(s.opt.Labels)
 	return engines.Run(ctx, engines.Config{
 		Source: death.SourceDocker, Hosts: s.opt.Hosts, Own: own, Users: users, Logger: s.opt.Logger, Dial: s.opt.dial,
-		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots) },
+		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots, s.opt.Since) },
 	}, emit)
 }
 

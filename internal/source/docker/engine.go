@@ -28,8 +28,8 @@ type engine struct {
 	hierarchy int
 }
 
-func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots) *engine {
-	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable()}
+func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots, since time.Time) *engine {
+	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable(), alive: since}
 	e.table.tell, e.table.lost, e.table.own = of.Tell, of.Skip, of.Own
 	return e
 }
