@@ -31,7 +31,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		Summary: v.Summary, Advice: v.Advice,
 		Container: q.dressed(c), Unit: c.unit,
 		Exit: c.reported(v.Cause), Killer: q.dressKiller(c.killer),
-		Evidence: q.sortedEvidence(c, f), Recovered: c.recovered,
+		Evidence: q.sortedEvidence(c, f, v), Recovered: c.recovered,
 	}
 	if c.ended && c.container != nil {
 		d.Subject = death.SubjectContainer
@@ -152,8 +152,11 @@ func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 	return &o
 }
 
-func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts) []death.Evidence {
+func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts, v verdict.Verdict) []death.Evidence {
 	out := append(q.askEvidence(c), c.evidence...)
+	if v.Claim != nil {
+		out = append(out, c.logEvidence(v.Claim))
+	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Time.Before(out[j].Time) })
 	last := death.Evidence{Time: c.at.UTC(), Source: death.SourceTracepoint}
 	if len(out) > 0 {

@@ -75,9 +75,10 @@ type caseFile struct {
 	words         words
 	engineLine    map[death.Source]int // of evidence, by who said it
 	recheck       time.Time            // when what did not come by then will not come
-	logAsked      bool
+	logAsked      time.Time            // of the end that was asked about; zero: it was not
 	log           *signal.ContainerLog
-	waited        bool // that time has passed
+	logFrom       death.Source // in whose name that was read
+	waited        bool         // that time has passed
 	recovered     bool
 
 	evidence []death.Evidence

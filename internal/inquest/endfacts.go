@@ -24,15 +24,21 @@ func (q *Inquest) endFacts(c *caseFile, f *verdict.Facts) {
 	f.Engine = c.engine()
 	f.NeverRan = c.words.fault != "" && c.words.started.IsZero() && !f.FromKernel && !c.oomKilled
 	f.InRuntime = strings.HasPrefix(c.first.comm, runtimeInit)
-	f.Waited = c.waited
+	f.Waited, f.EndedAt = c.waited, c.endTime()
 	if c.log != nil {
 		f.LogRead = true
 		for _, l := range c.log.Lines {
-			f.LogLines = append(f.LogLines, l.Text)
+			f.LogLines = append(f.LogLines, verdict.LogLine{Time: l.Time, Stream: l.Stream, Text: l.Text})
 		}
 	}
 	f.Counted = q.up[death.SourceCgroup] && q.ledger.nodeKnown
 	f.Stop = q.stopOf(c)
+	if t := q.tenantOf(c); t != nil {
+		f.ShmSize = t.shmSize
+		if !c.oomKilled {
+			f.ContainerLimit = t.limit
+		}
+	}
 	f.Unasked = c.told(death.SourceDocker) && q.up[death.SourceDocker] && f.Stop == nil
 }
 
@@ -115,6 +121,16 @@ func (q *Inquest) askEvidence(c *caseFile) []death.Evidence {
 		out = append(out, death.Evidence{Time: a.at.UTC(), Source: a.source, Text: text})
 	}
 	return out
+}
+
+// logEvidence is the line of its log that the verdict rests on, in the name of
+// the engine that kept it.
+func (c *caseFile) logEvidence(l *verdict.LogLine) death.Evidence {
+	e := death.Evidence{Time: l.Time.UTC(), Source: c.logFrom, Text: "the container wrote: " + death.Printable(l.Text)}
+	if l.Time.IsZero() {
+		e.Time = c.endTime().UTC()
+	}
+	return e
 }
 
 // reported says what the engine said of the end, in the words of the CRI, and

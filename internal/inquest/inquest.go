@@ -175,7 +175,7 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 	case signal.ContainerOOM:
 		q.containerOOM(s, b)
 	case signal.ContainerLog:
-		q.containerLog(b)
+		q.containerLog(s, b)
 	}
 }
 

@@ -32,6 +32,8 @@ type tenant struct {
 	started  time.Time
 	limit    *int64
 	logPath  string
+	logFrom  death.Source // who told of logPath
+	shmSize  *int64
 	stopWith int    // the signal that a stop sends first; 0: not known
 	grace    *int64 // seconds from there to SIGKILL
 	asks     []ask
@@ -145,7 +147,10 @@ func (x *tenants) see(src death.Source, b signal.ContainerSeen) *tenant {
 		t.limit = b.LimitBytes
 	}
 	if b.LogPath != "" {
-		t.logPath = b.LogPath
+		t.logPath, t.logFrom = b.LogPath, src
+	}
+	if b.ShmSizeBytes != nil {
+		t.shmSize = b.ShmSizeBytes
 	}
 	if b.StopSignal != 0 {
 		t.stopWith = b.StopSignal

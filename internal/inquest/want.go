@@ -5,6 +5,7 @@ package inquest
 import (
 	"time"
 
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -12,11 +13,14 @@ import (
 // runs it. The answer comes as a signal, so that a recording holds it.
 type Want struct {
 	Kind WantKind
+	// Source is the engine that knows of it: the answer is told in its name.
+	Source death.Source
 	// ContainerID is whose, Cgroup its own cgroup where that is known, LogPath
 	// the engine's file of what it wrote.
 	ContainerID, Cgroup, LogPath string
-	// At is when it died.
-	At time.Time
+	// Since is when the run that ended began, or a moment before that; zero:
+	// not known. At is when it died.
+	Since, At time.Time
 }
 
 // WantKind is what a Want asks for.
@@ -42,26 +46,57 @@ func (q *Inquest) TakeWants() []Want {
 
 // wantLog asks once for the last lines of c's container.
 func (q *Inquest) wantLog(c *caseFile) {
-	if c.logAsked || c.container == nil {
+	if !c.logAsked.IsZero() || c.container == nil {
 		return
 	}
 	t := q.tenantOf(c)
 	if t == nil || t.logPath == "" || len(q.wants) >= maxWants {
 		return // the path may still come
 	}
-	c.logAsked = true
+	c.logAsked = c.endTime()
 	c.keepUntil = q.now.Add(wantFor)
-	q.wants = append(q.wants, Want{Kind: WantLog, ContainerID: t.ID, Cgroup: t.Cgroup, LogPath: t.logPath, At: c.endTime()})
+	q.wants = append(q.wants, Want{
+		Kind: WantLog, Source: t.logFrom, ContainerID: t.ID, Cgroup: t.Cgroup, LogPath: t.logPath,
+		Since: t.ranFrom(c), At: c.endTime(),
+	})
+}
+
+// An engine notes a start once the first process runs, which may have written
+// by then. What a run wrote last it reads a little after its end; it starts
+// the next one no sooner than 100 ms after that.
+const (
+	beforeStart = 250 * time.Millisecond
+	drained     = 50 * time.Millisecond
+)
+
+// ranFrom is a moment between what the run before c wrote and what its own
+// did; zero: not known.
+func (t *tenant) ranFrom(c *caseFile) time.Time {
+	started := c.words.started
+	if started.IsZero() && t.started.Before(c.endTime()) {
+		started = t.started
+	}
+	var from time.Time
+	if !started.IsZero() {
+		from = started.Add(-beforeStart)
+	}
+	if !c.ranSince.IsZero() && from.Before(c.ranSince.Add(drained)) {
+		from = c.ranSince.Add(drained)
+	}
+	return from
 }
 
 // containerLog takes the answer to WantLog.
-func (q *Inquest) containerLog(b signal.ContainerLog) {
+func (q *Inquest) containerLog(s signal.Signal, b signal.ContainerLog) {
 	for _, c := range q.cases {
-		if c.container == nil || c.container.ID != b.ID || !c.logAsked || c.log != nil {
+		if c.container == nil || c.container.ID != b.ID || c.logAsked.IsZero() || !c.logAsked.Equal(b.At) || c.log != nil {
 			continue
 		}
-		c.log = &b
+		c.log, c.logFrom = &b, s.Source
 		c.keepUntil = time.Time{}
+		if b.Error != "" {
+			c.note(s, "what the container wrote last is not known: %s", death.Printable(b.Error))
+		}
 		q.touch(c)
 		return
 	}

@@ -26,6 +26,9 @@ type ContainerSeen struct {
 	Started time.Time `json:"started,omitzero"`
 	// LimitBytes is the memory limit that was asked for; nil: none, or not known.
 	LimitBytes *int64 `json:"limit_bytes,omitempty"`
+	// ShmSizeBytes is how large its own /dev/shm may grow; nil: it has none, or
+	// not known.
+	ShmSizeBytes *int64 `json:"shm_size_bytes,omitempty"`
 	// LogPath is the engine's file of what the container writes.
 	LogPath string `json:"log_path,omitempty"`
 	// StopSignal is what a stop sends first, StopTimeout how many seconds it
@@ -92,6 +95,8 @@ func (ContainerOOM) kind() string  { return "container_oom" }
 // asked for it (inquest.Want).
 type ContainerLog struct {
 	ID string `json:"id"`
+	// At is the end that was asked about, as the question had it.
+	At time.Time `json:"at,omitzero"`
 	// Lines are the last ones before the container's end, oldest first.
 	Lines []LogLine `json:"lines,omitempty"`
 	// Error says why there are none, or fewer.

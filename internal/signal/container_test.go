@@ -24,7 +24,7 @@ func containers() []Body {
 				ID: "4f1c", Name: "web", Runtime: "docker", Image: "shop/web:1", RestartCount: new(3),
 				Labels: map[string]string{"com.docker.compose.service": "web\n\u202e"},
 			},
-			Namespace: "k8s.io", Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)),
+			Namespace: "k8s.io", Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)), ShmSizeBytes: new(int64(64 << 20)),
 			LogPath: "/var/lib/docker/containers/4f1c/4f1c-json.log", StopSignal: 15, StopTimeout: new(int64(0)),
 		},
 		ContainerGone{ID: "4f1c", Runtime: "docker", Namespace: "moby"},
@@ -34,7 +34,7 @@ func containers() []Body {
 		},
 		ContainerStop{ID: "4f1c", Runtime: "docker", Namespace: "moby", Signal: 15, Action: "kill"},
 		ContainerOOM{ID: "4f1c", Runtime: "docker", Namespace: "moby"},
-		ContainerLog{ID: "4f1c", Lines: []LogLine{{Time: at, Stream: "stderr", Text: "a\x00b\u2028"}}, Error: "cut"},
+		ContainerLog{ID: "4f1c", At: at, Lines: []LogLine{{Time: at, Stream: "stderr", Text: "a\x00b\u2028"}}, Error: "cut"},
 	}
 }
 

@@ -252,6 +252,10 @@ func endSentence(c death.Cause, rule string, f *Facts) string {
 		return fmt.Sprintf("%s was killed (SIGKILL) by somebody who was not seen; it was not the OOM killer, whose counter did not rise.", upper(name))
 	case "sigkill":
 		return fmt.Sprintf("%s was killed (SIGKILL); whether by the OOM killer or by somebody else, no source has told.", upper(name))
+	case "heap-limit":
+		return heapSentence(f)
+	case "bus-error-shm-full":
+		return shmSentence(f)
 	case "completed":
 		return fmt.Sprintf("%s ran to its end: %s left with exit code 0.", upper(name), firstName(f))
 	case "unknown":

@@ -91,10 +91,18 @@ type Facts struct {
 	// OOMKilled is the engine's flag.
 	OOMKilled *bool
 	Stop      *Stop
+	// EndedAt is when the container ended.
+	EndedAt time.Time
 	// LogLines are the last lines that the container wrote, oldest first, where
 	// LogRead is true.
-	LogLines []string
+	LogLines []LogLine
 	LogRead  bool
+	// PeakBytes is the most memory that the container is known to have held in
+	// the run that ended.
+	PeakBytes *int64
+	// ShmBytes is what of its memory was in tmpfs and shared memory when it was
+	// last looked at, ShmSize how large its own /dev/shm may grow.
+	ShmBytes, ShmSize *int64
 	// Unasked: the engine tells what it is asked to do with the container, and
 	// told of nothing.
 	Unasked bool
@@ -133,6 +141,8 @@ type Verdict struct {
 	// AsksLog: a rule would look at the container's last lines, which nobody
 	// has read yet.
 	AsksLog bool
+	// Claim is the line of the log that it rests on; nil: on none.
+	Claim *LogLine
 }
 
 // overhead is how much a pod's pause process and the kernel's per-CPU

@@ -23,6 +23,10 @@ type Rule struct {
 
 	fits   func(*Facts) bool
 	advice func(*Facts) []string
+	// sure tells whether it can give its best; nil: it can.
+	sure func(*Facts) bool
+	// claim is the line of the container's log that it rests on; nil: on none.
+	claim func(*Facts) *LogLine
 }
 
 // Rules returns the table, for docs and tests.
@@ -34,8 +38,8 @@ func Rules() []Rule {
 // tables gives the rules in the order in which they are asked. A rule may rely
 // on those above it not having fitted. A new cause or a finer verdict is a row
 // in one of them.
-func tables() [5][]Rule {
-	return [5][]Rule{oomRules, endRules, faultRules, lateRules, lastRules}
+func tables() [7][]Rule {
+	return [7][]Rule{oomRules, endRules, heapRules, shmRules, faultRules, lateRules, lastRules}
 }
 
 // oomRules judge what the kernel's OOM killer did.
@@ -191,13 +195,18 @@ func Judge(f Facts) Verdict {
 			if !r.fits(&f) {
 				continue
 			}
-			return Verdict{
+			v := Verdict{
 				Rule:       r.ID,
 				Cause:      r.Cause,
 				Confidence: confidence(r, &f),
 				Summary:    summary(r.Cause, r.ID, &f),
 				Advice:     r.advice(&f),
+				AsksLog:    f.asksLog(),
 			}
+			if r.claim != nil {
+				v.Claim = r.claim(&f)
+			}
+			return v
 		}
 	}
 	return Verdict{Rule: "unknown", Cause: death.Unknown, Confidence: death.Possible}
@@ -215,6 +224,9 @@ func confidence(r *Rule, f *Facts) death.Confidence {
 		best = death.Probable
 	}
 	if !f.OOM && f.signalInferred() && best == death.Certain && r.bySignal() {
+		best = death.Probable
+	}
+	if r.sure != nil && best == death.Certain && !r.sure(f) {
 		best = death.Probable
 	}
 	if f.CountedOnly {

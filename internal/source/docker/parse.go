@@ -4,6 +4,7 @@ package docker
 
 import (
 	"errors"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -255,10 +256,50 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	if c.HostConfig != nil && c.HostConfig.Memory > 0 {
 		seen.LimitBytes = new(c.HostConfig.Memory)
 	}
+	if seen.LogPath == "" {
+		seen.LogPath = localLog(c)
+	}
+	seen.ShmSizeBytes = shmSize(c)
 	if c.State != nil {
 		in.state(c.State)
 	}
 	return in, nil
+}
+
+// localLog is where Docker's local driver writes, which Docker does not tell:
+// beside the files that it makes for each container
+// (daemon/logger/loggerutils of Docker, getLogPath; daemon/logger/local).
+func localLog(c container.InspectResponse) string {
+	if c.HostConfig == nil || c.HostConfig.LogConfig.Type != "local" {
+		return ""
+	}
+	for _, beside := range []string{c.HostnamePath, c.ResolvConfPath} {
+		dir := path.Dir(beside)
+		if path.IsAbs(dir) && path.Base(dir) == c.ID && len(dir) <= engines.MaxPath/2 {
+			return engines.Cut(path.Join(dir, "local-logs", "container.log"), engines.MaxPath)
+		}
+	}
+	return ""
+}
+
+const devShm = "/dev/shm"
+
+// shmSize is how large the container's own /dev/shm may grow; nil: it shares
+// another's, or has something else mounted there.
+func shmSize(c container.InspectResponse) *int64 {
+	h := c.HostConfig
+	if h == nil || h.ShmSize <= 0 || h.IpcMode.IsHost() || h.IpcMode.IsContainer() || h.IpcMode.IsNone() {
+		return nil
+	}
+	if _, other := h.Tmpfs[devShm]; other {
+		return nil
+	}
+	for _, m := range c.Mounts {
+		if path.Clean(m.Destination) == devShm {
+			return nil
+		}
+	}
+	return new(h.ShmSize)
 }
 
 func (in *inspected) state(s *container.State) {

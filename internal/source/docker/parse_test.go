@@ -224,7 +224,7 @@ func TestInspect_Real(t *testing.T) {
 			ID: realID, Name: "web", Runtime: "docker", Image: "base:1", RestartCount: new(0),
 			Labels: map[string]string{"com.docker.compose.service": "web"},
 		},
-		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)),
+		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)), ShmSizeBytes: new(int64(64 << 20)),
 	}
 	var c container.InspectResponse
 	sample(t, "docker-20.10.24/inspect-exit.json", &c)
@@ -250,6 +250,54 @@ func TestInspect_Real(t *testing.T) {
 	want.seen.State, want.seen.PID = "running", c.State.Pid
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(inspected{})); diff != "" || c.State.Pid == 0 {
 		t.Errorf("running (-want +got):\n%s", diff)
+	}
+}
+
+// TestInspect_LocalLog: Docker does not tell where its local driver writes.
+func TestInspect_LocalLog(t *testing.T) {
+	dir := "/var/lib/docker/containers/" + realID
+	for _, tc := range []struct {
+		name, driver, told, hostname, resolv, want string
+	}{
+		{"local", "local", "", dir + "/hostname", dir + "/resolv.conf", dir + "/local-logs/container.log"},
+		{"without a host name of its own", "local", "", "", dir + "/resolv.conf", dir + "/local-logs/container.log"},
+		{"told", "local", "/told.log", dir + "/hostname", "", "/told.log"},
+		{"another driver", "journald", "", dir + "/hostname", "", ""},
+		{"another's folder", "local", "", "/var/lib/docker/containers/other/hostname", "/etc/resolv.conf", ""},
+		{"a path that is none", "local", "", realID + "/hostname", "", ""},
+	} {
+		got, err := dockerReader().inspect(container.InspectResponse{
+			ID: realID, LogPath: tc.told, HostnamePath: tc.hostname, ResolvConfPath: tc.resolv,
+			HostConfig: &container.HostConfig{LogConfig: container.LogConfig{Type: tc.driver}},
+		})
+		if err != nil || got.seen.LogPath != tc.want {
+			t.Errorf("%s: %q, %v, want %q", tc.name, got.seen.LogPath, err, tc.want)
+		}
+	}
+}
+
+// TestInspect_ShmSize is the size of a /dev/shm of its own.
+func TestInspect_ShmSize(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		host container.HostConfig
+		at   string
+		want bool
+	}{
+		{"private", container.HostConfig{ShmSize: 1 << 20, IpcMode: "private"}, "/data", true},
+		{"shareable", container.HostConfig{ShmSize: 1 << 20, IpcMode: "shareable"}, "/data", true},
+		{"the host's", container.HostConfig{ShmSize: 1 << 20, IpcMode: "host"}, "/data", false},
+		{"another's", container.HostConfig{ShmSize: 1 << 20, IpcMode: "container:a"}, "/data", false},
+		{"none", container.HostConfig{ShmSize: 1 << 20, IpcMode: "none"}, "/data", false},
+		{"not told", container.HostConfig{}, "/data", false},
+		{"negative", container.HostConfig{ShmSize: -1}, "/data", false},
+		{"a volume", container.HostConfig{ShmSize: 1 << 20}, "/dev/shm/", false},
+		{"a tmpfs", container.HostConfig{ShmSize: 1 << 20, Tmpfs: map[string]string{"/dev/shm": ""}}, "/data", false},
+	} {
+		got, err := dockerReader().inspect(container.InspectResponse{ID: realID, HostConfig: &tc.host, Mounts: []container.MountPoint{{Destination: tc.at}}})
+		if n := got.seen.ShmSizeBytes; err != nil || (n != nil) != tc.want || n != nil && *n != 1<<20 {
+			t.Errorf("%s: %v, %v", tc.name, n, err)
+		}
 	}
 }
 
