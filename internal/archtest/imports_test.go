@@ -24,6 +24,7 @@ func layers() []layer {
 		parse, source, sink      = "internal/parse/", "internal/source/", "internal/sink/"
 		inquest, verdict         = "internal/inquest", "internal/inquest/verdict"
 		history, web             = "internal/history", "internal/web"
+		lastwords                = "internal/lastwords"
 	)
 	return []layer{
 		{death, nil},
@@ -35,10 +36,11 @@ func layers() []layer {
 		{inquest, []string{death, signal, parse, verdict}},
 		{engines, []string{death, signal}},
 		{source, []string{death, signal, parse, host, engines}},
+		{lastwords, []string{signal, parse, host}},
 		{sink, []string{death}},
 		{history, []string{death}},
 		{web, []string{death, api}},
-		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, source, sink, history, web}},
+		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, source, lastwords, sink, history, web}},
 		{"internal/oomtest", nil},
 		{"internal/archtest", nil},
 		{"cmd/", []string{"internal/"}},
