@@ -42,6 +42,7 @@ type Agent struct {
 	metrics *metrics.Metrics
 	sup     *supervisor
 	pipe    *pipeline
+	words   *words
 	keeper  *keeper
 	figures figures
 	read    position
@@ -175,6 +176,8 @@ func (a *Agent) wire(ctx context.Context) error {
 		}
 	}
 	a.pipe = newPipeline(q, a.keeper.give)
+	a.words = newWords(a.opts.Path, a.pipe.emit, a.log)
+	a.pipe.ask = a.words.ask
 	return nil
 }
 
@@ -260,6 +263,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	service.tell("STOPPING=1")
 	// What flowed first stops first.
 	watched.Wait()
+	a.words.end()
 	close(a.pipe.in)
 	thought.Wait()
 	a.keeper.end()
@@ -267,7 +271,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.serve.stop()
 	served.Wait()
 	a.figures.asked.Wait()
-	return errors.Join(failed, a.store.Close())
+	err = errors.Join(failed, a.store.Close())
+	a.words.wait()
+	return err
 }
 
 // nodeKills are what the inquest knows now of the machine's own count.

@@ -32,15 +32,19 @@ type progress struct {
 
 // pipeline runs the inquest: it is the one goroutine that owns it.
 type pipeline struct {
-	q      *inquest.Inquest
-	in     chan signal.Signal
-	give   func(progress)
+	q    *inquest.Inquest
+	in   chan signal.Signal
+	give func(progress)
+	// ask looks up what the inquest wants to know, without waiting; it returns
+	// the answer where it will not.
+	ask    func(inquest.Want) *signal.Signal
 	stats  atomic.Pointer[inquest.Stats]
 	living *roster
 }
 
 func newPipeline(q *inquest.Inquest, give func(progress)) *pipeline {
 	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give, living: newRoster()}
+	p.ask = func(inquest.Want) *signal.Signal { return nil }
 	p.stats.Store(&inquest.Stats{})
 	return p
 }
@@ -76,6 +80,17 @@ func (p *pipeline) run() {
 		counted = counted || st.NodeTotal != was.NodeTotal || st.Unattributed != was.Unattributed
 		if p.hand(settled, counted) {
 			counted = false
+		}
+		p.lookUp()
+	}
+}
+
+// lookUp has that looked up which the inquest wants to know of the deaths that
+// were given out.
+func (p *pipeline) lookUp() {
+	for _, want := range p.q.TakeWants() {
+		if refused := p.ask(want); refused != nil {
+			p.feed(*refused)
 		}
 	}
 }

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/inquest/verdict"
+	"github.com/coroner-dev/coroner/internal/lastwords"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const (
+	// maxAsked bounds the logs that are open or waited for at once. Each holds
+	// a file, and up to 2 MiB while it is read.
+	maxAsked = 256
+	// drainFor is how long an engine has to write down what a container said
+	// last; afterEnd is how much later than the end such a line may be stamped.
+	drainFor = 500 * time.Millisecond
+	afterEnd = time.Second
+	// readLimit is how long a log may take to be read, its turn included.
+	readLimit = 3 * time.Second
+)
+
+// openLog is the log of one container.
+type openLog interface {
+	Read(ctx context.Context, a lastwords.Ask) signal.ContainerLog
+	Close() error
+}
+
+// words reads what containers wrote last, for the inquest that wants to know.
+// The log is opened at once, for an engine may remove it with the container,
+// and read when the engine has had time to write it.
+type words struct {
+	open func(path string) (openLog, error)
+	emit func(signal.Signal)
+	log  *slog.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{} // of maxAsked
+	turn   chan struct{} // of one: logs are read one after the other
+	work   sync.WaitGroup
+
+	mu    sync.RWMutex // held for reading while an answer is given
+	ended bool
+}
+
+func newWords(roots host.Roots, emit func(signal.Signal), log *slog.Logger) *words {
+	r := &lastwords.Reader{Roots: roots, Keep: verdict.KeepLogLine, Long: verdict.LongLog}
+	w := &words{
+		open: func(path string) (openLog, error) { return r.Open(path) },
+		emit: emit, log: log, slots: make(chan struct{}, maxAsked), turn: make(chan struct{}, 1),
+	}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// ask begins to look up what is wanted, and never waits. Where there are too
+// many at once, the answer is returned.
+func (w *words) ask(want inquest.Want) (refused *signal.Signal) {
+	select {
+	case w.slots <- struct{}{}:
+	default:
+		s := answer(want, signal.ContainerLog{ID: want.ContainerID, At: want.At, Error: fmt.Sprintf("too many at once: %d logs are read already", maxAsked)})
+		return &s
+	}
+	w.work.Go(func() {
+		defer func() { <-w.slots }()
+		if s, ok := w.look(want); ok {
+			w.tell(s)
+		}
+	})
+	return nil
+}
+
+// look reads one log; not ok where the agent ends meanwhile.
+func (w *words) look(want inquest.Want) (signal.Signal, bool) {
+	failed := signal.ContainerLog{ID: want.ContainerID, At: want.At}
+	l, err := w.open(want.LogPath)
+	if err != nil {
+		w.log.Debug("log of a container", "container_id", want.ContainerID, "path", want.LogPath, "err", err)
+		failed.Error = err.Error()
+		return answer(want, failed), w.ctx.Err() == nil
+	}
+	defer func() { _ = l.Close() }()
+	select {
+	case <-time.After(drainFor):
+	case <-w.ctx.Done():
+		return signal.Signal{}, false
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, readLimit)
+	defer cancel()
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+	case <-ctx.Done():
+		failed.Error = fmt.Sprintf("read log: no turn in %v, others are slow", readLimit)
+		return answer(want, failed), w.ctx.Err() == nil
+	}
+	a := lastwords.Ask{ContainerID: want.ContainerID, At: want.At, Since: want.Since}
+	if !want.At.IsZero() {
+		a.Until = want.At.Add(afterEnd)
+	}
+	return answer(want, l.Read(ctx, a)), w.ctx.Err() == nil
+}
+
+func answer(want inquest.Want, body signal.ContainerLog) signal.Signal {
+	now := time.Now()
+	return signal.Signal{Time: now, Observed: now, Source: want.Source, Body: body}
+}
+
+func (w *words) tell(s signal.Signal) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if !w.ended {
+		w.emit(s)
+	}
+}
+
+// end has no more answers given. The queue that takes them must still be read.
+func (w *words) end() {
+	w.cancel()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+}
+
+// wait returns when no log is read any more: a file system that hangs keeps it
+// waiting, so all else comes first.
+func (w *words) wait() { w.work.Wait() }
