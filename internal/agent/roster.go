@@ -26,10 +26,14 @@ type living struct {
 }
 
 // seen takes a container whose cgroup is there.
-func (r *roster) seen(c *death.Container, key string) { r.take(c, key, func(l *living) { l.cgroup = true }) }
+func (r *roster) seen(c *death.Container, key string) {
+	r.take(c, key, func(l *living) { l.cgroup = true })
+}
 
 // told takes a container that an engine has.
-func (r *roster) told(c *death.Container, key string) { r.take(c, key, func(l *living) { l.engine = true }) }
+func (r *roster) told(c *death.Container, key string) {
+	r.take(c, key, func(l *living) { l.engine = true })
+}
 
 func (r *roster) take(c *death.Container, key string, mark func(*living)) {
 	if c == nil || key == "" {
