@@ -10,13 +10,18 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
+const sigKill = 9
+
 type pendingKill struct {
 	signal.Kill
 	at time.Time // arrival
 }
 
-// kill takes a SIGKILL.
+// kill takes a SIGKILL. Other signals are not judged yet.
 func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
+	if b.Signal != sigKill {
+		return
+	}
 	pid := or(b.Target.PID, b.Target.TID)
 	if b.Code == signal.CodeKernel {
 		q.kernelKill(s, b, pid)
