@@ -104,21 +104,50 @@ type OOMInvocation struct {
 	Trigger  Task   `json:"trigger"`
 }
 
-// Kill is a SIGKILL as the tracepoint signal:signal_generate shows it.
+// Kill is a signal that can end a process, as the tracepoint
+// signal:signal_generate shows it: SIGKILL for any process, and for the first
+// process of a container (Task.Init) each other one whose default action ends it.
+// A first process does not get what it has no handler for, so what it does get it
+// answers as it likes: only SIGKILL and a fault (IsFault) end it for sure.
 type Kill struct {
 	Target Task `json:"target"`
-	// Sender is the current task. For CodeKernel it is no sender by will: the
-	// kernel acts in its context.
+	// Sender is the current task. It sent the signal where Code is 0 or below,
+	// but for timers (SI_TIMER, -2), which fire in the context of any task; else
+	// it is no sender by will: the kernel acts in its context. Nothing in it that
+	// a process chooses, as Comm, says who it is; PIDNS does.
 	Sender Task `json:"sender"`
 	Signal int  `json:"signal"`
-	// Code is si_code: 0 by a process, CodeKernel by the kernel.
+	// Code is si_code as the kernel gives it: 0 by kill(2), or by the kernel for
+	// what the task itself did (SIGPIPE, SIGXFSZ) or for its parent's end; -6 by
+	// tgkill(2); other negative ones are the sender's choice; CodeKernel, and
+	// other positive ones, the kernel's own. A task can give any code to a signal
+	// for itself: where Sender and Target are one, CodeKernel stands only for what
+	// it cannot forge, and a fault that it only claims is not told (in mode
+	// tracefs it is).
 	Code int `json:"code"`
-	// Result is 0 when delivered (include/trace/events/signal.h).
+	// Result is 0 when delivered (include/trace/events/signal.h). Of signals
+	// other than SIGKILL only those are told that are.
 	Result int `json:"result"`
 }
 
 // CodeKernel is SI_KERNEL (include/uapi/asm-generic/siginfo.h): the kernel sent it.
 const CodeKernel = 128
+
+// InitialPIDNS is the Task.PIDNS of the initial pid namespace
+// (PROC_PID_INIT_INO of include/linux/proc_ns.h), where the host's own processes
+// live, container runtimes among them. A process of a container is there only if
+// the container was given the host's pid namespace.
+const InitialPIDNS = 0xEFFFFFFC
+
+// IsFault tells whether the kernel forced the signal on a task for what it did
+// itself, such as a wrong access to memory.
+func (k Kill) IsFault() bool {
+	return k.Code > 0 && k.Sender.TID != 0 && k.Sender.TID == k.Target.TID && faults[k.Signal]
+}
+
+// faults are the signals that tell a task what it did wrong, by their numbers in
+// include/uapi/asm-generic/signal.h: SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+var faults = map[int]bool{4: true, 5: true, 7: true, 8: true, 11: true, 31: true}
 
 // Exit is the end of a process (sched:sched_process_exit of its last thread).
 type Exit struct {

@@ -94,6 +94,23 @@ func (b *bpf) complete(t *signal.Task) {
 	}
 }
 
+// tell says what became of d records of a kind or loss that were not told.
+func (b *bpf) tell(kind uint32, d uint64, emit func(signal.Signal)) {
+	lost := signal.Lost{Count: d, Other: kind >= kinds, Why: lossNames[kind]}
+	switch kind {
+	case kindPath: // no signal: procfs stands in
+		b.opts.Logger.Warn("ring was full for the paths of cgroups", "count", d)
+		return
+	case lossOwnRepeat: // its way to work: runtimes wake their threads so
+		b.opts.Logger.Debug(heldBackOwn, "count", d)
+		return
+	case lossRepeat:
+	default:
+		lost.Why = "no room in the ring for " + lost.Why
+	}
+	emit(stamp(time.Now(), lost))
+}
+
 // tellLost emits what was lost since it was last asked.
 func (b *bpf) tellLost(emit func(signal.Signal)) error {
 	for kind := uint32(1); kind < losses; kind++ {
@@ -103,11 +120,7 @@ func (b *bpf) tellLost(emit func(signal.Signal)) error {
 		}
 		if d := n - b.seen.lost[kind]; d > 0 {
 			b.seen.lost[kind] = n
-			if kind == kindPath { // no signal: procfs stands in
-				b.opts.Logger.Warn("ring was full for the paths of cgroups", "count", d)
-				continue
-			}
-			emit(stamp(time.Now(), signal.Lost{Count: d, Other: kind >= kinds, Why: "no room in the ring for " + lossNames[kind]}))
+			b.tell(kind, d, emit)
 		}
 	}
 	// The kernel does not run a program inside itself. What it skipped of the

@@ -74,6 +74,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	default:
+		endBy(act)
 	}
 }
 
@@ -242,6 +244,7 @@ type actor struct {
 	t     testing.TB
 	in    io.WriteCloser
 	group group
+	tids  []int // its threads as it started
 }
 
 // start starts a process that waits for its word.
@@ -257,7 +260,7 @@ func start(t testing.TB, g group, act, comm string, attr *syscall.SysProcAttr, e
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	a := &actor{c, t, in, g}
+	a := &actor{Cmd: c, t: t, in: in, group: g}
 	t.Cleanup(func() {
 		if c.ProcessState == nil {
 			_ = c.Process.Kill()
@@ -267,8 +270,13 @@ func start(t testing.TB, g group, act, comm string, attr *syscall.SysProcAttr, e
 	g.set(filepath.Join(g.dir(), "cgroup.procs"), strconv.Itoa(a.pid()))
 	poll(t, "process calls itself "+comm, func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", a.pid()))
-		return err != nil || string(b) == comm+"\n"
+		return err != nil || strings.TrimSuffix(string(b), "!\n") == comm || string(b) == comm+"\n"
 	})
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", a.pid()))
+	for _, d := range tasks {
+		tid, _ := strconv.Atoi(d.Name())
+		a.tids = append(a.tids, tid)
+	}
 	return a
 }
 

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	probeMapBeats             = "beats"
 	probeMapDoomed            = "doomed"
 	probeMapEnded             = "ended"
 	probeMapKilling           = "killing"
@@ -83,6 +84,7 @@ type probeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeMapSpecs struct {
+	Beats   *ebpf.MapSpec `ebpf:"beats"`
 	Doomed  *ebpf.MapSpec `ebpf:"doomed"`
 	Ended   *ebpf.MapSpec `ebpf:"ended"`
 	Killing *ebpf.MapSpec `ebpf:"killing"`
@@ -118,6 +120,7 @@ func (o *probeObjects) Close() error {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probeMaps struct {
+	Beats   *ebpf.Map `ebpf:"beats"`
 	Doomed  *ebpf.Map `ebpf:"doomed"`
 	Ended   *ebpf.Map `ebpf:"ended"`
 	Killing *ebpf.Map `ebpf:"killing"`
@@ -129,6 +132,7 @@ type probeMaps struct {
 
 func (m *probeMaps) Close() error {
 	return _ProbeClose(
+		m.Beats,
 		m.Doomed,
 		m.Ended,
 		m.Killing,

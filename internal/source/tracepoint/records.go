@@ -30,13 +30,21 @@ const (
 const (
 	lossOtherKill = kinds + iota
 	lossOtherExit
+	lossRepeat
+	lossOwnRepeat
 	losses
 )
 
 var lossNames = [losses]string{
 	"", "SIGKILLs of the kernel", "OOM victims", "exits of victims", "OOM invocations", "cgroup paths",
-	"SIGKILLs that are not the OOM killer's", "exits of first processes",
+	"signals that are not the OOM killer's", "exits of first processes", heldBack, heldBackOwn,
 }
+
+// What is said of signals that came too often to be told.
+const (
+	heldBack    = "more than 4 a second of one signal to one first process"
+	heldBackOwn = "more than 4 a second of one signal of a first process to itself"
+)
 
 // The sizes of the records (structs of probe.bpf.c).
 const (
@@ -123,9 +131,9 @@ func (d *decoder) kill(b []byte) signal.Kill {
 	return signal.Kill{
 		Target: d.task(b),
 		Sender: d.task(b[taskSize:]),
-		Signal: sigKill,
+		Signal: int(d.order.Uint16(b[2*taskSize+6:])),
 		Code:   int(int32(d.order.Uint32(b[2*taskSize:]))),
-		Result: int(int32(d.order.Uint32(b[2*taskSize+4:]))),
+		Result: resultOf(int(d.order.Uint16(b[2*taskSize+4:]))),
 	}
 }
 

@@ -79,23 +79,23 @@ func TestDecode_Recorded(t *testing.T) {
 			t.Errorf("record %d is older than the one before", i)
 		}
 	}
-	const cgroup = "/coroner-test-tp-13501/x=1,task_memcg="
+	const cgroup = "/coroner-test-tp-5285/x=1,task_memcg="
 	victim := signal.Task{
-		PID: 13507, TID: 13507, Comm: "a) b,pid=1,uid", UID: ptr(int64(0)), Init: ptr(false),
-		Cgroup: signal.Cgroup{ID: 29372, Path: cgroup}, PIDNS: 4026531836, MM: d.opaque(0xffff88810aad5140),
+		PID: 5305, TID: 5305, Comm: "a) b,pid=1,uid", UID: ptr(int64(0)), Init: ptr(false),
+		Cgroup: signal.Cgroup{ID: 13425496, Path: cgroup}, PIDNS: signal.InitialPIDNS, MM: d.opaque(0xffff8882531eb200),
 	}
 	want := []signal.Body{
 		signal.Kill{Target: victim, Sender: victim, Signal: 9, Code: signal.CodeKernel},
 		signal.MarkVictim{
 			Victim: victim, Trigger: victim,
 			Figures: signal.Figures{
-				TotalVMBytes: ptr(int64(0x4f206 * 4096)), AnonRSSBytes: ptr(int64(0x20c0 * 4096)),
-				FileRSSBytes: ptr(int64(0x431 * 4096)), ShmemRSSBytes: ptr(int64(0)),
-				PgtablesBytes: ptr(int64(0x27000)), OOMScoreAdj: ptr(0),
+				TotalVMBytes: ptr(int64(0x4f418 * 4096)), AnonRSSBytes: ptr(int64(0x2100 * 4096)),
+				FileRSSBytes: ptr(int64(0x54b * 4096)), ShmemRSSBytes: ptr(int64(0)),
+				PgtablesBytes: ptr(int64(0x29000)), OOMScoreAdj: ptr(0),
 			},
 			Chain: []signal.Level{
-				{Cgroup: signal.Cgroup{ID: 29372, Path: cgroup}, LimitBytes: ptr(int64(32 << 20)), UsageBytes: ptr(int64(32 << 20))},
-				{Cgroup: signal.Cgroup{ID: 29339, Path: "/coroner-test-tp-13501"}, UsageBytes: ptr(int64(0x2040 * 4096))},
+				{Cgroup: signal.Cgroup{ID: 13425496, Path: cgroup}, LimitBytes: ptr(int64(32 << 20)), UsageBytes: ptr(int64(32 << 20))},
+				{Cgroup: signal.Cgroup{ID: 13425463, Path: "/coroner-test-tp-5285"}, UsageBytes: ptr(int64(0x2040 * 4096))},
 				{Cgroup: signal.Cgroup{ID: 1, Path: "/"}},
 			},
 		},

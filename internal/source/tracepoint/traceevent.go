@@ -61,13 +61,24 @@ func (f traceFormats) decodeKill(data []byte) (signal.Body, error) {
 		}
 		v[i] = n
 	}
-	if v[0] != sigKill {
-		return nil, nil
-	}
-	k := signal.Kill{Signal: sigKill, Code: int(v[3]), Result: int(v[4])}
+	k := signal.Kill{Signal: int(v[0]), Code: int(v[3]), Result: resultOf(int(v[4]))}
 	k.Sender.TID, k.Target.TID = int(v[1]), int(v[2])
 	k.Target.Comm, _ = f.kill.string(data, "comm", f.order)
+	if k.Code == signal.CodeKernel && k.Signal != sigKill && k.Sender.TID == k.Target.TID && !k.IsFault() {
+		k.Code = 0 // the task may have said so itself; timers of its own have this code, too
+	}
 	return k, nil
+}
+
+// loseInfo is TRACE_SIGNAL_LOSE_INFO (include/trace/events/signal.h): the kernel
+// had no memory to keep who sent the signal for the target, which gets it all the same.
+const loseInfo = 4
+
+func resultOf(v int) int {
+	if v == loseInfo {
+		return 0
+	}
+	return v
 }
 
 func (f traceFormats) decodeMark(data []byte) (signal.Body, error) {

@@ -59,6 +59,47 @@ func TestParseFormat_Broken(t *testing.T) {
 	}
 }
 
+// TestDecodeTrace_Codes: what a task can give to a signal for itself is not told
+// as the kernel's.
+func TestDecodeTrace_Codes(t *testing.T) {
+	files := archive(t, "page-6.18.txtar")
+	f, err := newTraceFormats([]byte(files["signal_generate"]), []byte(files["mark_victim"]), binary.LittleEndian)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name                      string
+		sig, code, sender, result int
+		want                      signal.Kill
+		fault                     bool
+	}{
+		{"by another process", 15, 0, 8, 0, signal.Kill{Signal: 15}, false},
+		{"the kernel did not keep the sender", 15, -6, 8, loseInfo, signal.Kill{Signal: 15, Code: -6}, false},
+		{"by the kernel", 2, 128, 8, 0, signal.Kill{Signal: 2, Code: 128}, false},
+		{"by itself, as the kernel", 15, 128, 7, 0, signal.Kill{Signal: 15}, false},
+		{"by its own fault", 11, 1, 7, 0, signal.Kill{Signal: 11, Code: 1}, true},
+		{"by its own fault, no address", 11, 128, 7, 0, signal.Kill{Signal: 11, Code: 128}, true},
+		{"the OOM killer's, by the victim itself", 9, 128, 7, 0, signal.Kill{Signal: 9, Code: 128}, false},
+		{"ignored", 15, 0, 8, 1, signal.Kill{Signal: 15, Result: 1}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := make([]byte, 48)
+			for at, v := range map[int]int{0: f.kill.id, 4: tt.sender, 8: tt.sig, 16: tt.code, 36: 7, 44: tt.result} {
+				binary.LittleEndian.PutUint32(b[at:], uint32(v))
+			}
+			copy(b[20:], "app")
+			tt.want.Target, tt.want.Sender = signal.Task{TID: 7, Comm: "app"}, signal.Task{TID: tt.sender}
+			got, err := f.decode(b)
+			if diff := cmp.Diff(signal.Body(tt.want), got); diff != "" || err != nil {
+				t.Errorf("err %v, signal (-want +got):\n%s", err, diff)
+			}
+			if k, ok := got.(signal.Kill); !ok || k.IsFault() != tt.fault {
+				t.Errorf("a fault: %v, want %v", k.IsFault(), tt.fault)
+			}
+		})
+	}
+}
+
 func TestMergeVictim(t *testing.T) {
 	in := func(path string) signal.Cgroup { return signal.Cgroup{Path: path} }
 	event := signal.Task{TID: 9, Comm: "x"}

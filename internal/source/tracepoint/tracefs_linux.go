@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,9 +18,9 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// tracefs watches through two instances of the trace buffer: what processes
-// send each other, as many as they like, has one of its own and cannot drive
-// the OOM killer's events out of the other.
+// tracefs watches through three instances of the trace buffer: what processes
+// send each other, as many as they like, cannot drive the OOM killer's events out
+// of theirs, nor signals that end nothing SIGKILLs.
 type tracefs struct {
 	opts    Options
 	reason  string
@@ -33,14 +34,27 @@ type tracefs struct {
 	// known are the latest targets of SIGKILL, by thread: a victim's mark
 	// comes after its kill, when it may be gone.
 	known map[int]known
+	beats beats
 }
 
 // buffer is one instance.
 type buffer struct {
-	dir   string
-	cpus  []int // file descriptors of per_cpu/*/trace_pipe_raw
-	other bool  // it has no evidence of OOM kills
+	dir  string
+	cpus []int // file descriptors of per_cpu/*/trace_pipe_raw
+	// other says what it has, where that is no evidence of OOM kills.
+	other string
+	// share bounds the time for it to one part in so many; 0: no bound.
+	share int
+	// rest is until when it may not be read again.
+	rest time.Time
 }
+
+// Bounds of the time for the events of others: each costs a dozen files of
+// procfs, and processes may send as many as they like.
+const (
+	killShare   = 4
+	signalShare = 8
+)
 
 // settings say what an instance records.
 type setting struct{ name, value string }
@@ -58,6 +72,17 @@ func ofKernel() []setting {
 func ofOthers() []setting {
 	return []setting{
 		{"events/signal/signal_generate/filter", fmt.Sprintf("sig==%d && code!=%d && result==0", sigKill, signal.CodeKernel)},
+		{"events/signal/signal_generate/enable", "1"},
+	}
+}
+
+// ofSignals are the other signals whose default action ends a process (signal(7),
+// by the numbers of ENDING in probe.bpf.c), where they are delivered. The kernel
+// cannot be asked here for those to first processes alone.
+func ofSignals() []setting {
+	return []setting{
+		{"events/signal/signal_generate/filter", fmt.Sprintf(
+			"(sig<9 || (sig>9 && sig<17) || (sig>23 && sig<28) || (sig>28 && sig<32)) && (result==0 || result==%d)", loseInfo)},
 		{"events/signal/signal_generate/enable", "1"},
 	}
 }
@@ -97,24 +122,29 @@ func (t *tracefs) open() error {
 		t.wake = -1
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	if err := t.openBuffer(root, bufferKB, ofKernel()); err != nil {
-		return err
+	for _, b := range []struct {
+		size   string
+		events []setting
+		buffer
+	}{
+		{bufferKB, ofKernel(), buffer{}},
+		{otherBufferKB, ofOthers(), buffer{other: "SIGKILLs that are not the OOM killer's", share: killShare}},
+		{otherBufferKB, ofSignals(), buffer{other: "signals other than SIGKILL", share: signalShare}},
+	} {
+		if b.dir, err = makeInstance(t.opts.Roots, root); err != nil {
+			return fmt.Errorf("make a trace instance: %w", err)
+		}
+		t.bufs = append(t.bufs, b.buffer)
+		if err := t.record(&t.bufs[len(t.bufs)-1], b.size, b.events); err != nil {
+			return err
+		}
 	}
-	if err := t.openBuffer(root, otherBufferKB, ofOthers()); err != nil {
-		return err
-	}
-	t.bufs[1].other = true
 	return nil
 }
 
-// openBuffer makes an instance and lets it record.
-func (t *tracefs) openBuffer(root, size string, events []setting) error {
-	dir, err := makeInstance(t.opts.Roots, root)
-	if err != nil {
-		return fmt.Errorf("make a trace instance: %w", err)
-	}
-	t.bufs = append(t.bufs, buffer{dir: dir})
-	b := &t.bufs[len(t.bufs)-1]
+// record sets an instance up and lets it record.
+func (t *tracefs) record(b *buffer, size string, events []setting) (err error) {
+	dir := b.dir
 	if t.clock, err = setClock(dir); err != nil {
 		return fmt.Errorf("set the trace clock: %w", err)
 	}

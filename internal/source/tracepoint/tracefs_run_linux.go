@@ -23,21 +23,14 @@ const (
 	maxThreads = 256
 )
 
-// otherShare bounds the time for the events of others to one part in so many:
-// each costs a dozen files of procfs, and processes may send as many as they
-// like. otherPages is how much of them is read at once.
-const (
-	otherShare = 4
-	otherPages = 2
-)
+// otherPages is how much of the events of others is read at once.
+const otherPages = 2
 
 // reading is the state of run.
 type reading struct {
 	fds   []unix.PollFd // the first breaks poll
 	clock host.BootClock
 	due   time.Time // of housekeeping
-	// others is when the events of others may be read again.
-	others time.Time
 	// absent are the files of CPUs that are not there: they say so at once for
 	// ever, so they sit out until the next housekeeping, when they may be.
 	absent map[int]bool
@@ -59,6 +52,7 @@ func (t *tracefs) run(ctx context.Context, emit func(signal.Signal)) error {
 			}
 			r.due = now.Add(housekeeping)
 			clear(r.absent)
+			t.tellHeldBack(emit)
 		}
 		until := t.ask(r, now)
 		_, err := unix.Poll(r.fds, int(time.Until(until)/time.Millisecond)+1)
@@ -82,9 +76,9 @@ func (t *tracefs) ask(r *reading, now time.Time) (until time.Time) {
 	until = r.due
 	i := 1
 	for _, b := range t.bufs {
-		waits := b.other && now.Before(r.others)
-		if waits && r.others.Before(until) {
-			until = r.others
+		waits := now.Before(b.rest)
+		if waits && b.rest.Before(until) {
+			until = b.rest
 		}
 		for _, fd := range b.cpus {
 			r.fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
@@ -117,9 +111,9 @@ func (t *tracefs) round(r *reading, b *buffer, fds []unix.PollFd, emit func(sign
 	for _, e := range r.batch {
 		t.take(e, r.clock, emit)
 	}
-	if b.other && len(r.batch) > 0 {
+	if b.share > 0 && len(r.batch) > 0 {
 		now := time.Now()
-		r.others = now.Add(min((otherShare-1)*now.Sub(began), housekeeping))
+		b.rest = now.Add(min(time.Duration(b.share-1)*now.Sub(began), housekeeping))
 	}
 	return nil
 }
@@ -127,7 +121,7 @@ func (t *tracefs) round(r *reading, b *buffer, fds []unix.PollFd, emit func(sign
 // read takes what one CPU has, bounded, and appends it to batch.
 func (t *tracefs) read(b *buffer, fd int, batch []entry, emit func(signal.Signal)) ([]entry, error) {
 	pages := 64
-	if b.other {
+	if b.other != "" {
 		pages = otherPages
 	}
 	for range pages {
@@ -148,10 +142,10 @@ func (t *tracefs) read(b *buffer, fd int, batch []entry, emit func(signal.Signal
 		}
 		if lost > 0 {
 			why := "trace buffer overran"
-			if b.other {
-				why += ": SIGKILLs that are not the OOM killer's"
+			if b.other != "" {
+				why += ": " + b.other
 			}
-			emit(stamp(time.Now(), signal.Lost{Count: lost, Other: b.other, Why: why}))
+			emit(stamp(time.Now(), signal.Lost{Count: lost, Other: b.other != "", Why: why}))
 		}
 	}
 	return batch, nil
@@ -169,6 +163,12 @@ func (t *tracefs) take(e entry, clock host.BootClock, emit func(signal.Signal)) 
 	case nil:
 		return
 	case signal.Kill:
+		if v.Signal != sigKill {
+			if v, ok := t.signalled(v); ok {
+				emit(stampAt(clock.Wall(time.Duration(e.ns)), time.Now(), v))
+			}
+			return
+		}
 		v.Target = mergeVictim(v.Target, t.proc.lookup(v.Target.TID), t.recall(v.Target.TID, e.ns))
 		v.Sender = merge(v.Sender, t.proc.lookup(v.Sender.TID), signal.Task{})
 		t.remember(v.Target, e.ns)
@@ -179,6 +179,34 @@ func (t *tracefs) take(e entry, clock host.BootClock, emit func(signal.Signal)) 
 		body = v
 	}
 	emit(stampAt(clock.Wall(time.Duration(e.ns)), time.Now(), body))
+}
+
+// signalled completes a signal other than SIGKILL; ok is false for one that is
+// not to be told. Of a target that is gone it is not known whether it was a first
+// process.
+func (t *tracefs) signalled(k signal.Kill) (_ signal.Kill, ok bool) {
+	if !t.beats.one(k) {
+		return k, false
+	}
+	tid := k.Target.TID
+	k.Target = mergeVictim(k.Target, t.proc.lookup(tid), signal.Task{})
+	if k.Target.Init == nil && k.Target.PID != tid {
+		k.Target.Init = t.proc.lookup(k.Target.PID).Init // procfs tells it of the first thread alone
+	}
+	k.Sender = merge(k.Sender, t.proc.lookup(k.Sender.TID), signal.Task{})
+	return k, t.beats.learn(k)
+}
+
+// tellHeldBack emits how many signals were not told for their number. Those of a
+// process to itself are its way to work: runtimes wake their threads so.
+func (t *tracefs) tellHeldBack(emit func(signal.Signal)) {
+	others, own := t.beats.next()
+	if own > 0 {
+		t.opts.Logger.Debug(heldBackOwn, "count", own)
+	}
+	if others > 0 {
+		emit(stamp(time.Now(), signal.Lost{Count: others, Other: true, Why: heldBack}))
+	}
 }
 
 // known is a task as procfs showed it at a SIGKILL.

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tracepoint takes OOM kills, SIGKILLs and the ends of processes from
-// the kernel's tracepoints oom:mark_victim, signal:signal_generate and
-// sched:sched_process_exit. It is never rate limited, names the victim's and
-// the sender's memory cgroup as they were at that moment, and loses nothing
-// that it does not count.
+// Package tracepoint takes OOM kills, signals that end processes and the ends of
+// processes from the kernel's tracepoints oom:mark_victim,
+// signal:signal_generate and sched:sched_process_exit. Kills are never rate
+// limited; it names the victim's and the sender's memory cgroup as they were at
+// that moment, and loses nothing that it does not count.
+//
+// Of signals other than SIGKILL it tells those that reach the first process of a
+// container (signal.Task.Init) and whose default action ends a process, four a
+// second of one signal at most, those from outside of the container's pid
+// namespace apart. First processes of containers that share the pid namespace of
+// the host or of another container are not known for such.
 //
 // Mode bpf loads programs into the kernel (Linux 5.10 with BTF, CAP_BPF and
 // CAP_PERFMON). Mode tracefs reads an instance of its own of the trace buffer

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /*
- * Programs that tell of SIGKILLs and OOM kills. Linux 5.10 and later.
+ * Programs that tell of OOM kills, and of signals that end processes. Linux 5.10
+ * and later.
  *
  * All programs write to one ring, so that the order of the records is that of
  * the events: the SIGKILL of an OOM victim stands before its mark. What names
@@ -10,10 +11,11 @@
  * a name. The form of the records is known to records.go as well.
  *
  * Anybody may send signals, as many as he likes. What says nothing makes no
- * record: any signal but SIGKILL, and a SIGKILL of a process for one that is
- * dying already or does not mind. The others' SIGKILLs that are left, one for
- * each process that dies of them, have the first half of the ring: the OOM
- * killer's records find room however many they are.
+ * record: a SIGKILL of a process for one that is dying already or does not mind,
+ * and any other signal but those that can end the first process of a container
+ * and reach it. Of the others' SIGKILLs each process that dies makes one; of the
+ * other signals so many a second are told (struct beat). Both have the first half
+ * of the ring: the OOM killer's records find room however many they are.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -22,12 +24,23 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define SIGKILL 9
+/*
+ * By the numbers of include/uapi/asm-generic/signal.h, which all machines have
+ * that these programs are for. ENDING are the signals whose default action ends
+ * a process, but SIGKILL: HUP to FPE, USR1 to STKFLT, XCPU to PROF, IO to SYS.
+ * FAULTS are those that the kernel forces on a task for what it did.
+ */
+#define SIGNALS(from, to) ((2U << (to)) - (1U << (from)))
+#define ENDING (SIGNALS(1, 8) | SIGNALS(10, 16) | SIGNALS(24, 27) | SIGNALS(29, 31))
+#define FAULTS (SIGNALS(4, 5) | SIGNALS(7, 8) | SIGNALS(11, 11) | SIGNALS(31, 31))
 #define SI_KERNEL 0x80 /* include/uapi/asm-generic/siginfo.h */
 #define SEND_SIG_PRIV 1 /* a siginfo pointer with a meaning: from the kernel */
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
+#define SIGNAL_UNKILLABLE 0x40 /* the first process of a pid namespace */
 #define PIDTYPE_TGID 1
 #define PF_EXITING 0x4 /* include/linux/sched.h */
 #define DELIVERED 0 /* TRACE_SIGNAL_DELIVERED, include/trace/events/signal.h */
+#define LOSE_INFO 4 /* TRACE_SIGNAL_LOSE_INFO: delivered as well */
 #define RING_SIZE (1 << 20)
 #define MAX_LEVELS 16
 #define NAME_SIZE 256 /* NAME_MAX and the zero */
@@ -39,7 +52,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 enum kind { KIND_KILL = 1, KIND_MARK, KIND_EXIT, KIND_INVOCATION, KIND_PATH, KINDS };
 
 /* What is counted apart when it is lost: it is no evidence of an OOM kill. */
-enum loss { LOSS_OTHER_KILL = KINDS, LOSS_OTHER_EXIT, LOSSES };
+enum loss { LOSS_OTHER_KILL = KINDS, LOSS_OTHER_EXIT, LOSS_REPEAT, LOSS_OWN_REPEAT, LOSSES };
 
 struct header {
 	__u64 boot_ns;
@@ -65,7 +78,8 @@ enum place { PLACE_UNKNOWN, PLACE_SAME_CGROUP, PLACE_OTHER_CGROUP };
 struct kill {
 	struct header h;
 	struct task target, sender;
-	__s32 code, result;
+	__s32 code;
+	__u16 result, sig;
 };
 
 struct level {
@@ -148,6 +162,33 @@ struct {
 	__type(key, struct process);
 	__type(value, __u8);
 } ended SEC(".maps");
+
+/*
+ * What a first process got of one signal, by who sent it: an outsider's signal is
+ * told however many the process and its children send, who may be hiding it.
+ */
+enum who { WHO_OUTSIDE, WHO_INSIDE, WHO_ITSELF, WHO_KERNEL, WHO_FAULT };
+
+struct beat {
+	struct process target;
+	__u32 sig, who;
+};
+
+struct told {
+	__u64 since;
+	__u32 times;
+	__u32 parent; /* enum place, as of since */
+};
+
+#define BEAT_NS 1000000000ULL
+#define BEAT_MOST 4 /* told of one beat in BEAT_NS */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct beat);
+	__type(value, struct told);
+} beats SEC(".maps");
 
 /* The task that this thread is killing: old kernels mark a mere id. */
 struct {
@@ -351,39 +392,142 @@ static __always_inline void tell_kill(struct bpf_raw_tracepoint_args *ctx, __s32
 	fill_task(&k->target, t, target_css);
 	fill_task(&k->sender, current, sender_css);
 	k->code = code;
-	k->result = (__s32)ctx->args[4];
+	k->result = ctx->args[4];
+	k->sig = ctx->args[0];
 	bpf_ringbuf_submit(k, 0);
+}
+
+/*
+ * killing_signal gives the kind of loss that a SIGKILL would be, 0 for one that
+ * says nothing.
+ */
+static __always_inline __u32 killing_signal(struct bpf_raw_tracepoint_args *ctx, __s32 *code)
+{
+	struct kernel_siginfo *info = (void *)ctx->args[1];
+	struct task_struct *t = (void *)ctx->args[2];
+	__u64 self = bpf_get_current_pid_tgid(), who = (__u64)t;
+	__u32 tgid;
+	__u8 yes = 1;
+
+	if ((__u64)info != SEND_SIG_PRIV) {
+		if ((int)ctx->args[4] != DELIVERED)
+			return 0;
+		if (info)
+			*code = BPF_CORE_READ(info, si_code);
+		/* A process may give any code to a signal for itself; the OOM killer has no info. */
+		if (*code == SI_KERNEL)
+			*code = 0;
+		return LOSS_OTHER_KILL;
+	}
+	*code = SI_KERNEL;
+	if (past_memory((void *)bpf_get_current_task()))
+		return LOSS_OTHER_KILL;
+	tgid = BPF_CORE_READ(t, tgid);
+	bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
+	bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
+	return KIND_KILL;
+}
+
+/* within tells whether a signal is one more that may be told. */
+static __always_inline bool within(struct task_struct *t, __u32 sig, __u32 who)
+{
+	struct task_struct *leader = BPF_CORE_READ(t, group_leader);
+	struct beat key = {};
+	struct told first = {}, *told;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	key.target.tgid = BPF_CORE_READ(leader, tgid);
+	key.target.start = BPF_CORE_READ(leader, start_time);
+	key.sig = sig;
+	key.who = who;
+	told = bpf_map_lookup_elem(&beats, &key);
+	if (!told || now - told->since >= BEAT_NS) {
+		first.since = now;
+		first.times = 1;
+		first.parent = parent_place(leader, memory_css(leader));
+		bpf_map_update_elem(&beats, &key, &first, BPF_ANY);
+		return first.parent != PLACE_SAME_CGROUP;
+	}
+	if (told->parent == PLACE_SAME_CGROUP)
+		return false;
+	if (told->times >= BEAT_MOST) {
+		count_lost(who <= WHO_INSIDE ? LOSS_REPEAT : LOSS_OWN_REPEAT);
+		return false;
+	}
+	__sync_fetch_and_add(&told->times, 1);
+	return true;
+}
+
+/*
+ * sender_of tells who sends a signal to a first process of a pid namespace of
+ * this level. A process can be signalled from its own namespace and those above.
+ */
+static __always_inline __u32 sender_of(struct task_struct *t, __u32 level)
+{
+	struct task_struct *current = (void *)bpf_get_current_task();
+
+	if (bpf_get_current_pid_tgid() >> 32 == BPF_CORE_READ(t, tgid))
+		return WHO_ITSELF;
+	return BPF_CORE_READ(current, signal, pids[PIDTYPE_TGID], level) < level ? WHO_OUTSIDE : WHO_INSIDE;
+}
+
+/*
+ * ending_signal tells whether a signal other than SIGKILL reaches the first
+ * process of a container. Such a process is SIGNAL_UNKILLABLE: what it has no
+ * handler for does not reach it, and only a fault can end it at once. The kernel
+ * then takes the flag away (force_sig_info_to_task), before it sends the signal.
+ */
+static __always_inline bool ending_signal(struct bpf_raw_tracepoint_args *ctx, __s32 *code)
+{
+	struct kernel_siginfo *info = (void *)ctx->args[1];
+	struct task_struct *t = (void *)ctx->args[2];
+	__u32 sig = ctx->args[0], result = ctx->args[4], level, who;
+	struct signal_struct *shared;
+	struct pid *pid;
+
+	if (sig > 31 || !(ENDING >> sig & 1) || (result != DELIVERED && result != LOSE_INFO))
+		return false;
+	shared = BPF_CORE_READ(t, signal);
+	pid = BPF_CORE_READ(shared, pids[PIDTYPE_TGID]);
+	level = BPF_CORE_READ(pid, level);
+	if (level == 0 || BPF_CORE_READ(own_id(pid, level), nr) != 1)
+		return false;
+	if ((__u64)info == SEND_SIG_PRIV) {
+		*code = SI_KERNEL;
+		return within(t, sig, WHO_KERNEL);
+	}
+	who = sender_of(t, level);
+	if (info)
+		*code = BPF_CORE_READ(info, si_code);
+	/*
+	 * Codes above 0 are the kernel's, but for those that a thread gives to a
+	 * signal for itself. While the process cannot be killed this is such a one,
+	 * or a fault that it handles; else it dies of a fault.
+	 */
+	if (*code > 0 && (__u32)bpf_get_current_pid_tgid() == BPF_CORE_READ(t, pid)) {
+		if (FAULTS >> sig & 1) {
+			if (BPF_CORE_READ(shared, flags) & SIGNAL_UNKILLABLE)
+				return false;
+			who = WHO_FAULT;
+		} else if (*code == SI_KERNEL) {
+			*code = 0;
+		}
+	}
+	return within(t, sig, who);
 }
 
 SEC("raw_tracepoint/signal_generate")
 int signal_generate(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct kernel_siginfo *info = (void *)ctx->args[1];
 	__u32 loss = LOSS_OTHER_KILL;
 	__s32 code = 0;
 
-	if ((int)ctx->args[0] != SIGKILL)
-		return 0;
-	if ((__u64)info == SEND_SIG_PRIV) {
-		code = SI_KERNEL;
-		if (!past_memory((void *)bpf_get_current_task())) {
-			struct task_struct *t = (void *)ctx->args[2];
-			__u64 self = bpf_get_current_pid_tgid(), who = (__u64)t;
-			__u32 tgid = BPF_CORE_READ(t, tgid);
-			__u8 yes = 1;
-
-			bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
-			bpf_map_update_elem(&killing, &self, &who, BPF_ANY);
-			loss = KIND_KILL;
-		}
-	} else {
-		if ((int)ctx->args[4] != DELIVERED)
+	if ((int)ctx->args[0] == SIGKILL) {
+		loss = killing_signal(ctx, &code);
+		if (!loss)
 			return 0;
-		if (info)
-			code = BPF_CORE_READ(info, si_code);
-		/* A process may give any code to a signal for itself; the OOM killer has no info. */
-		if (code == SI_KERNEL)
-			code = 0;
+	} else if (!ending_signal(ctx, &code)) {
+		return 0;
 	}
 	if (loss == LOSS_OTHER_KILL && crowded()) {
 		count_lost(loss);

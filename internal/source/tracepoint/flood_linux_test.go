@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracepoint
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestRun_Flood has a process in a container signal the first one as fast as it
+// can: few are told, the others counted as what they are, and neither a SIGTERM
+// from outside nor an OOM kill is hidden.
+func TestRun_Flood(t *testing.T) {
+	eachMode(t, func(t *testing.T, w *watch, tree group) {
+		leaf, oom := tree.child("flooded", 0), tree.child("victim", limit)
+		t.Cleanup(leaf.remove)
+		t.Cleanup(oom.remove)
+		began := time.Now()
+		p := start(t, leaf, "parent", "flooded", firstAttr(), innerEnv+"=flood")
+		p.word()
+		p.word()
+		held := func() (n uint64) {
+			for _, s := range w.all() {
+				if l, ok := s.Body.(signal.Lost); ok {
+					if !l.Other {
+						t.Fatalf("lost %+v", l)
+					}
+					n += l.Count
+				}
+			}
+			return n
+		}
+		poll(t, "the flood is one", func() bool { return held() > 2000 })
+		if w.state.Mode == ModeBPF { // the trace buffer overruns
+			p.signal(syscall.SIGTERM)
+			s, _ := w.await("SIGTERM from outside", func(s signal.Signal) bool {
+				k, ok := s.Body.(signal.Kill)
+				return ok && k.Target.PID == p.pid() && k.Signal == 15
+			})
+			checkOutsider(t, s.Body.(signal.Kill).Sender)
+		}
+		v := start(t, oom, "leak", "victim", nil)
+		v.word()
+		v.end()
+		w.mark(v.pid())
+		took := time.Since(began)
+		p.signal(syscall.SIGKILL)
+		p.end()
+		told := 0
+		for _, k := range w.heardBy(p) {
+			if k.Signal == 10 {
+				told++
+			}
+		}
+		if most := beatMost * (int(took/time.Second) + 2); told > most || told == 0 {
+			t.Errorf("%d of the flood were told in %s, want 1 to %d", told, took, most)
+		}
+		t.Logf("in %s %d were told, %d counted", took, told, held())
+	})
+}
+
+// BenchmarkRun_SignalFlood signals a first process that handles it: what the
+// source adds to each kill(2), and how many it tells.
+func BenchmarkRun_SignalFlood(b *testing.B) {
+	for _, by := range []string{"others", "itself"} {
+		for _, mode := range []string{"off", ModeBPF, ModeTracefs} {
+			b.Run(by+"/"+mode, func(b *testing.B) {
+				needRoot(b)
+				w := &watch{}
+				if mode != "off" {
+					w = newWatch(b, mode)
+				}
+				leaf := newTree(b).child("flooded", 0)
+				b.Cleanup(leaf.remove)
+				act := map[string]string{"others": "hear", "itself": "self"}[by]
+				p := start(b, leaf, act, "flooded", firstAttr(), fmt.Sprintf("%s=%d", countEnv, b.N))
+				p.ready("flooded")
+				b.ResetTimer()
+				if by == "itself" {
+					p.word()
+					_ = p.Wait()
+				} else {
+					for range b.N {
+						p.signal(syscall.SIGUSR1)
+					}
+				}
+				b.StopTimer()
+				b.ReportMetric(float64(len(w.heardBy(p)))/b.Elapsed().Seconds(), "told/s")
+				if by == "others" {
+					p.signal(syscall.SIGKILL)
+					p.end()
+				}
+			})
+		}
+	}
+}
