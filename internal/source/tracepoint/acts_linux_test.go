@@ -252,6 +252,6 @@ func child() {
 // flood signals its parent without end.
 func flood() {
 	for ppid := os.Getppid(); ; {
-		check(syscall.Kill(ppid, syscall.SIGUSR1))
+		check(syscall.Kill(ppid, syscall.SIGTERM))
 	}
 }
