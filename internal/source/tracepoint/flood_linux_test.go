@@ -4,11 +4,15 @@ package tracepoint
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -108,5 +112,47 @@ func BenchmarkRun_SignalFlood(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkProgram_Signals has the kernel say how long the program for signals
+// takes, which is less than what other work on a machine adds to kill(2).
+func BenchmarkProgram_Signals(b *testing.B) {
+	needRoot(b)
+	for _, to := range []struct {
+		name string
+		attr *syscall.SysProcAttr
+		sig  syscall.Signal
+	}{
+		{"first process", firstAttr(), syscall.SIGUSR1},
+		{"another process", nil, syscall.SIGUSR1},
+		{"one that ends nothing", firstAttr(), syscall.SIGURG},
+	} {
+		b.Run(to.name, func(b *testing.B) {
+			w, err := openBPF(Options{Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = w.close() }()
+			leaf := newTree(b).child("flooded", 0)
+			b.Cleanup(leaf.remove)
+			p := start(b, leaf, "hear", "flooded", to.attr)
+			p.ready("flooded")
+			on, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = on.Close() }()
+			for b.Loop() {
+				p.signal(to.sig)
+			}
+			stats, err := w.(*bpf).main.Programs[probeProgSignalGenerate].Stats()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(stats.Runtime.Nanoseconds())/float64(stats.RunCount), "program-ns/signal")
+			p.signal(syscall.SIGKILL)
+			p.end()
+		})
 	}
 }
