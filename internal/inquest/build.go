@@ -41,6 +41,9 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		told.Comm, told.Cgroup = valid(told.Comm), valid(told.Cgroup)
 		d.Processes = append(d.Processes, told)
 	}
+	if k := v.Killer; k != nil && d.Killer == nil {
+		d.Killer = k
+	}
 	c.validNames(&d)
 	if c.oomKilled {
 		d.OOM = c.oomRecord(f)

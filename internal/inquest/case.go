@@ -65,6 +65,7 @@ type caseFile struct {
 
 	killer        *death.Killer
 	killerRuntime bool
+	sent          []sentSignal // to its first process
 	exit          *death.Exit
 	ended         bool
 	endedAt       time.Time // when its first process left, or its cgroup went

@@ -60,6 +60,7 @@ func (q *Inquest) exited(c *caseFile, s signal.Signal, b signal.Exit, first bool
 	}
 	c.said(s)
 	c.first = firstProcess{b.Task.PID, b.Task.Comm, b.Task.UID}
+	q.takeSent(c, b.Task.PID)
 	q.endsRun(c, s.Time)
 	switch {
 	case b.Signal != nil:

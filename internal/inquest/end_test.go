@@ -48,8 +48,8 @@ type saying struct {
 // cause, the container's name and its exit.
 func TestEnd_AnyOrder(t *testing.T) {
 	first, child := task(100, "app", webPath, true), task(101, "worker", webPath, false)
-	runc := task(901, "runc", "/system.slice/containerd.service", false)
-	person := task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false)
+	runc := onHost(task(901, "runc", "/system.slice/containerd.service", false))
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
 	oom := func(v signal.Task) []saying {
 		b := oomKill(v, v, level(webPath, 40*mib, 40*mib))
 		return []saying{{"tracepoint", b[0]}, {"tracepoint", b[1]}}
@@ -85,6 +85,10 @@ func TestEnd_AnyOrder(t *testing.T) {
 			death.Killed, "killed-past-engine", "137 9 Error", true},
 		{"S14 segfault", []saying{{"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}, {"docker", webExit(139, false)}},
 			death.Segfault, "segfault", "139 11 Error", true},
+		{"S10 kill -TERM by a person", []saying{{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 15}}, {"tracepoint", signal.Exit{Task: first, Code: ptr(0)}}, {"docker", webExit(0, false)}},
+			death.Killed, "told-to-end", "0 - Completed", true},
+		{"SIGSEGV by a person", []saying{{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 11}}, {"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}, {"docker", webExit(139, false)}},
+			death.Killed, "told-to-end", "139 11 Error", true},
 		{"completed", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(0)}}, {"docker", webExit(0, false)}},
 			death.Completed, "completed", "0 - Completed", true},
 		{"error", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(3)}}, {"docker", webExit(3, false)}},
@@ -173,6 +177,42 @@ func TestEnd_EngineAlone(t *testing.T) {
 			}
 			d := only(t, ticking(New(Options{}), sigs...))
 			if d.Cause != tc.cause || d.Confidence != tc.confidence || d.Subject != death.SubjectContainer || !strings.Contains(d.Summary, tc.says) || d.Container.Name != "web-1" {
+				t.Errorf("got:\n%s", sketch([]death.Death{d}))
+			}
+		})
+	}
+}
+
+// TestEnd_ByRuntime: where no engine tells of requests, the signals that the
+// runtime sent tell of a stop.
+func TestEnd_ByRuntime(t *testing.T) {
+	first := task(100, "app", leftPath, true)
+	runc := onHost(task(901, "runc", "/system.slice/containerd.service", false))
+	fake := onHost(task(902, "runc", rightPth, false))
+	inside := runc
+	inside.PIDNS = 4026532000
+	term := func(by signal.Task) signal.Body { return signal.Kill{Target: first, Sender: by, Signal: 15} }
+	for _, tc := range []struct {
+		name   string
+		bodies []signal.Body
+		cause  death.Cause
+		rule   string
+	}{
+		{"in time", []signal.Body{term(runc), signal.Exit{Task: first, Code: ptr(143)}}, death.Stopped, "stopped-by-runtime"},
+		{"too late", []signal.Body{term(runc), signal.Kill{Target: first, Sender: runc, Signal: 9}, signal.Exit{Task: first, Signal: ptr(9)}}, death.StopTimeout, "stop-timeout-by-runtime"},
+		{"a container that calls itself runc", []signal.Body{term(fake), signal.Exit{Task: first, Code: ptr(143)}}, death.Killed, "told-to-end"},
+		{"another pid namespace", []signal.Body{term(inside), signal.Exit{Task: first, Code: ptr(143)}}, death.Killed, "told-to-end"},
+		{"SIGHUP to read its configuration", []signal.Body{signal.Kill{Target: first, Sender: runc, Signal: 1}, signal.Exit{Task: first, Code: ptr(1)}}, death.Error, "error"},
+		{"its own", []signal.Body{term(first), signal.Exit{Task: first, Code: ptr(1)}}, death.Error, "error"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := sources(sc, "tracepoint")
+			for _, b := range tc.bodies {
+				sigs = append(sigs, sc.sig("tracepoint", b))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			if d.Cause != tc.cause || d.Rule != tc.rule || d.Cause == death.Killed && (d.Killer == nil || d.Killer.Signal != 15) {
 				t.Errorf("got:\n%s", sketch([]death.Death{d}))
 			}
 		})

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	sigterm = 15
 	sigkill = 9
+	sigterm = 15
 )
 
 // endFacts lays out what is known of the container's end.
@@ -33,6 +33,7 @@ func (q *Inquest) endFacts(c *caseFile, f *verdict.Facts) {
 	}
 	f.Counted = q.up[death.SourceCgroup] && q.ledger.nodeKnown
 	f.Stop = q.stopOf(c)
+	q.sentFacts(c, f)
 	if t := q.tenantOf(c); t != nil {
 		f.ShmSize = t.shmSize
 		if !c.oomKilled {

@@ -51,6 +51,12 @@ func level(path string, limit, usage int64) signal.Level {
 	return l
 }
 
+// onHost puts a task into the host's pid namespace.
+func onHost(t signal.Task) signal.Task {
+	t.PIDNS = signal.InitialPIDNS
+	return t
+}
+
 func oomKill(victim, trigger signal.Task, chain ...signal.Level) []signal.Body {
 	return []signal.Body{
 		signal.Kill{Target: victim, Sender: trigger, Signal: 9, Code: signal.CodeKernel},
@@ -487,9 +493,9 @@ func TestInquest_AlreadyDyingIsNoDeath(t *testing.T) {
 
 func TestInquest_KillBySomebody(t *testing.T) {
 	first := task(100, "app", leftPath, true)
-	person := task(900, "bash", "/user.slice/user-1000.slice/session-3.scope", false)
-	runc := task(901, "runc", "/system.slice/containerd.service", false)
-	fake := task(902, "runc", rightPth, false)
+	person := onHost(task(900, "bash", "/user.slice/user-1000.slice/session-3.scope", false))
+	runc := onHost(task(901, "runc", "/system.slice/containerd.service", false))
+	fake := onHost(task(902, "runc", rightPth, false))
 	for _, tc := range []struct {
 		name   string
 		kill   signal.Kill

@@ -20,9 +20,10 @@ type lag struct {
 	at   time.Time // when it told that
 }
 
-// heard takes what the tracepoint says.
+// heard takes what the tracepoint says. Of signals that processes send each
+// other anybody can make as many as he likes: they may come late.
 func (l *lag) heard(s signal.Signal, now time.Time) {
-	if s.Source != death.SourceTracepoint || s.Time.IsZero() {
+	if b, other := s.Body.(signal.Kill); other && b.Signal != sigkill || s.Source != death.SourceTracepoint || s.Time.IsZero() {
 		return
 	}
 	if l.told = s.Time; now.Sub(s.Time) < maxLag {

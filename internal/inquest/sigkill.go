@@ -10,16 +10,15 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-const sigKill = 9
-
 type pendingKill struct {
 	signal.Kill
 	at time.Time // arrival
 }
 
-// kill takes a SIGKILL. Other signals are not judged yet.
+// kill takes a signal.
 func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
-	if b.Signal != sigKill {
+	if b.Signal != sigkill {
+		q.sent(s, b)
 		return
 	}
 	pid := or(b.Target.PID, b.Target.TID)
@@ -154,11 +153,9 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 		c = q.open(s, pidKey(b.Target))
 		q.place(c, b.Target.Cgroup)
 	}
-	from := q.roster.path(b.Sender.Cgroup)
-	k := &death.Killer{PID: b.Sender.PID, Comm: b.Sender.Comm, UID: b.Sender.UID, Cgroup: from, Signal: b.Signal}
-	k.Container, k.Unit, _, _ = q.owner(from)
-	c.killer = k
-	c.killerRuntime = k.Container == nil && runtimeComm(k.Comm)
+	c.killer = q.killerOf(b)
+	c.killerRuntime = q.isRuntime(c.killer, b.Sender)
+	q.takeSent(c, pid)
 	c.ended = true
 	q.add(c, &process{
 		Process: death.Process{PID: b.Target.PID, Comm: b.Target.Comm, UID: b.Target.UID, Init: b.Target.Init, Fate: death.FateSignalled},

@@ -16,6 +16,7 @@ type kernelKills struct {
 	sent    map[int]pendingKill
 	marked  map[int]pendingMark
 	invoked map[int]pendingInvocation
+	sentTo  map[int][]sentSignal
 }
 
 type pendingInvocation struct {
@@ -35,7 +36,7 @@ type pendingMark struct {
 const maxPending = 8192
 
 func newKernelKills() kernelKills {
-	return kernelKills{sent: map[int]pendingKill{}, marked: map[int]pendingMark{}, invoked: map[int]pendingInvocation{}}
+	return kernelKills{sent: map[int]pendingKill{}, marked: map[int]pendingMark{}, invoked: map[int]pendingInvocation{}, sentTo: map[int][]sentSignal{}}
 }
 
 func (k *kernelKills) expire(now time.Time) {
@@ -47,6 +48,11 @@ func (k *kernelKills) expire(now time.Time) {
 	for pid, p := range k.marked {
 		if now.Sub(p.at) > 2*oneBreath {
 			delete(k.marked, pid)
+		}
+	}
+	for pid, known := range k.sentTo {
+		if now.Sub(known[len(known)-1].s.Observed) > sentFor {
+			delete(k.sentTo, pid)
 		}
 	}
 	for pid, p := range k.invoked {

@@ -131,6 +131,7 @@ func TestDeaths(t *testing.T) {
 		{name: "s2-child", command: sh(leakForever + "; sleep 600"), cause: death.OOMContainerLimit, confidence: death.Certain, lives: true},
 		{name: "s3-follows", command: sh(leakForever + "; exit 7"), cause: death.OOMContainerLimit, confidence: death.Certain},
 		{name: "s10-person", command: sh("sleep 600"), then: kill(syscall.SIGKILL), cause: death.Killed, confidence: death.Certain},
+		{name: "s10-term", command: sh("trap 'exit 0' TERM; while :; do sleep 0.05; done"), then: kill(syscall.SIGTERM), cause: death.Killed, confidence: death.Probable},
 		{name: "s11-in-time", command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), then: m.stopIt, cause: death.Stopped, confidence: death.Certain},
 		{name: "s11-too-late", command: sh("trap '' TERM; sleep 600"), then: m.stopIt, cause: death.StopTimeout, confidence: death.Certain},
 		{name: "docker-kill", command: sh("sleep 600"), then: m.killIt, cause: death.Killed, confidence: death.Certain},

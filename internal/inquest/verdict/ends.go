@@ -48,6 +48,15 @@ var endRules = []Rule{
 		advice: adviseKilledOnRequest,
 	},
 	{
+		ID: "stop-timeout-by-runtime", Cause: death.StopTimeout, Confidence: death.Probable,
+		Meaning: "A runtime's process outside containers sent the signal that asks to stop, the container did not end, and a runtime's process sent SIGKILL: a stop whose grace period ran out. Who asked the runtime, no engine tells.",
+		Needs:   "signal_generate: SIGTERM, then SIGKILL, to the first process by a runtime's processes",
+		fits: func(f *Facts) bool {
+			return f.Killer != nil && f.KillerIsRuntime && !f.Unasked && f.toldToStop(true) != nil
+		},
+		advice: adviseStopTimeout,
+	},
+	{
 		ID: "killed-past-engine", Cause: death.Killed, Confidence: death.Probable,
 		Meaning: "A process outside containers that is named like a container runtime sent the SIGKILL, and the engine, which tells of what it is asked, was asked for nothing.",
 		Needs:   "signal_generate: SIGKILL by a runtime's process; an engine that tells requests, and told none",
@@ -78,6 +87,20 @@ var lateRules = []Rule{
 		Needs:   "the engine's word that it was asked to stop, before the end",
 		fits:    func(f *Facts) bool { return f.Stop != nil && !f.Stop.At.IsZero() && !f.endedBy(sigkill) },
 		advice:  noAdvice,
+	},
+	{
+		ID: "stopped-by-runtime", Cause: death.Stopped, Confidence: death.Probable,
+		Meaning: "A runtime's process outside containers sent the signal that asks to stop, and the container ended soon after. Who asked the runtime, no engine tells.",
+		Needs:   "signal_generate: SIGTERM, SIGINT or SIGQUIT to the first process by a runtime's process, at most 30 s before the end",
+		fits:    func(f *Facts) bool { return f.toldToStop(true) != nil && !f.Unasked && !f.endedBy(sigkill) },
+		advice:  noAdvice,
+	},
+	{
+		ID: "told-to-end", Cause: death.Killed, Confidence: death.Probable,
+		Meaning: "A process that is no runtime's sent the first process a signal that asks it to end, and it did so soon after.",
+		Needs:   "signal_generate: SIGTERM, SIGINT, SIGQUIT or the signal that ended it, to the first process, at most 30 s before the end",
+		fits:    func(f *Facts) bool { return f.toldToStop(false) != nil && !f.endedBy(sigkill) },
+		advice:  adviseSender,
 	},
 	{
 		ID: "sigkill-flagged", Cause: death.OOMContainerLimit, Confidence: death.Possible,
@@ -171,7 +194,7 @@ func (x fault) rule() Rule {
 	return Rule{
 		ID: x.id, Cause: x.cause, Confidence: death.Certain, Meaning: x.meaning,
 		Needs:  "sched_process_exit, or the engine's exit code " + fmt.Sprint(128+x.signal),
-		fits:   func(f *Facts) bool { return f.endedBy(x.signal) },
+		fits:   func(f *Facts) bool { return f.endedBy(x.signal) && !f.sentByOther(x.signal) },
 		advice: func(*Facts) []string { return []string{x.whereTo} },
 	}
 }
@@ -201,6 +224,37 @@ func (f *Facts) signalInferred() bool {
 
 // otherKiller tells that somebody who is not the runtime sent the SIGKILL.
 func (f *Facts) otherKiller() bool { return f.Killer != nil && !f.KillerIsRuntime }
+
+// soonAfter is how long a program may take to end after it was told to.
+const soonAfter = 30 * time.Second
+
+// toldToStop is the last signal before the end that asked the first process to
+// end, sent by a runtime or by others.
+func (f *Facts) toldToStop(byRuntime bool) *Sent {
+	for i := len(f.Sent) - 1; i >= 0; i-- {
+		s := &f.Sent[i]
+		asks := s.Signal == 15 || s.Signal == 2 || s.Signal == 3 || f.endedBy(s.Signal)
+		if asks && s.ByRuntime == byRuntime && s.Before <= soonAfter {
+			return s
+		}
+	}
+	return nil
+}
+
+// killerBy is who the rule says told the container to end.
+func (f *Facts) killerBy(rule string) *death.Killer {
+	if rule != "told-to-end" {
+		return nil
+	}
+	k := f.toldToStop(false).Killer
+	return &k
+}
+
+// sentByOther tells whether somebody sent the very signal that ended it.
+func (f *Facts) sentByOther(n int) bool {
+	s := f.toldToStop(false)
+	return s != nil && s.Signal == n
+}
 
 // sentByOthers tells whether programs seldom send themselves this signal.
 func sentByOthers(n int) bool {
@@ -246,6 +300,18 @@ func endSentence(c death.Cause, rule string, f *Facts) string {
 	case "stopped":
 		return fmt.Sprintf("%s was asked to %s %s%s; it ended in time: it %s after %s.", engineName(f.Stop.Engine),
 			stopOrRestart(f.Stop), name, bySignal(f.Stop.Signal), endedHow(f), spell(f.Stop.End.Sub(f.Stop.At)))
+	case "stop-timeout-by-runtime":
+		s := f.toldToStop(true)
+		return fmt.Sprintf("The container's runtime (%s, pid %d) told %s to stop (%s); it did not end within %s and was killed (SIGKILL).",
+			death.Printable(s.Comm), s.PID, name, SignalName(s.Signal), spell(s.Before))
+	case "stopped-by-runtime":
+		s := f.toldToStop(true)
+		return fmt.Sprintf("The container's runtime (%s, pid %d) told %s to stop (%s); it ended in time: it %s after %s.",
+			death.Printable(s.Comm), s.PID, name, SignalName(s.Signal), endedHow(f), spell(s.Before))
+	case "told-to-end":
+		s := f.toldToStop(false)
+		return fmt.Sprintf("%s sent %s to the first process of %s, which %s after %s.",
+			senderName(&s.Killer), SignalName(s.Signal), name, endedHow(f), spell(s.Before))
 	case "sigkill-flagged":
 		return fmt.Sprintf("%s was killed (SIGKILL), and %s calls it OOM-killed; the kernel was not watched, so whether it was is not known.", upper(name), engineName(f.Engine))
 	case "sigkill-not-oom":
@@ -354,8 +420,8 @@ func adviseStart(*Facts) []string {
 }
 
 func adviseStopTimeout(f *Facts) []string {
-	out := []string{"Have the program end when it is told to: handle " + orTerm(f.Stop.Signal) + " in the first process. One without a handler never gets it, since the kernel spares a pid namespace's first process: start it by exec, or with an init (docker run --init)."}
-	if f.Stop.Grace != nil {
+	out := []string{"Have the program end when it is told to: handle " + f.stopSignal() + " in the first process. One without a handler never gets it, since the kernel spares a pid namespace's first process: start it by exec, or with an init (docker run --init)."}
+	if f.Stop != nil && f.Stop.Grace != nil {
 		out = append(out, fmt.Sprintf("If it honestly needs longer than %d s to end, give it longer (--stop-timeout, terminationGracePeriodSeconds).", *f.Stop.Grace))
 	} else {
 		out = append(out, "If it honestly needs longer to end, give it longer (--stop-timeout, terminationGracePeriodSeconds).")
@@ -363,11 +429,19 @@ func adviseStopTimeout(f *Facts) []string {
 	return out
 }
 
-func orTerm(n int) string {
-	if n == 0 {
-		n = 15
+// stopSignal is the signal that asked the container to stop.
+func (f *Facts) stopSignal() string {
+	if s := f.toldToStop(true); s != nil {
+		return SignalName(s.Signal)
 	}
-	return SignalName(n)
+	if f.Stop != nil && f.Stop.Signal != 0 {
+		return SignalName(f.Stop.Signal)
+	}
+	return SignalName(15)
+}
+
+func adviseSender(f *Facts) []string {
+	return []string{"Ask the owner of " + death.Printable(f.toldToStop(false).Comm) + " why it tells the container to end."}
 }
 
 func adviseKilledOnRequest(f *Facts) []string {

@@ -103,6 +103,9 @@ type Facts struct {
 	// ShmBytes is what of its memory was in tmpfs and shared memory when it was
 	// last looked at, ShmSize how large its own /dev/shm may grow.
 	ShmBytes, ShmSize *int64
+	// Sent are signals other than SIGKILL that reached the first process before
+	// it ended, in their order.
+	Sent []Sent
 	// Unasked: the engine tells what it is asked to do with the container, and
 	// told of nothing.
 	Unasked bool
@@ -131,6 +134,15 @@ type Stop struct {
 	End time.Time
 }
 
+// Sent is a signal that somebody sent to a container's first process.
+type Sent struct {
+	death.Killer
+	// ByRuntime: the sender is named like a container runtime, and in none.
+	ByRuntime bool
+	// Before is how long before the end.
+	Before time.Duration
+}
+
 // Verdict is what a rule says.
 type Verdict struct {
 	Rule       string
@@ -138,6 +150,8 @@ type Verdict struct {
 	Confidence death.Confidence
 	Summary    string
 	Advice     []string
+	// Killer is who told the container to end, where it was no SIGKILL.
+	Killer *death.Killer
 	// AsksLog: a rule would look at the container's last lines, which nobody
 	// has read yet.
 	AsksLog bool

@@ -202,6 +202,7 @@ func Judge(f Facts) Verdict {
 				Summary:    summary(r.Cause, r.ID, &f),
 				Advice:     r.advice(&f),
 				AsksLog:    f.asksLog(),
+				Killer:     f.killerBy(r.ID),
 			}
 			if r.claim != nil {
 				v.Claim = r.claim(&f)

@@ -269,7 +269,24 @@ func asker(f *Facts) string {
 }
 
 func killedSentence(rule string, f *Facts) string {
-	k := f.Killer
+	s := fmt.Sprintf("%s sent SIGKILL to the first process of %s", senderName(f.Killer), where(f))
+	if len(f.Processes) > 0 {
+		p := f.Processes[0]
+		p.Init = nil
+		s += ", " + processName(p)
+	}
+	s += "; it was not the OOM killer."
+	switch {
+	case rule == "killed-past-engine":
+		s += " The engine was not asked for it."
+	case f.KillerIsRuntime:
+		s += " If that is the container's runtime, as its name says, it acted for somebody whom only the engine can name."
+	}
+	return s
+}
+
+// senderName names who sent a signal, and where it lives.
+func senderName(k *death.Killer) string {
 	who := death.Printable(k.Comm)
 	notes := []string{fmt.Sprintf("pid %d", k.PID)}
 	if k.UID != nil {
@@ -286,18 +303,5 @@ func killedSentence(rule string, f *Facts) string {
 	if k.Comm == "" {
 		who = "A process" // a name keeps its own case, a word does not
 	}
-	s := fmt.Sprintf("%s (%s) sent SIGKILL to the first process of %s", who, strings.Join(notes, ", "), where(f))
-	if len(f.Processes) > 0 {
-		p := f.Processes[0]
-		p.Init = nil
-		s += ", " + processName(p)
-	}
-	s += "; it was not the OOM killer."
-	switch {
-	case rule == "killed-past-engine":
-		s += " The engine was not asked for it."
-	case f.KillerIsRuntime:
-		s += " If that is the container's runtime, as its name says, it acted for somebody whom only the engine can name."
-	}
-	return s
+	return who + " (" + strings.Join(notes, ", ") + ")"
 }
