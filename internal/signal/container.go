@@ -56,8 +56,11 @@ type ContainerExit struct {
 	Code *int `json:"code,omitempty"`
 	// OOMKilled is the engine's flag. It is missing for real kills, and true
 	// for containers that survived one.
-	OOMKilled *bool  `json:"oom_killed,omitempty"`
-	Error     string `json:"error,omitempty"`
+	OOMKilled *bool `json:"oom_killed,omitempty"`
+	// Reason is the engine's word for the end: "Completed", "Error",
+	// "OOMKilled", "StartError". Only the CRI has it.
+	Reason string `json:"reason,omitempty"`
+	Error  string `json:"error,omitempty"`
 	// PID is the first process of that run.
 	PID      int       `json:"pid,omitempty"`
 	Started  time.Time `json:"started,omitzero"`

@@ -29,7 +29,7 @@ func containers() []Body {
 		},
 		ContainerGone{ID: "4f1c", Runtime: "docker", Namespace: "moby"},
 		ContainerExit{
-			ID: "4f1c", Runtime: "podman", Namespace: "moby", Code: new(0), OOMKilled: new(false), Error: "no such file",
+			ID: "4f1c", Runtime: "podman", Namespace: "moby", Code: new(0), OOMKilled: new(false), Reason: "StartError", Error: "no such file",
 			PID: 812, Started: at, Finished: at.Add(time.Second),
 		},
 		ContainerStop{ID: "4f1c", Runtime: "docker", Namespace: "moby", Signal: 15, Action: "kill"},

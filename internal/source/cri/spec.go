@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cri
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/coroner-dev/coroner/internal/engines"
+)
+
+// infoKey is where containerd and CRI-O put what they themselves know of a
+// container into the answer to a question for everything.
+const infoKey = "info"
+
+// info is what is taken of it.
+type info struct {
+	pid    int
+	cgroup string // path of the cgroup that was asked for; empty: not known
+	limit  *int64
+}
+
+// parseInfo reads it. The interface does not say what is in it; empty is
+// nothing.
+func parseInfo(text string) (info, error) {
+	if text == "" {
+		return info{}, nil
+	}
+	var raw struct {
+		PID         int `json:"pid"`
+		RuntimeSpec struct {
+			Linux struct {
+				CgroupsPath string `json:"cgroupsPath"`
+				Resources   struct {
+					Memory struct {
+						Limit *int64 `json:"limit"`
+					} `json:"memory"`
+				} `json:"resources"`
+			} `json:"linux"`
+		} `json:"runtimeSpec"`
+	}
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
+		return info{}, fmt.Errorf("parse info: %w", err)
+	}
+	i := info{cgroup: cgroupOf(raw.RuntimeSpec.Linux.CgroupsPath)}
+	if raw.PID > 0 {
+		i.pid = raw.PID
+	}
+	if n := raw.RuntimeSpec.Linux.Resources.Memory.Limit; n != nil && *n > 0 {
+		i.limit = n
+	}
+	return i, nil
+}
+
+// cgroupOf turns a cgroupsPath of the OCI runtime specification into a path
+// below the root of the hierarchy: an absolute one is it, and
+// slice:prefix:name is a scope of systemd. Of a relative one only the runtime
+// knows where it begins.
+func cgroupOf(spec string) string {
+	if len(spec) > engines.MaxPath {
+		return ""
+	}
+	if strings.HasPrefix(spec, "/") {
+		if p := path.Clean(spec); p != "/" {
+			return engines.Cut(p, engines.MaxPath)
+		}
+		return ""
+	}
+	parts := strings.Split(spec, ":")
+	if len(parts) != 3 || strings.Contains(spec, "/") || parts[2] == "" {
+		return ""
+	}
+	slice, ok := slicePath(parts[0])
+	if !ok {
+		return ""
+	}
+	unit := parts[2]
+	if !strings.HasSuffix(unit, ".slice") {
+		if parts[1] != "" {
+			unit = parts[1] + "-" + unit
+		}
+		unit += ".scope"
+	}
+	return engines.Cut(slice+"/"+unit, engines.MaxPath)
+}
+
+// slicePath gives where systemd keeps a slice: a-b.slice lies in a.slice
+// (systemd.slice(5)). None is system.slice.
+func slicePath(slice string) (string, bool) {
+	switch slice {
+	case "":
+		return "/system.slice", true
+	case "-.slice":
+		return "", true
+	}
+	name, ok := strings.CutSuffix(slice, ".slice")
+	if !ok {
+		return "", false
+	}
+	parts := strings.Split(name, "-")
+	if len(parts) > maxSlices {
+		return "", false
+	}
+	at := ""
+	for i, part := range parts {
+		if part == "" {
+			return "", false
+		}
+		at += "/" + strings.Join(parts[:i+1], "-") + ".slice"
+	}
+	return at, true
+}
+
+// maxSlices bounds slices within slices.
+const maxSlices = 64
+
+// ownCgroup finds a container's own cgroup on the path of the one in which its
+// first process lives, by the path that was asked for or by its id; empty: that
+// process lives elsewhere.
+func ownCgroup(lives, id, spec string) string {
+	if spec != "" {
+		// What is above the path, a runtime in a container does not see.
+		if i := strings.Index(lives, spec); i >= 0 {
+			end := i + len(spec)
+			if end == len(lives) || lives[end] == '/' {
+				return engines.Cut(lives[:end], engines.MaxPath)
+			}
+		}
+	}
+	return engines.Cut(engines.OwnCgroup(lives, id), engines.MaxPath)
+}
