@@ -169,7 +169,9 @@ func (t *table) event(e *runtimeapi.ContainerEventResponse, now time.Time) (uncl
 		if t.boxes[id] != nil || t.homes[id] != nil {
 			t.drop(id, now)
 		}
-		t.gone[strings.Clone(id)] = t.seq
+		if len(t.gone) < maxContainers {
+			t.gone[strings.Clone(id)] = t.seq
+		}
 		return false
 	}
 	if pid := p.GetId(); engines.ValidID(pid) && (t.homes[pid] != nil || len(t.homes) < maxContainers) && !t.removed(pid, 0) {

@@ -140,6 +140,9 @@ func TestEvents_ListIsOlder(t *testing.T) {
 			f.runs(id, "", 12+i)
 			f.event(id, evStarted)
 		}
+		f.runs("d", "", 16)
+		f.change(func() { f.boxes["d"].State = runtimeapi.ContainerState_CONTAINER_CREATED })
+		f.event("d", evCreated)
 		settle()
 		r.taken()
 		f.before = func(_ context.Context, method, _ string) error {
@@ -151,6 +154,8 @@ func TestEvents_ListIsOlder(t *testing.T) {
 				f.event("b", evDeleted)
 				f.runs("c", "", 15)
 				f.event("c", evStarted)
+				f.change(func() { f.boxes["d"].State = runtimeapi.ContainerState_CONTAINER_RUNNING })
+				f.event("d", evStarted)
 				<-time.After(time.Second)
 			}
 			return nil
@@ -164,7 +169,53 @@ func TestEvents_ListIsOlder(t *testing.T) {
 			t.Errorf("gone %+v", gone)
 		}
 		for _, s := range of[signal.ContainerSeen](said) {
-			if s.Container.ID != "c" {
+			if s.Container.ID != "c" && (s.Container.ID != "d" || s.State != "running") {
+				t.Errorf("seen %+v", s)
+			}
+		}
+	})
+}
+
+// TestEvents_WhileListing: an event that says too little, while a list is under
+// way, makes another list soon.
+func TestEvents_WhileListing(t *testing.T) {
+	telling(t, func(t *testing.T, f *fake, r *recorder) {
+		listed := make(chan struct{})
+		f.before = func(_ context.Context, method, _ string) error {
+			if method == "ListContainers" {
+				f.change(func() { f.before = nil })
+				f.runs("a", "", 12)
+				f.change(func() { f.send(&runtimeapi.ContainerEventResponse{ContainerId: "a", ContainerEventType: evStarted}) })
+				<-time.After(10 * time.Millisecond)
+				close(listed)
+			}
+			return nil
+		}
+		<-listed
+		r.taken()
+		after(paceFirst + 200*time.Millisecond)
+		if seen := of[signal.ContainerSeen](r.taken()); len(seen) != 2 || seen[1].PID != 12 {
+			t.Errorf("seen %+v", seen)
+		}
+	})
+}
+
+// TestEvents_OfARemovedPod: the last event of a container does not bring back
+// its pod.
+func TestEvents_OfARemovedPod(t *testing.T) {
+	telling(t, func(t *testing.T, f *fake, r *recorder) {
+		f.podRuns("p", "web")
+		f.runs("a", "p", 12)
+		f.event("a", evStarted)
+		settle()
+		f.event("p", evDeleted)
+		settle()
+		r.taken()
+		f.event("a", evDeleted)
+		f.event("a", evStarted)
+		settle()
+		for _, s := range of[signal.ContainerSeen](r.taken()) {
+			if s.Sandbox {
 				t.Errorf("seen %+v", s)
 			}
 		}

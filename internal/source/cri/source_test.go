@@ -512,7 +512,7 @@ func TestSource_BadRows(t *testing.T) {
 				t.Errorf("%+v", l)
 			}
 		}
-		if diff := cmp.Diff(map[string]uint64{whyNoID: 2, whyInfo: 1}, lost); diff != "" {
+		if diff := cmp.Diff(map[string]uint64{whyNoID: 2, whyInfo: 1}, lost); diff != "" || len(of[signal.Lost](said)) != 2 {
 			t.Errorf("lost (-want +got):\n%s", diff)
 		}
 		if seen := of[signal.ContainerSeen](said); len(seen) != 2 || seen[0].Container.ID != "good" {

@@ -90,3 +90,20 @@ func TestTable_OtherAnswer(t *testing.T) {
 		t.Errorf("%d told, %d lost", told, lost)
 	}
 }
+
+// TestTable_NotAskedInTime: one that is removed before it was its turn to be
+// asked about ended all the same.
+func TestTable_NotAskedInTime(t *testing.T) {
+	var told []signal.Body
+	tb := newTable()
+	tb.tell = func(_ time.Time, _ bool, b signal.Body) { told = append(told, b) }
+	tb.lost, tb.want = func(int, string) {}, func(job) {}
+	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	tb.connect(reader{}, time.Time{}, at)
+	tb.merge(listing{}, at)
+	tb.merge(listing{containers: []*runtimeapi.Container{{Id: "a", State: runtimeapi.ContainerState_CONTAINER_EXITED}}}, at)
+	tb.merge(listing{}, at)
+	if len(told) != 3 || told[1] != signal.Body(signal.ContainerExit{ID: "a"}) || told[2] != signal.Body(signal.ContainerGone{ID: "a"}) {
+		t.Errorf("told %+v", told)
+	}
+}

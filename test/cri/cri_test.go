@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package cri runs the cri source against a real containerd that the test
+// starts for itself.
+package cri
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+	source "github.com/coroner-dev/coroner/internal/source/cri"
+)
+
+// TestCRI plays lives of pods on one runtime, in order.
+func TestCRI(t *testing.T) {
+	e := startEngine(t)
+	before := e.pod("before", nil, nil)
+	old := before.run("old", 0, "/bin/true")
+	poll(t, "an end before anybody listens", func() bool { return e.status(old).GetState() == runtimeapi.ContainerState_CONTAINER_EXITED })
+	r := e.watch()
+	find(r, "the runtime's version", func(_ signal.Signal, st signal.SourceState) bool {
+		return st.Up && strings.HasPrefix(st.Mode, "containerd ")
+	})
+	for _, part := range []struct {
+		name string
+		play func(*testing.T, *engine, *recorder)
+	}{
+		{"two in a pod", twoInAPod}, {"leak", leak}, {"started again", startedAgain}, {"not started", notStarted}, {"hostile", hostile}, {"while away", whileAway},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.play(t, e, r) })
+	}
+	for _, s := range r.all() {
+		switch b := s.Body.(type) {
+		case signal.Lost:
+			t.Errorf("lost %+v", b)
+		case signal.ContainerExit:
+			if b.ID == old {
+				t.Errorf("the end of one that had ended before: %+v", b)
+			}
+		}
+	}
+}
+
+// twoInAPod is a pod with two containers, of which one ends well and the other
+// does not.
+func twoInAPod(t *testing.T, e *engine, r *recorder) {
+	p := e.pod("two", map[string]string{"app.kubernetes.io/name": "two"}, nil)
+	web, job := p.run("web", 0, "/bin/sleep", "600"), p.run("job", 0, "/bin/sh", "-c", "exit 3")
+	_, pause := find(r, "the pod", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == p.id && s.PID > 0 })
+	_, seen := find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == web && s.PID > 0 })
+	want := signal.ContainerSeen{
+		Container: death.Container{
+			ID: web, Name: "web", Runtime: "containerd", Image: baseImage, Cgroup: p.cgroup(web), RestartCount: new(0),
+			Labels: map[string]string{"app.kubernetes.io/name": "two", "io.kubernetes.container.name": "web"},
+			Pod:    &death.Pod{Namespace: "shop", Name: "two", UID: p.config.GetMetadata().GetUid(), QoSClass: "Burstable"},
+		},
+		Namespace: "k8s.io", PID: p.pid(web), State: "running", LimitBytes: new(int64(32 << 20)), StopTimeout: new(int64(7)),
+		LogPath: p.config.GetLogDirectory() + "/web.0.log", Started: time.Unix(0, e.status(web).GetStartedAt()).UTC(),
+	}
+	if diff := cmp.Diff(want, seen); diff != "" {
+		t.Errorf("seen (-want +got):\n%s", diff)
+	}
+	if !pause.Sandbox || pause.PID != p.pid(p.id) || pause.Container.Cgroup != p.cgroup(p.id) || pause.Container.Pod.Name != "two" {
+		t.Errorf("the pod %+v", pause)
+	}
+	if _, err := os.Stat(seen.LogPath); err != nil {
+		t.Errorf("its log: %v", err)
+	}
+	s, exit := find(r, "the job's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == job })
+	checkExit(t, e, s, exit, 3, "Error")
+	began := time.Now()
+	_, err := e.cri.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: web, Timeout: 1})
+	must(t, err)
+	s, exit = find(r, "the other's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == web })
+	checkExit(t, e, s, exit, 137, "Error")
+	if exit.PID != seen.PID || !exit.Started.Equal(seen.Started) || exit.Finished.Before(began) {
+		t.Errorf("exit %+v", exit)
+	}
+	for _, id := range []string{web, job} {
+		_, err := e.cri.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id})
+		must(t, err)
+		find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == id })
+	}
+	for _, s := range r.all() {
+		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == p.id {
+			t.Errorf("an end of the pod's own container: %+v", x)
+		}
+	}
+}
+
+// checkExit compares what was told of an end with what the runtime says.
+func checkExit(t *testing.T, e *engine, s signal.Signal, x signal.ContainerExit, code int, reason string) {
+	t.Helper()
+	st := e.status(x.ID)
+	if x.Code == nil || *x.Code != code || int32(*x.Code) != st.GetExitCode() || x.Reason != reason || *x.OOMKilled != (reason == "OOMKilled") ||
+		x.Finished.UnixNano() != st.GetFinishedAt() || !s.Time.Equal(x.Finished) || s.Recovered {
+		t.Errorf("told at %v, recovered %v: %+v; the runtime says %v", s.Time, s.Recovered, x, st)
+	}
+}
+
+// leak is a container that the kernel kills.
+func leak(t *testing.T, e *engine, r *recorder) {
+	p := e.pod("leak", nil, nil)
+	id := p.run("leak", 0, "/bin/sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
+	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
+	if exit.Code == nil || *exit.Code != 137 || s.Recovered {
+		t.Errorf("exit %+v", exit)
+	}
+	poll(t, "the runtime's last word", func() bool { return time.Since(exit.Finished) > 4*time.Second })
+	var last signal.ContainerExit
+	n := 0
+	for _, s := range r.all() {
+		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == id {
+			last = x
+			n++
+			if !s.Time.Equal(exit.Finished) {
+				t.Errorf("told again with another time: %v", s.Time)
+			}
+		}
+	}
+	if says := e.status(id).GetReason(); last.Reason != says || *last.OOMKilled != (says == "OOMKilled") {
+		t.Errorf("told %q, the runtime says %q", last.Reason, says)
+	}
+	t.Logf("told %d times, at last %q, first %v after the end", n, last.Reason, s.Observed.Sub(exit.Finished).Round(time.Millisecond))
+}
+
+// startedAgain is a container that ends well, and runs again as the kubelet
+// would have it: under another id, with the next number.
+func startedAgain(t *testing.T, e *engine, r *recorder) {
+	p := e.pod("again", nil, nil)
+	first := p.run("again", 0, "/bin/true")
+	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == first })
+	checkExit(t, e, s, exit, 0, "Completed")
+	second := p.run("again", 1, "/bin/sh", "-c", "exit 3")
+	s, exit = find(r, "its second end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == second })
+	checkExit(t, e, s, exit, 3, "Error")
+	_, seen := find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == second && s.LogPath != "" })
+	if seen.Container.Name != "again" || *seen.Container.RestartCount != 1 || seen.Container.Cgroup != p.cgroup(second) {
+		t.Errorf("seen %+v", seen)
+	}
+}
+
+// notStarted is a container whose program is not there.
+func notStarted(t *testing.T, e *engine, r *recorder) {
+	p := e.pod("never", nil, nil)
+	id := p.create("never", 0, "/no/such/program")
+	if _, err := e.cri.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err == nil {
+		t.Fatal("it was started")
+	}
+	_, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
+	if *exit.Code != 128 || exit.Reason != "StartError" || !strings.Contains(exit.Error, "/no/such/program") || exit.PID != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+// hostile is a pod with text that hides the pods of others from who reads it
+// as protobuf asks.
+func hostile(t *testing.T, e *engine, r *recorder) {
+	const bad = invalidUTF8 + "\n\"\u202e"
+	p := e.pod("hostile", map[string]string{"app.kubernetes.io/name": bad}, map[string]string{"note": bad + strings.Repeat("x", 64<<10)})
+	id := p.run("web", 0, "/bin/sleep", "600")
+	_, seen := find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
+	if got := seen.Container.Labels["app.kubernetes.io/name"]; got != "?\n\"\u202e" {
+		t.Errorf("label %q", got)
+	}
+	if _, err := e.cri.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}); err == nil {
+		t.Error("a list can be read without care: this runtime mends text by itself")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
+	must(t, err)
+	_, err = e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
+	must(t, err)
+	find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == p.id })
+}
+
+// whileAway is a container that dies while the runtime is away, beside one
+// that lives on.
+func whileAway(t *testing.T, e *engine, r *recorder) {
+	p := e.pod("away", nil, nil)
+	dies, lives := p.run("dies", 0, "/bin/sleep", "600"), p.run("lives", 0, "/bin/sleep", "600")
+	for _, id := range []string{dies, lives} {
+		find(r, "its pid", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
+	}
+	pid := p.pid(dies)
+	e.stop()
+	r.state("down", false)
+	killed := time.Now()
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
+	e.start()
+	r.state("up again", true)
+	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == dies })
+	if !s.Recovered || exit.PID != pid || exit.Code == nil || *exit.Code != 137 {
+		t.Errorf("exit %+v, recovered %v", exit, s.Recovered)
+	}
+	t.Logf("told with reason %q, %v after the kill", exit.Reason, s.Time.Sub(killed))
+	for _, s := range r.all() {
+		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == lives {
+			t.Errorf("the one that lives: %+v", x)
+		}
+	}
+}
+
+// recorder keeps what the source says.
+type recorder struct {
+	t    *testing.T
+	mu   sync.Mutex
+	said []signal.Signal
+}
+
+func (e *engine) watch() *recorder {
+	r := &recorder{t: e.t}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := source.New(source.Options{
+		Endpoints: []string{"unix://" + e.socket()}, Labels: []string{"app.kubernetes.io/*", "io.kubernetes.*"},
+		Logger: slog.New(slog.NewTextHandler(e.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, r.take) }()
+	e.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			e.t.Errorf("Run: %v", err)
+		}
+	})
+	r.state("up", true)
+	return r
+}
+
+func (r *recorder) take(s signal.Signal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, s)
+}
+
+func (r *recorder) all() []signal.Signal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]signal.Signal(nil), r.said...)
+}
+
+// state waits until the source is up or down.
+func (r *recorder) state(what string, up bool) {
+	r.t.Helper()
+	poll(r.t, what, func() bool {
+		var last *signal.SourceState
+		for _, s := range r.all() {
+			if st, ok := s.Body.(signal.SourceState); ok {
+				last = &st
+			}
+		}
+		return last != nil && last.Up == up
+	})
+}
+
+// find waits for a signal of one kind.
+func find[B signal.Body](r *recorder, what string, ok func(s signal.Signal, b B) bool) (signal.Signal, B) {
+	r.t.Helper()
+	var sig signal.Signal
+	var body B
+	poll(r.t, what, func() bool {
+		for _, s := range r.all() {
+			if b, is := s.Body.(B); is && ok(s, b) {
+				sig, body = s, b
+				return true
+			}
+		}
+		return false
+	})
+	return sig, body
+}
