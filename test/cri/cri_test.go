@@ -8,10 +8,8 @@ package cri
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +20,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 	source "github.com/coroner-dev/coroner/internal/source/cri"
+	"github.com/coroner-dev/coroner/test/engines"
 )
 
 // TestCRI plays lives of pods on one runtime, in order.
@@ -29,20 +28,22 @@ func TestCRI(t *testing.T) {
 	e := startEngine(t)
 	before := e.pod("before", nil, nil)
 	old := before.run("old", 0, "/bin/true")
-	poll(t, "an end before anybody listens", func() bool { return e.status(old).GetState() == runtimeapi.ContainerState_CONTAINER_EXITED })
-	r := e.watch()
-	find(r, "the runtime's version", func(_ signal.Signal, st signal.SourceState) bool {
+	engines.Poll(t, "an end before anybody listens", func() bool { return e.status(old).GetState() == runtimeapi.ContainerState_CONTAINER_EXITED })
+	r := engines.Watch(t, source.New(source.Options{
+		Endpoints: []string{"unix://" + e.socket()}, Labels: []string{"app.kubernetes.io/*", "io.kubernetes.*"}, Logger: engines.Logger(t),
+	}))
+	engines.Find(r, "the runtime's version", func(_ signal.Signal, st signal.SourceState) bool {
 		return st.Up && strings.HasPrefix(st.Mode, "containerd ")
 	})
 	for _, part := range []struct {
 		name string
-		play func(*testing.T, *engine, *recorder)
+		play func(*testing.T, *engine, *engines.Recorder)
 	}{
 		{"two in a pod", twoInAPod}, {"leak", leak}, {"started again", startedAgain}, {"not started", notStarted}, {"hostile", hostile}, {"while away", whileAway},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.play(t, e, r) })
 	}
-	for _, s := range r.all() {
+	for _, s := range r.All() {
 		switch b := s.Body.(type) {
 		case signal.Lost:
 			t.Errorf("lost %+v", b)
@@ -56,11 +57,11 @@ func TestCRI(t *testing.T) {
 
 // twoInAPod is a pod with two containers, of which one ends well and the other
 // does not.
-func twoInAPod(t *testing.T, e *engine, r *recorder) {
+func twoInAPod(t *testing.T, e *engine, r *engines.Recorder) {
 	p := e.pod("two", map[string]string{"app.kubernetes.io/name": "two"}, nil)
 	web, job := p.run("web", 0, "/bin/sleep", "600"), p.run("job", 0, "/bin/sh", "-c", "exit 3")
-	_, pause := find(r, "the pod", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == p.id && s.PID > 0 })
-	_, seen := find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == web && s.PID > 0 })
+	_, pause := engines.Find(r, "the pod", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == p.id && s.PID > 0 })
+	_, seen := engines.Find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == web && s.PID > 0 })
 	want := signal.ContainerSeen{
 		Container: death.Container{
 			ID: web, Name: "web", Runtime: "containerd", Image: baseImage, Cgroup: p.cgroup(web), RestartCount: new(0),
@@ -79,22 +80,22 @@ func twoInAPod(t *testing.T, e *engine, r *recorder) {
 	if _, err := os.Stat(seen.LogPath); err != nil {
 		t.Errorf("its log: %v", err)
 	}
-	s, exit := find(r, "the job's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == job })
+	s, exit := engines.Find(r, "the job's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == job })
 	checkExit(t, e, s, exit, 3, "Error")
 	began := time.Now()
 	_, err := e.cri.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: web, Timeout: 1})
-	must(t, err)
-	s, exit = find(r, "the other's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == web })
+	engines.Must(t, err)
+	s, exit = engines.Find(r, "the other's end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == web })
 	checkExit(t, e, s, exit, 137, "Error")
 	if exit.PID != seen.PID || !exit.Started.Equal(seen.Started) || exit.Finished.Before(began) {
 		t.Errorf("exit %+v", exit)
 	}
 	for _, id := range []string{web, job} {
 		_, err := e.cri.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id})
-		must(t, err)
-		find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == id })
+		engines.Must(t, err)
+		engines.Find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == id })
 	}
-	for _, s := range r.all() {
+	for _, s := range r.All() {
 		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == p.id {
 			t.Errorf("an end of the pod's own container: %+v", x)
 		}
@@ -112,17 +113,17 @@ func checkExit(t *testing.T, e *engine, s signal.Signal, x signal.ContainerExit,
 }
 
 // leak is a container that the kernel kills.
-func leak(t *testing.T, e *engine, r *recorder) {
+func leak(t *testing.T, e *engine, r *engines.Recorder) {
 	p := e.pod("leak", nil, nil)
 	id := p.run("leak", 0, "/bin/sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
-	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
+	s, exit := engines.Find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
 	if exit.Code == nil || *exit.Code != 137 || s.Recovered {
 		t.Errorf("exit %+v", exit)
 	}
-	poll(t, "the runtime's last word", func() bool { return time.Since(exit.Finished) > 4*time.Second })
+	engines.Poll(t, "the runtime's last word", func() bool { return time.Since(exit.Finished) > 4*time.Second })
 	var last signal.ContainerExit
 	n := 0
-	for _, s := range r.all() {
+	for _, s := range r.All() {
 		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == id {
 			last = x
 			n++
@@ -139,28 +140,28 @@ func leak(t *testing.T, e *engine, r *recorder) {
 
 // startedAgain is a container that ends well, and runs again as the kubelet
 // would have it: under another id, with the next number.
-func startedAgain(t *testing.T, e *engine, r *recorder) {
+func startedAgain(t *testing.T, e *engine, r *engines.Recorder) {
 	p := e.pod("again", nil, nil)
 	first := p.run("again", 0, "/bin/true")
-	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == first })
+	s, exit := engines.Find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == first })
 	checkExit(t, e, s, exit, 0, "Completed")
 	second := p.run("again", 1, "/bin/sh", "-c", "exit 3")
-	s, exit = find(r, "its second end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == second })
+	s, exit = engines.Find(r, "its second end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == second })
 	checkExit(t, e, s, exit, 3, "Error")
-	_, seen := find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == second && s.LogPath != "" })
+	_, seen := engines.Find(r, "its name", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == second && s.LogPath != "" })
 	if seen.Container.Name != "again" || *seen.Container.RestartCount != 1 || seen.Container.Cgroup != p.cgroup(second) {
 		t.Errorf("seen %+v", seen)
 	}
 }
 
 // notStarted is a container whose program is not there.
-func notStarted(t *testing.T, e *engine, r *recorder) {
+func notStarted(t *testing.T, e *engine, r *engines.Recorder) {
 	p := e.pod("never", nil, nil)
 	id := p.create("never", 0, "/no/such/program")
 	if _, err := e.cri.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err == nil {
 		t.Fatal("it was started")
 	}
-	_, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
+	_, exit := engines.Find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == id })
 	if *exit.Code != 128 || exit.Reason != "StartError" || !strings.Contains(exit.Error, "/no/such/program") || exit.PID != 0 {
 		t.Errorf("exit %+v", exit)
 	}
@@ -168,118 +169,49 @@ func notStarted(t *testing.T, e *engine, r *recorder) {
 
 // hostile is a pod with text that hides the pods of others from who reads it
 // as protobuf asks.
-func hostile(t *testing.T, e *engine, r *recorder) {
+func hostile(t *testing.T, e *engine, r *engines.Recorder) {
 	const bad = invalidUTF8 + "\n\"\u202e"
 	p := e.pod("hostile", map[string]string{"app.kubernetes.io/name": bad}, map[string]string{"note": bad + strings.Repeat("x", 64<<10)})
 	id := p.run("web", 0, "/bin/sleep", "600")
-	_, seen := find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
+	_, seen := engines.Find(r, "its container", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
 	if got := seen.Container.Labels["app.kubernetes.io/name"]; got != "?\n\"\u202e" {
 		t.Errorf("label %q", got)
 	}
 	if _, err := e.cri.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{}); err == nil {
 		t.Error("a list can be read without care: this runtime mends text by itself")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), engines.Patience)
 	defer cancel()
 	_, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
-	must(t, err)
+	engines.Must(t, err)
 	_, err = e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
-	must(t, err)
-	find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == p.id })
+	engines.Must(t, err)
+	engines.Find(r, "its removal", func(_ signal.Signal, g signal.ContainerGone) bool { return g.ID == p.id })
 }
 
 // whileAway is a container that dies while the runtime is away, beside one
 // that lives on.
-func whileAway(t *testing.T, e *engine, r *recorder) {
+func whileAway(t *testing.T, e *engine, r *engines.Recorder) {
 	p := e.pod("away", nil, nil)
 	dies, lives := p.run("dies", 0, "/bin/sleep", "600"), p.run("lives", 0, "/bin/sleep", "600")
 	for _, id := range []string{dies, lives} {
-		find(r, "its pid", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
+		engines.Find(r, "its pid", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })
 	}
 	pid := p.pid(dies)
-	e.stop()
-	r.state("down", false)
+	e.daemon.Stop()
+	r.State("down", false)
 	killed := time.Now()
-	must(t, syscall.Kill(pid, syscall.SIGKILL))
-	e.start()
-	r.state("up again", true)
-	s, exit := find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == dies })
+	engines.Must(t, syscall.Kill(pid, syscall.SIGKILL))
+	e.daemon.Start()
+	r.State("up again", true)
+	s, exit := engines.Find(r, "its end", func(_ signal.Signal, x signal.ContainerExit) bool { return x.ID == dies })
 	if !s.Recovered || exit.PID != pid || exit.Code == nil || *exit.Code != 137 {
 		t.Errorf("exit %+v, recovered %v", exit, s.Recovered)
 	}
 	t.Logf("told with reason %q, %v after the kill", exit.Reason, s.Time.Sub(killed))
-	for _, s := range r.all() {
+	for _, s := range r.All() {
 		if x, ok := s.Body.(signal.ContainerExit); ok && x.ID == lives {
 			t.Errorf("the one that lives: %+v", x)
 		}
 	}
-}
-
-// recorder keeps what the source says.
-type recorder struct {
-	t    *testing.T
-	mu   sync.Mutex
-	said []signal.Signal
-}
-
-func (e *engine) watch() *recorder {
-	r := &recorder{t: e.t}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := source.New(source.Options{
-		Endpoints: []string{"unix://" + e.socket()}, Labels: []string{"app.kubernetes.io/*", "io.kubernetes.*"},
-		Logger: slog.New(slog.NewTextHandler(e.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, r.take) }()
-	e.t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			e.t.Errorf("Run: %v", err)
-		}
-	})
-	r.state("up", true)
-	return r
-}
-
-func (r *recorder) take(s signal.Signal) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.said = append(r.said, s)
-}
-
-func (r *recorder) all() []signal.Signal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]signal.Signal(nil), r.said...)
-}
-
-// state waits until the source is up or down.
-func (r *recorder) state(what string, up bool) {
-	r.t.Helper()
-	poll(r.t, what, func() bool {
-		var last *signal.SourceState
-		for _, s := range r.all() {
-			if st, ok := s.Body.(signal.SourceState); ok {
-				last = &st
-			}
-		}
-		return last != nil && last.Up == up
-	})
-}
-
-// find waits for a signal of one kind.
-func find[B signal.Body](r *recorder, what string, ok func(s signal.Signal, b B) bool) (signal.Signal, B) {
-	r.t.Helper()
-	var sig signal.Signal
-	var body B
-	poll(r.t, what, func() bool {
-		for _, s := range r.all() {
-			if b, is := s.Body.(B); is && ok(s, b) {
-				sig, body = s, b
-				return true
-			}
-		}
-		return false
-	})
-	return sig, body
 }

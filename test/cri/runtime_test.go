@@ -23,17 +23,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/coroner-dev/coroner/test/engines"
 )
-
-// patience is how long a test waits for what must come.
-const patience = 30 * time.Second
-
-// busybox is what the containers run: one static program.
-const busybox = "/bin/busybox"
 
 const (
 	baseImage  = "localhost/base:1"
@@ -46,7 +44,7 @@ type engine struct {
 	t      *testing.T
 	dir    string
 	parent string // of the cgroups that it makes
-	cmd    *exec.Cmd
+	daemon *engines.Daemon
 	conn   *grpc.ClientConn
 	cri    runtimeapi.RuntimeServiceClient
 	made   []string // pods, to be removed
@@ -71,38 +69,29 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 func startEngine(t *testing.T) *engine {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("containerd needs user 0")
-	}
-	for _, name := range []string{"containerd", "ctr", "runc"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed (Debian: containerd, runc)", name)
-		}
-	}
-	if _, err := os.Stat(busybox); err != nil {
-		t.Skip("no static busybox (Debian: busybox-static)")
-	}
-	dir, err := os.MkdirTemp("", "cd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &engine{t: t, dir: dir, parent: fmt.Sprintf("/coroner-cri-%d", os.Getpid())}
-	t.Cleanup(func() {
-		unmountBelow(t, dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-		removeCgroups(t, e.parent)
-	})
-	must(t, os.WriteFile(e.path("config.toml"), []byte(e.config()), 0o600))
+	engines.Need(t, "containerd, runc", "containerd", "ctr", "runc")
+	e := &engine{t: t, parent: fmt.Sprintf("/coroner-cri-%d", os.Getpid())}
+	t.Cleanup(func() { removeCgroups(t, e.parent) })
+	e.dir = engines.Dir(t)
+	engines.Must(t, os.WriteFile(e.path("config.toml"), []byte(e.config()), 0o600))
+	var err error
 	e.conn, err = grpc.NewClient("unix://"+e.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})))
-	must(t, err)
+	engines.Must(t, err)
 	e.cri = runtimeapi.NewRuntimeServiceClient(e.conn)
-	e.start()
+	e.daemon = &engines.Daemon{
+		T: t, Log: e.path("log"), Command: []string{"containerd", "--config", e.path("config.toml")},
+		Answers: func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, err := e.cri.Version(ctx, &runtimeapi.VersionRequest{})
+			return err == nil
+		},
+	}
+	e.daemon.Start()
 	t.Cleanup(func() {
 		e.removeAll()
 		_ = e.conn.Close()
-		e.stop()
+		e.daemon.Stop()
 	})
 	e.importImages()
 	return e
@@ -137,48 +126,11 @@ state = "DIR/state"
 `, "DIR", e.dir)
 }
 
-// start starts the daemon, and waits until it answers.
-func (e *engine) start() {
-	e.t.Helper()
-	log, err := os.OpenFile(e.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(e.t, err)
-	defer log.Close()
-	e.cmd = exec.Command("containerd", "--config", e.path("config.toml"))
-	e.cmd.Stdout, e.cmd.Stderr = log, log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	must(e.t, e.cmd.Start())
-	poll(e.t, "the runtime", func() bool {
-		ctx, cancel := context.WithTimeout(e.t.Context(), time.Second)
-		defer cancel()
-		_, err := e.cri.Version(ctx, &runtimeapi.VersionRequest{})
-		if err != nil && e.cmd.Process.Signal(syscall.Signal(0)) != nil {
-			text, _ := os.ReadFile(log.Name())
-			e.t.Skipf("containerd does not run here: %s", text)
-		}
-		return err == nil
-	})
-}
-
-// stop ends the daemon; its containers live on.
-func (e *engine) stop() {
-	e.t.Helper()
-	_ = e.cmd.Process.Signal(syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = e.cmd.Wait() }()
-	select {
-	case <-done:
-	case <-time.After(patience):
-		e.t.Error("containerd does not end")
-		_ = e.cmd.Process.Kill()
-		<-done
-	}
-}
-
 func (e *engine) removeAll() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
 	defer cancel()
 	for _, id := range e.made {
-		if _, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		if _, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil && status.Code(err) != codes.NotFound {
 			e.t.Error(err)
 		}
 		if _, err := e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
@@ -191,14 +143,14 @@ func (e *engine) removeAll() {
 // knows them.
 func (e *engine) importImages() {
 	e.t.Helper()
-	must(e.t, os.WriteFile(e.path("images.tar"), archive(e.t), 0o600))
+	engines.Must(e.t, os.WriteFile(e.path("images.tar"), archive(e.t), 0o600))
 	out, err := exec.Command("ctr", "--address", e.socket(), "--namespace", "k8s.io", "images", "import", e.path("images.tar")).CombinedOutput()
 	if err != nil {
 		e.t.Fatalf("import: %v: %s", err, out)
 	}
 	images := runtimeapi.NewImageServiceClient(e.conn)
 	for _, name := range []string{baseImage, pauseImage} {
-		poll(e.t, name, func() bool {
+		engines.Poll(e.t, name, func() bool {
 			a, err := images.ImageStatus(e.t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
 			return err == nil && a.GetImage() != nil
 		})
@@ -208,36 +160,28 @@ func (e *engine) importImages() {
 // archive is what docker save makes.
 func archive(t *testing.T) []byte {
 	t.Helper()
-	program, err := os.ReadFile(busybox)
-	must(t, err)
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	file(t, w, "bin/busybox", program)
-	for _, name := range []string{"sh", "sleep", "true"} {
-		must(t, w.WriteHeader(&tar.Header{Name: "bin/" + name, Linkname: "busybox", Typeflag: tar.TypeSymlink}))
-	}
-	must(t, w.Close())
+	layer := engines.Layer(t)
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Cmd": []string{"/bin/sleep", "3600"}, "Env": []string{"PATH=/bin"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 	})
-	must(t, err)
+	engines.Must(t, err)
 	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{baseImage, pauseImage}, "Layers": []string{"layer.tar"}}})
-	must(t, err)
+	engines.Must(t, err)
 	var out bytes.Buffer
-	w = tar.NewWriter(&out)
+	w := tar.NewWriter(&out)
 	file(t, w, "manifest.json", manifest)
 	file(t, w, "config.json", config)
-	file(t, w, "layer.tar", layer.Bytes())
-	must(t, w.Close())
+	file(t, w, "layer.tar", layer)
+	engines.Must(t, w.Close())
 	return out.Bytes()
 }
 
 func file(t *testing.T, w *tar.Writer, name string, text []byte) {
 	t.Helper()
-	must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text)), Typeflag: tar.TypeReg}))
+	engines.Must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text)), Typeflag: tar.TypeReg}))
 	_, err := w.Write(text)
-	must(t, err)
+	engines.Must(t, err)
 }
 
 // pod is one that the test made.
@@ -247,7 +191,13 @@ type pod struct {
 	config *runtimeapi.PodSandboxConfig
 }
 
-// pod makes a pod on the host's network, which needs no plugin for networks.
+// namespaces are the host's network, which needs no plugin for networks, and
+// processes of each container's own.
+func namespaces() *runtimeapi.NamespaceOption {
+	return &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_CONTAINER}
+}
+
+// pod makes a pod.
 func (e *engine) pod(name string, labels, annotations map[string]string) *pod {
 	e.t.Helper()
 	uid := fmt.Sprintf("28fcb1a0-a45c-44e7-b9bf-%012x", len(e.made))
@@ -255,15 +205,13 @@ func (e *engine) pod(name string, labels, annotations map[string]string) *pod {
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "shop", Uid: uid}, Labels: labels, Annotations: annotations,
 		LogDirectory: e.path("pods/" + name),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent: e.parent + "/kubepods/burstable/pod" + uid,
-			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{
-				Network: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_CONTAINER,
-			}},
+			CgroupParent:    e.parent + "/kubepods/burstable/pod" + uid,
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: namespaces()},
 		},
 	}}
-	must(e.t, os.MkdirAll(p.config.GetLogDirectory(), 0o755))
+	engines.Must(e.t, os.MkdirAll(p.config.GetLogDirectory(), 0o755))
 	a, err := e.cri.RunPodSandbox(e.t.Context(), &runtimeapi.RunPodSandboxRequest{Config: p.config})
-	must(e.t, err)
+	engines.Must(e.t, err)
 	p.id = a.GetPodSandboxId()
 	e.made = append(e.made, p.id)
 	return p
@@ -278,10 +226,13 @@ func (p *pod) create(name string, attempt uint32, command ...string) string {
 			Metadata: &runtimeapi.ContainerMetadata{Name: name, Attempt: attempt}, Image: &runtimeapi.ImageSpec{Image: baseImage},
 			Command: command, LogPath: fmt.Sprintf("%s.%d.log", name, attempt), Labels: map[string]string{"io.kubernetes.container.name": name},
 			Annotations: map[string]string{"io.kubernetes.pod.terminationGracePeriod": "7"},
-			Linux:       &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20}},
+			Linux: &runtimeapi.LinuxContainerConfig{
+				Resources:       &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
+				SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: namespaces()},
+			},
 		},
 	})
-	must(p.e.t, err)
+	engines.Must(p.e.t, err)
 	return a.GetContainerId()
 }
 
@@ -289,7 +240,7 @@ func (p *pod) run(name string, attempt uint32, command ...string) string {
 	p.e.t.Helper()
 	id := p.create(name, attempt, command...)
 	_, err := p.e.cri.StartContainer(p.e.t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id})
-	must(p.e.t, err)
+	engines.Must(p.e.t, err)
 	return id
 }
 
@@ -317,34 +268,8 @@ func (p *pod) pid(id string) (pid int) {
 func (e *engine) status(id string) *runtimeapi.ContainerStatus {
 	e.t.Helper()
 	a, err := e.cri.ContainerStatus(e.t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})
-	must(e.t, err)
+	engines.Must(e.t, err)
 	return a.GetStatus()
-}
-
-func poll(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", patience, what)
-		}
-		<-tick.C
-	}
-}
-
-// unmountBelow takes away what the runtime left mounted.
-func unmountBelow(t *testing.T, dir string) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Error(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
-		}
-	}
 }
 
 // removeCgroups takes away the groups of pods, which the runtime leaves to
@@ -367,12 +292,5 @@ func removeCgroups(t *testing.T, parent string) {
 				t.Errorf("remove %s: %v", dir, err)
 			}
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

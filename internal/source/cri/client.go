@@ -109,11 +109,11 @@ func (c *client) list(ctx context.Context) (listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listLimit)
 	defer cancel()
 	began := time.Now()
-	containers, err := c.api.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := c.api.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(maxList))
 	if err != nil {
 		return listing{}, fmt.Errorf("list containers: %w", plain(ctx, err, listLimit))
 	}
-	pods, err := c.api.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	pods, err := c.api.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.MaxCallRecvMsgSize(maxList))
 	if err != nil {
 		return listing{}, fmt.Errorf("list pods: %w", plain(ctx, err, listLimit))
 	}

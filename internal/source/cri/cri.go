@@ -66,7 +66,8 @@ const (
 // Bounds of what is held.
 const (
 	maxContainers = 10_000   // remembered of each runtime, and as many pods
-	maxAnswer     = 32 << 20 // bytes; the kubelet takes 16 MiB
+	maxList       = 32 << 20 // bytes of a list; the kubelet takes 16 MiB
+	maxAnswer     = 4 << 20  // bytes of any other answer, or of one event
 	maxHeaders    = 64 << 10
 	maxStatuses   = 8 // asked at once
 	maxTries      = 4 // for one container's status

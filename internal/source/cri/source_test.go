@@ -441,7 +441,7 @@ func TestSource_Pace(t *testing.T) {
 func TestSource_Large(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
-		f.change(func() { f.boxes["a"].Annotations = map[string]string{"x": strings.Repeat("y", maxAnswer)} })
+		f.change(func() { f.boxes["a"].Annotations = map[string]string{"x": strings.Repeat("y", maxList)} })
 		r := follow(t, f, Options{})
 		after(time.Minute)
 		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "too large") {

@@ -29,8 +29,10 @@ func parseInfo(text string) (info, error) {
 		return info{}, nil
 	}
 	var raw struct {
-		PID         int `json:"pid"`
-		RuntimeSpec struct {
+		PID            int             `json:"pid"`
+		RuntimeType    string          `json:"runtimeType"` // containerd's
+		RuntimeOptions json.RawMessage `json:"runtimeOptions"`
+		RuntimeSpec    struct {
 			Linux struct {
 				CgroupsPath string `json:"cgroupsPath"`
 				Resources   struct {
@@ -45,6 +47,9 @@ func parseInfo(text string) (info, error) {
 		return info{}, fmt.Errorf("parse info: %w", err)
 	}
 	i := info{cgroup: cgroupOf(raw.RuntimeSpec.Linux.CgroupsPath)}
+	if raw.RuntimeType != "" && !strings.HasPrefix(raw.RuntimeSpec.Linux.CgroupsPath, "/") && !asksSystemd(raw.RuntimeOptions) {
+		i.cgroup = ""
+	}
 	if raw.PID > 0 {
 		i.pid = raw.PID
 	}
@@ -52,6 +57,15 @@ func parseInfo(text string) (info, error) {
 		i.limit = n
 	}
 	return i, nil
+}
+
+// asksSystemd tells whether containerd's runtime was told to make cgroups by
+// systemd. Else what looks like a unit is a name below the runtime's own cgroup.
+func asksSystemd(options []byte) bool {
+	var o struct {
+		SystemdCgroup bool `json:"systemd_cgroup"`
+	}
+	return json.Unmarshal(options, &o) == nil && o.SystemdCgroup
 }
 
 // cgroupOf turns a cgroupsPath of the OCI runtime specification into a path
