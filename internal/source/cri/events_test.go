@@ -145,9 +145,9 @@ func TestEvents_ListIsOlder(t *testing.T) {
 		f.event("d", evCreated)
 		settle()
 		r.taken()
-		f.before = func(_ context.Context, method, _ string) error {
+		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" { // its rows are those of before
-				f.change(func() { f.before = nil })
+				f.beforeEach(nil)
 				f.ended("a", 1, "Error")
 				f.event("a", evStopped)
 				f.removed("b")
@@ -159,7 +159,7 @@ func TestEvents_ListIsOlder(t *testing.T) {
 				<-time.After(time.Second)
 			}
 			return nil
-		}
+		})
 		after(2 * time.Minute)
 		said := r.taken()
 		if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(said)); diff != "" {
@@ -181,16 +181,16 @@ func TestEvents_ListIsOlder(t *testing.T) {
 func TestEvents_WhileListing(t *testing.T) {
 	telling(t, func(t *testing.T, f *fake, r *recorder) {
 		listed := make(chan struct{})
-		f.before = func(_ context.Context, method, _ string) error {
+		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" {
-				f.change(func() { f.before = nil })
+				f.beforeEach(nil)
 				f.runs("a", "", 12)
 				f.change(func() { f.send(&runtimeapi.ContainerEventResponse{ContainerId: "a", ContainerEventType: evStarted}) })
 				<-time.After(10 * time.Millisecond)
 				close(listed)
 			}
 			return nil
-		}
+		})
 		<-listed
 		r.taken()
 		after(paceFirst + 200*time.Millisecond)
@@ -242,12 +242,12 @@ func TestEvents_Held(t *testing.T) {
 		f.runs("a", "", 12)
 		at := f.ended("a", 1, "Error")
 		after(time.Minute)
-		f.before = func(_ context.Context, method, _ string) error {
+		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" {
 				<-time.After(time.Second)
 			}
 			return nil
-		}
+		})
 		r := follow(t, f, Options{})
 		settle()
 		f.event("a", evStopped)
@@ -281,7 +281,7 @@ func TestEvents_End(t *testing.T) {
 				f.name, f.version, f.before = "cri-o", "1.30.2", before
 				f.runs("a", "", 12)
 				r := follow(t, f, Options{})
-				settle()
+				after(2 * paceFirst)
 				if st := lastState(r.taken()); !st.Up || !strings.HasSuffix(st.Mode, ", lists") {
 					t.Errorf("state %+v", st)
 				}

@@ -144,6 +144,11 @@ func (f *fake) change(do func()) {
 	do()
 }
 
+// beforeEach has something done before each answer.
+func (f *fake) beforeEach(do func(ctx context.Context, method, id string) error) {
+	f.change(func() { f.before = do })
+}
+
 // call notes a call, and does what a test wants done before its answer.
 func (f *fake) call(ctx context.Context, method, id string) error {
 	f.mu.Lock()

@@ -151,12 +151,12 @@ func TestSource_RemovedAtOnce(t *testing.T) {
 		settle()
 		r.taken()
 		f.ended("a", 3, "Error")
-		f.before = func(_ context.Context, method, id string) error {
+		f.beforeEach(func(_ context.Context, method, id string) error {
 			if method == "ContainerStatus" && id == "a" {
 				f.removed("a")
 			}
 			return nil
-		}
+		})
 		after(10 * time.Second)
 		said := r.taken()
 		if diff := cmp.Diff([]string{"a -  pid 11 recovered false"}, exits(said)); diff != "" {
@@ -326,7 +326,7 @@ func TestSource_Hangs(t *testing.T) {
 				if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
 					t.Errorf("hanging %+v", st)
 				}
-				f.change(func() { f.before = nil })
+				f.beforeEach(nil)
 				after(90 * time.Second)
 				if st := lastState(r.taken()); !st.Up {
 					t.Errorf("afterwards %+v", st)
@@ -341,12 +341,12 @@ func TestSource_Hangs(t *testing.T) {
 func TestSource_StatusHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("bad", "", 11)
-		f.before = func(ctx context.Context, method, id string) error {
+		f.beforeEach(func(ctx context.Context, method, id string) error {
 			if method == "ContainerStatus" && id == "bad" {
 				return hang(ctx)
 			}
 			return nil
-		}
+		})
 		r := follow(t, f, Options{})
 		settle()
 		f.runs("good", "", 77)
@@ -386,12 +386,12 @@ func TestSource_ManyPods(t *testing.T) {
 			f.podRuns(p, p)
 			f.runs(fmt.Sprint("c", i), p, 100+i)
 		}
-		f.before = func(_ context.Context, method, _ string) error {
+		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if strings.HasSuffix(method, "Status") {
 				time.Sleep(time.Millisecond)
 			}
 			return nil
-		}
+		})
 		r := follow(t, f, Options{})
 		after(time.Minute)
 		pids := map[int]bool{}
@@ -536,9 +536,9 @@ func TestSource_Denied(t *testing.T) {
 // TestSource_NoCRI: a containerd for Docker alone has no CRI.
 func TestSource_NoCRI(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		f.before = func(context.Context, string, string) error {
+		f.beforeEach(func(context.Context, string, string) error {
 			return status.Error(codes.Unimplemented, "unknown service runtime.v1.RuntimeService")
-		}
+		})
 		r := follow(t, f, Options{})
 		settle()
 		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "CRI v1 is not served there") {
