@@ -24,3 +24,43 @@ func OwnCgroup(path, id string) string {
 	}
 	return ""
 }
+
+// maxSlices bounds slices within slices.
+const maxSlices = 64
+
+// SystemdCgroup is where systemd puts SLICE:PREFIX:NAME, which is a cgroup's
+// path in the OCI runtime specification: the slice a-b.slice lies in a.slice,
+// and the container's scope in it. Empty: it is of another form.
+func SystemdCgroup(p string) string {
+	f := strings.Split(p, ":")
+	if len(f) != 3 || strings.Count(p, "-") > maxSlices {
+		return ""
+	}
+	slice, prefix, name := f[0], f[1], f[2]
+	if slice == "" {
+		slice = "system.slice"
+	}
+	stem, ok := strings.CutSuffix(slice, ".slice")
+	if !ok || name == "" || strings.Contains(p, "/") {
+		return ""
+	}
+	var out strings.Builder
+	if stem != "-" { // the root slice
+		part := ""
+		for word := range strings.SplitSeq(stem, "-") {
+			if word == "" {
+				return ""
+			}
+			part += word
+			out.WriteString("/" + part + ".slice")
+			part += "-"
+		}
+	}
+	if prefix != "" {
+		prefix += "-"
+	}
+	if strings.HasSuffix(name, ".slice") {
+		return out.String() + "/" + name
+	}
+	return out.String() + "/" + prefix + name + ".scope"
+}

@@ -29,3 +29,27 @@ func TestOwnCgroup(t *testing.T) {
 		}
 	}
 }
+
+func TestSystemdCgroup(t *testing.T) {
+	for spec, want := range map[string]string{
+		"kubepods-burstable-pod1.slice:cri-containerd:x": "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-x.scope",
+		":docker:x":                              "/system.slice/docker-x.scope",
+		"a.slice::x":                             "/a.slice/x.scope",
+		"-.slice:p:x":                            "/p-x.scope",
+		"a.slice:p:b.slice":                      "/a.slice/b.slice",
+		"":                                       "",
+		"a.slice:p":                              "",
+		"a.slice:p:x:y":                          "",
+		"a.slice:p:":                             "",
+		"a:p:x":                                  "",
+		"a--b.slice:p:x":                         "",
+		".slice:p:x":                             "",
+		"a.slice:../p:x":                         "",
+		"/a.slice:p:x":                           "",
+		strings.Repeat("a-", 99) + "b.slice:p:x": "",
+	} {
+		if got := SystemdCgroup(spec); got != want {
+			t.Errorf("SystemdCgroup(%q) = %q, want %q", spec, got, want)
+		}
+	}
+}

@@ -40,7 +40,7 @@ func newAPI(path string, dial func(ctx context.Context) (net.Conn, error)) (*eng
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // a unix socket
 		grpc.WithAuthority("localhost"), grpc.WithUserAgent("coroner"),
 		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-		grpc.WithMaxHeaderListSize(maxHeader), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.ForceCodecV2(newLenient())),
+		grpc.WithMaxHeaderListSize(maxHeader), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.ForceCodecV2(engines.NewCodec())),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w", path, err)

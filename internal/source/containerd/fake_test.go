@@ -90,7 +90,7 @@ func newFake(t *testing.T) *fake {
 			}
 			return next(srv, ss)
 		}),
-		grpc.ForceServerCodecV2(spoiling{newLenient()}),
+		grpc.ForceServerCodecV2(spoiling{engines.NewCodec()}),
 	)
 	versionapi.RegisterVersionServer(f.server, version{f: f})
 	namespacesapi.RegisterNamespacesServer(f.server, namespaces{f: f})
@@ -109,10 +109,10 @@ func newFake(t *testing.T) *fake {
 
 // spoiling sends text that is not UTF-8, as containerd 1 does: in place of
 // "BAD!".
-type spoiling struct{ lenient }
+type spoiling struct{ engines.Codec }
 
 func (s spoiling) Marshal(v any) (mem.BufferSlice, error) {
-	out, err := s.lenient.Marshal(v)
+	out, err := s.Codec.Marshal(v)
 	if err != nil {
 		return nil, err
 	}

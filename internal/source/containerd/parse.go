@@ -137,7 +137,7 @@ var kinds = map[string]func(b []byte, h *happening) error{
 }
 
 func read(b []byte, m proto.Message, take func()) error {
-	if err := unmarshal(b, m); err != nil {
+	if err := engines.Unmarshal(b, m); err != nil {
 		return fmt.Errorf("%w: %w", errEvent, err)
 	}
 	take()

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -118,7 +119,7 @@ func FuzzEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e types.Envelope
-		if unmarshal(b, &e) != nil {
+		if engines.Unmarshal(b, &e) != nil {
 			return
 		}
 		h, err := event(&e)
@@ -158,7 +159,7 @@ func FuzzUnmarshal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var plain, ours containersapi.ListContainerMessage
-		plainErr, err := proto.Unmarshal(b, &plain), unmarshal(b, &ours)
+		plainErr, err := proto.Unmarshal(b, &plain), engines.Unmarshal(b, &ours)
 		switch {
 		case plainErr == nil && (err != nil || !proto.Equal(&plain, &ours)):
 			t.Errorf("%v, %v, want %v", err, &ours, &plain)

@@ -225,7 +225,7 @@ func (d *described) place(p string, options *anypb.Any) {
 	case strings.Count(p, ":") == 2:
 		d.literal = p
 		if !cgroupfs(options) {
-			d.cgroup = systemdCgroup(p)
+			d.cgroup = engines.SystemdCgroup(p)
 		}
 	}
 }
@@ -238,39 +238,6 @@ func cgroupfs(o *anypb.Any) bool {
 		return false
 	}
 	return proto.Unmarshal(o.GetValue(), &opt) == nil && !opt.GetSystemdCgroup()
-}
-
-// systemdCgroup is where systemd puts SLICE:PREFIX:NAME: the slice a-b.slice
-// lies in a.slice, and the container's scope in it.
-func systemdCgroup(p string) string {
-	f := strings.Split(p, ":")
-	slice, prefix, name := f[0], f[1], f[2]
-	if slice == "" {
-		slice = "system.slice"
-	}
-	stem, ok := strings.CutSuffix(slice, ".slice")
-	if !ok || name == "" || strings.Contains(p, "/") {
-		return ""
-	}
-	var out strings.Builder
-	if stem != "-" { // the root slice
-		part := ""
-		for word := range strings.SplitSeq(stem, "-") {
-			if word == "" {
-				return ""
-			}
-			part += word
-			out.WriteString("/" + part + ".slice")
-			part += "-"
-		}
-	}
-	if prefix != "" {
-		prefix += "-"
-	}
-	if strings.HasSuffix(name, ".slice") {
-		return out.String() + "/" + name
-	}
-	return out.String() + "/" + prefix + name + ".scope"
 }
 
 // own is a container's own cgroup: as its configuration says, put right by

@@ -29,7 +29,7 @@ func BenchmarkList(b *testing.B) {
 			for b.Loop() {
 				var c runtimeapi.ListContainersResponse
 				var p runtimeapi.ListPodSandboxResponse
-				if unmarshal(containers, &c) != nil || unmarshal(pods, &p) != nil {
+				if engines.Unmarshal(containers, &c) != nil || engines.Unmarshal(pods, &p) != nil {
 					b.Fatal("unreadable")
 				}
 				t.merge(listing{containers: c.GetContainers(), pods: p.GetItems()}, now)

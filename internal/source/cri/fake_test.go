@@ -21,6 +21,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -57,7 +58,7 @@ func newFake(t *testing.T) *fake {
 		infos: map[string]string{}, pods: map[string]*runtimeapi.PodSandbox{}, streams: map[chan *runtimeapi.ContainerEventResponse]bool{},
 		asked: map[string]int{}, accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]bool{},
 	}
-	f.server = grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
+	f.server = grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{engines.NewCodec()}))
 	runtimeapi.RegisterRuntimeServiceServer(f.server, f)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = f.server.Serve(f) }()
@@ -73,10 +74,10 @@ func newFake(t *testing.T) *fake {
 const invalidUTF8 = "INVALID8"
 
 // rawCodec passes on text that is no UTF-8, as containerd does.
-type rawCodec struct{ codec }
+type rawCodec struct{ engines.Codec }
 
 func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	b, err := c.codec.Marshal(v)
+	b, err := c.Codec.Marshal(v)
 	if err != nil {
 		return nil, err
 	}

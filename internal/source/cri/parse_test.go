@@ -165,14 +165,14 @@ func TestUnmarshal(t *testing.T) {
 	if err := proto.Unmarshal(bad, &got); err == nil {
 		t.Error("the library takes it")
 	}
-	if err := unmarshal(bad, &got); err != nil {
+	if err := engines.Unmarshal(bad, &got); err != nil {
 		t.Fatal(err)
 	}
 	if want := sample("?NVALID?"); !proto.Equal(want, &got) {
 		t.Errorf("got %v, want %v", &got, want)
 	}
 	for _, text := range []string{"\xff", "\x0a\xff", "\x12\x03\x0a\x09a"} {
-		if err := unmarshal([]byte(text), &got); err == nil {
+		if err := engines.Unmarshal([]byte(text), &got); err == nil {
 			t.Errorf("%q is taken for a message", text)
 		}
 	}
@@ -187,7 +187,7 @@ func FuzzUnmarshal(f *testing.F) {
 	rd := reader{runtime: "r", labels: engines.SelectionOf([]string{"*"})}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var got, want runtimeapi.ContainerStatus
-		err := unmarshal(b, &got)
+		err := engines.Unmarshal(b, &got)
 		if plain := proto.Unmarshal(b, &want); plain == nil && (err != nil || !proto.Equal(&got, &want)) {
 			t.Errorf("a good message: %v", err)
 		}

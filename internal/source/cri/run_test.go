@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -29,7 +30,7 @@ func listenAt(t *testing.T, f *fake, path string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
+	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{engines.NewCodec()}))
 	runtimeapi.RegisterRuntimeServiceServer(s, f)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()

@@ -82,53 +82,11 @@ func cgroupOf(spec string) string {
 		}
 		return ""
 	}
-	parts := strings.Split(spec, ":")
-	if len(parts) != 3 || strings.Contains(spec, "/") || parts[2] == "" {
-		return ""
+	if p := engines.SystemdCgroup(spec); len(p) <= engines.MaxPath {
+		return p
 	}
-	slice, ok := slicePath(parts[0])
-	if !ok {
-		return ""
-	}
-	unit := parts[2]
-	if !strings.HasSuffix(unit, ".slice") {
-		if parts[1] != "" {
-			unit = parts[1] + "-" + unit
-		}
-		unit += ".scope"
-	}
-	return engines.Cut(slice+"/"+unit, engines.MaxPath)
+	return ""
 }
-
-// slicePath gives where systemd keeps a slice: a-b.slice lies in a.slice
-// (systemd.slice(5)). None is system.slice.
-func slicePath(slice string) (string, bool) {
-	switch slice {
-	case "":
-		return "/system.slice", true
-	case "-.slice":
-		return "", true
-	}
-	name, ok := strings.CutSuffix(slice, ".slice")
-	if !ok {
-		return "", false
-	}
-	parts := strings.Split(name, "-")
-	if len(parts) > maxSlices {
-		return "", false
-	}
-	at := ""
-	for i, part := range parts {
-		if part == "" {
-			return "", false
-		}
-		at += "/" + strings.Join(parts[:i+1], "-") + ".slice"
-	}
-	return at, true
-}
-
-// maxSlices bounds slices within slices.
-const maxSlices = 64
 
 // ownCgroup finds a container's own cgroup on the path of the one in which its
 // first process lives, by the path that was asked for or by its id; empty: that

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package containerd
+package engines
 
 import (
 	"strings"
@@ -13,15 +13,17 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// lenient decodes also text that is not UTF-8. containerd 1 lets such labels
-// in, and one of them would otherwise spoil the list of all containers.
-type lenient struct{ encoding.CodecV2 }
+// Codec is gRPC's own, but it decodes also text that is not UTF-8. containerd 1
+// lets such labels in, and one of them would otherwise spoil the list of all
+// containers.
+type Codec struct{ encoding.CodecV2 }
 
-func newLenient() lenient { return lenient{encoding.GetCodecV2(protocodec.Name)} }
+// NewCodec returns a Codec.
+func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name)} }
 
 // Unmarshal decodes data into v.
-func (l lenient) Unmarshal(data mem.BufferSlice, v any) error {
-	err := l.CodecV2.Unmarshal(data, v)
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	err := c.CodecV2.Unmarshal(data, v)
 	m, ok := v.(proto.Message)
 	if err == nil || !ok {
 		return err
@@ -29,8 +31,8 @@ func (l lenient) Unmarshal(data mem.BufferSlice, v any) error {
 	return repaired(data.Materialize(), m, err)
 }
 
-// unmarshal decodes b into m, as lenient does.
-func unmarshal(b []byte, m proto.Message) error {
+// Unmarshal decodes b into m, as Codec does.
+func Unmarshal(b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
 		return repaired(b, m, err)
 	}
