@@ -64,13 +64,17 @@ func (t *table) containerAnswered(a answer, now time.Time) {
 	if err != nil {
 		return // its id is that of the job
 	}
+	state := seen.State
+	if b.state == exited && state != exited {
+		seen.State = "" // it answered before its end, which was told already
+	}
 	if a.job.verbose && !b.looked {
 		b.looked = true
 		b.pid = seen.PID
 		t.tell(now, false, seen)
 	}
 	switch {
-	case seen.State == exited:
+	case state == exited:
 		b.state = exited
 		t.end(a.job.id, b, t.rd.exit(a.container), now)
 	case b.state == exited:
@@ -117,7 +121,7 @@ func (t *table) end(id string, b *box, e signal.ContainerExit, now time.Time) {
 			at = now
 		}
 		b.ended, b.at, b.exit = true, at, e
-		if b.stranger && at.Before(t.since.Add(-overlap)) {
+		if at.Before(b.since.Add(-overlap)) {
 			return
 		}
 		t.tell(at, t.missed(at), e)
@@ -166,17 +170,16 @@ func (t *table) event(e *runtimeapi.ContainerEventResponse, now time.Time) (uncl
 	t.seq++
 	kind, p := e.GetContainerEventType(), e.GetPodSandboxStatus()
 	if kind == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT {
-		if t.boxes[id] != nil || t.homes[id] != nil {
-			t.drop(id, now)
-		}
-		if len(t.gone) < maxContainers {
-			t.gone[strings.Clone(id)] = t.seq
+		if _, already := t.gone[id]; !already {
+			t.drop(strings.Clone(id), t.seq, now)
 		}
 		return false
 	}
-	if pid := p.GetId(); engines.ValidID(pid) && (t.homes[pid] != nil || len(t.homes) < maxContainers) && !t.removed(pid, 0) {
-		t.home(strings.Clone(pid), podState(p.GetState()), t.seq, now, p)
-		t.homes[pid].seq = t.seq
+	if pid := p.GetId(); engines.ValidID(pid) && (t.homes[pid] != nil || len(t.homes) < maxContainers) {
+		if _, gone := t.gone[pid]; !gone {
+			t.home(strings.Clone(pid), podState(p.GetState()), t.seq, now, p)
+			t.homes[pid].seq = t.seq
+		}
 	}
 	if id == p.GetId() || t.homes[id] != nil {
 		return false
@@ -192,6 +195,12 @@ func (t *table) happened(id string, kind runtimeapi.ContainerEventType, e *runti
 			s = c
 		}
 	}
+	if g, gone := t.gone[id]; gone {
+		if g.box != nil {
+			t.stopped(id, g.box, kind, s, now)
+		}
+		return false
+	}
 	b := t.boxes[id]
 	switch {
 	case b == nil && (s == nil || len(t.boxes) >= maxContainers):
@@ -203,13 +212,18 @@ func (t *table) happened(id string, kind runtimeapi.ContainerEventType, e *runti
 		b.state, b.tries = running, 0
 	}
 	b.seq = t.seq
-	if kind == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
-		b.state = exited
-		if s.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED && s.GetFinishedAt() > 0 {
-			t.end(id, b, t.rd.exit(s), now)
-		}
-		b.tries = 0
-	}
+	t.stopped(id, b, kind, s, now)
 	t.look(id, b)
 	return false
+}
+
+// stopped takes the end of a container, where an event has it.
+func (t *table) stopped(id string, b *box, kind runtimeapi.ContainerEventType, s *runtimeapi.ContainerStatus, now time.Time) {
+	if kind != runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+		return
+	}
+	b.state, b.tries = exited, 0
+	if s.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED && s.GetFinishedAt() > 0 {
+		t.end(id, b, t.rd.exit(s), now)
+	}
 }

@@ -24,7 +24,7 @@ func BenchmarkList(b *testing.B) {
 			t := newTable()
 			t.tell, t.lost, t.want = func(time.Time, bool, signal.Body) {}, func(int, string) {}, func(job) {}
 			now := time.Now()
-			t.connect(reader{runtime: "containerd", labels: engines.SelectionOf(DefaultLabels())}, time.Time{}, now)
+			t.connect(reader{runtime: "containerd", labels: engines.SelectionOf(DefaultLabels())}, now, now)
 			b.ReportAllocs()
 			for b.Loop() {
 				var c runtimeapi.ListContainersResponse

@@ -95,10 +95,10 @@ func (s *Source) Name() death.Source { return death.SourceCRI }
 // Run looks for runtimes and follows them until ctx ends. That there is none
 // is no failure: it says so, and keeps looking.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
-	labels := engines.SelectionOf(s.opt.Labels)
+	labels, began := engines.SelectionOf(s.opt.Labels), time.Now().UTC()
 	return engines.Run(ctx, engines.Config{
 		Source: death.SourceCRI, Hosts: s.opt.Endpoints, Own: places(s.opt.Roots), Logger: s.opt.Logger, Dial: s.opt.dial,
-		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots) },
+		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots, began) },
 	}, emit)
 }
 

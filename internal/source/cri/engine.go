@@ -21,12 +21,13 @@ type engine struct {
 	labels engines.Selection
 	roots  host.Roots
 	table  *table
-	// alive is when the last list was asked for that it answered.
+	// alive is when the last list was asked for that it answered, before the
+	// first when this source began.
 	alive time.Time
 }
 
-func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots) *engine {
-	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable()}
+func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots, began time.Time) *engine {
+	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable(), alive: began}
 	e.table.tell, e.table.lost = of.Tell, of.Skip
 	return e
 }

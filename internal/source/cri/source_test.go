@@ -193,20 +193,30 @@ func TestSource_LateReason(t *testing.T) {
 	})
 }
 
-// TestSource_EndedBefore: what ended before anybody listened is named, and no
-// more is asked of it.
+// TestSource_EndedBefore: what ended before anybody listened is named, and its
+// end is not told. What ended while the runtime could not be reached is told.
 func TestSource_EndedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		f.ended("a", 3, "Error")
+		after(time.Minute)
+		f.change(func() { f.down = true })
 		r := follow(t, f, Options{})
 		after(10 * time.Second)
+		f.runs("b", "", 12)
+		f.ended("b", 4, "Error")
+		after(10 * time.Second)
+		f.change(func() { f.down = false })
+		after(time.Minute)
 		said := r.taken()
-		if seen := of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].State != "exited" {
+		if seen := of[signal.ContainerSeen](said); len(seen) != 4 || seen[0].State != "exited" {
 			t.Errorf("seen %+v", seen)
 		}
-		if got := exits(said); len(got) != 0 || f.count("ContainerStatus", "a") != 0 {
-			t.Errorf("exits %v", got)
+		if diff := cmp.Diff([]string{"b 4 Error pid 0 recovered true"}, exits(said)); diff != "" {
+			t.Errorf("exits (-want +got):\n%s", diff)
+		}
+		if n := f.count("ContainerStatus", "a"); n != 1 {
+			t.Errorf("asked %d times", n)
 		}
 	})
 }

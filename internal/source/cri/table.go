@@ -23,9 +23,9 @@ type box struct {
 	tries         int
 
 	pid int
-	// stranger is true for one that had ended when it was first seen, after a
-	// gap: it may have ended before.
-	stranger bool
+	// since is when somebody listened before, of one that had ended when the
+	// first list of a connection showed it: it may have ended earlier.
+	since time.Time
 	// ended is true when its end was told, or was before anybody listened.
 	ended bool
 	at    time.Time            // which time its end was told with
@@ -58,13 +58,13 @@ type table struct {
 	homes map[string]*home
 
 	// began is when this connection was made; since is when the one before it
-	// was alive for certain, zero for the first.
+	// was alive for certain, or when this source began.
 	began, since time.Time
 	listed       bool // by this connection
-	// seq counts events. gone are those that were removed by an event, until a
-	// list comes that was asked for later.
+	// seq counts events. gone are those that were removed lately: what a list
+	// or an event says of them is older.
 	seq  uint64
-	gone map[string]uint64
+	gone map[string]left
 	// again are ends to be asked about once more.
 	again []again
 	over  map[string]int // what each list has too much of, as it was told
@@ -72,6 +72,13 @@ type table struct {
 	tell func(at time.Time, recovered bool, b signal.Body)
 	lost func(n int, why string)
 	want func(j job)
+}
+
+// left is one that was removed.
+type left struct {
+	seq uint64 // the event that said so; 0: a list did
+	at  time.Time
+	box *box // nil: a sandbox, or not known
 }
 
 // again is an end whose reason can come late: containerd hears of an end and
@@ -87,6 +94,8 @@ const (
 	// overlap is how long before the last sign of life an end can be that was
 	// not told.
 	overlap = time.Second
+	// late is how long after a removal events can come of what was before.
+	late = time.Minute
 )
 
 // What a table is short of.
@@ -99,7 +108,7 @@ const (
 )
 
 func newTable() *table {
-	return &table{boxes: map[string]*box{}, homes: map[string]*home{}, gone: map[string]uint64{}, over: map[string]int{}}
+	return &table{boxes: map[string]*box{}, homes: map[string]*home{}, gone: map[string]left{}, over: map[string]int{}}
 }
 
 // connect begins another connection. Answers to what the last one was asked
@@ -107,7 +116,6 @@ func newTable() *table {
 func (t *table) connect(rd reader, since, began time.Time) {
 	t.rd, t.since, t.began, t.listed = rd, since, began, false
 	t.again = nil
-	clear(t.gone)
 	for _, b := range t.boxes {
 		b.asked, b.tries = false, 0
 	}
@@ -137,7 +145,7 @@ func (t *table) merge(l listing, now time.Time) (news bool) {
 	t.more(whyNoID, m.bad)
 	t.more(whyBounds, m.over)
 	news = t.sweep(m.rows, m.pods, l.asked, now) || news
-	maps.DeleteFunc(t.gone, func(_ string, seq uint64) bool { return seq <= l.asked })
+	maps.DeleteFunc(t.gone, func(_ string, g left) bool { return g.seq <= l.asked && now.Sub(g.at) > late })
 	t.listed = true
 	return news
 }
@@ -165,8 +173,8 @@ func (m *merging) takes(t *table, seen map[string]bool, id string, asked uint64,
 
 // removed tells whether an event removed it since a list was asked for.
 func (t *table) removed(id string, asked uint64) bool {
-	seq, ok := t.gone[id]
-	return ok && seq > asked
+	g, ok := t.gone[id]
+	return ok && g.seq > asked
 }
 
 // more tells of what each list has too much of, as it grows.
@@ -181,13 +189,13 @@ func (t *table) more(why string, n int) {
 func (t *table) sweep(rows, pods map[string]bool, asked uint64, now time.Time) (news bool) {
 	for id, b := range t.boxes {
 		if !rows[id] && b.seq <= asked {
-			t.drop(id, now)
+			t.drop(id, 0, now)
 			news = true
 		}
 	}
 	for id, h := range t.homes {
 		if !pods[id] && h.seq <= asked {
-			t.drop(id, now)
+			t.drop(id, 0, now)
 			news = true
 		}
 	}
@@ -242,8 +250,9 @@ func (t *table) row(c *runtimeapi.Container, asked uint64, now time.Time) (news 
 	switch {
 	case b == nil:
 		b, news = t.meet(c, c.GetPodSandboxId(), now), true
-		b.ended = state == exited && !t.listed && t.since.IsZero()
-		b.stranger = state == exited && !t.listed && !t.since.IsZero()
+		if state == exited && !t.listed {
+			b.since = t.since
+		}
 	case b.ended || b.seq > asked:
 		return false // the list is older
 	case state != "" && state != b.state:
@@ -287,13 +296,20 @@ func (t *table) look(id string, b *box) {
 	t.want(job{id: id, verbose: !b.looked})
 }
 
-// drop takes leave of a container or a sandbox.
-func (t *table) drop(id string, now time.Time) {
-	if b := t.boxes[id]; b != nil && b.state == exited && !b.ended {
+// drop takes leave of a container or a sandbox. seq is the event that says so,
+// 0: a list does.
+func (t *table) drop(id string, seq uint64, now time.Time) {
+	b, known := t.boxes[id], t.boxes[id] != nil || t.homes[id] != nil
+	if b != nil && b.state == exited && !b.ended {
 		// It ended, and was removed before it was asked about.
 		t.end(id, b, t.rd.bareExit(id), now)
 	}
 	delete(t.boxes, id)
 	delete(t.homes, id)
-	t.tell(now, t.missed(now), signal.ContainerGone{ID: id, Runtime: t.rd.runtime, Namespace: t.rd.namespace})
+	if len(t.gone) < maxContainers {
+		t.gone[id] = left{seq: seq, at: now, box: b}
+	}
+	if known {
+		t.tell(now, t.missed(now), signal.ContainerGone{ID: id, Runtime: t.rd.runtime, Namespace: t.rd.namespace})
+	}
 }

@@ -25,7 +25,7 @@ func TestTable_IsBounded(t *testing.T) {
 	tb.lost = func(n int, _ string) { lost += n }
 	tb.want = func(job) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
-	tb.connect(reader{}, time.Time{}, at)
+	tb.connect(reader{}, at, at)
 	var l listing
 	for i := range maxContainers + 10 {
 		id := strconv.Itoa(i)
@@ -57,7 +57,7 @@ func TestTable_OldAnswer(t *testing.T) {
 	tb.tell = func(_ time.Time, _ bool, b signal.Body) { told = append(told, b) }
 	tb.lost, tb.want = func(int, string) {}, func(job) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
-	tb.connect(reader{}, time.Time{}, at)
+	tb.connect(reader{}, at, at)
 	runs := listing{containers: []*runtimeapi.Container{{Id: "a", State: runtimeapi.ContainerState_CONTAINER_RUNNING}}}
 	tb.merge(runs, at)
 	tb.answered(answer{job: job{id: "a", verbose: true}, container: &runtimeapi.ContainerStatus{
@@ -78,7 +78,7 @@ func TestTable_OtherAnswer(t *testing.T) {
 	tb.lost = func(n int, _ string) { lost += n }
 	tb.want = func(job) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
-	tb.connect(reader{}, time.Time{}, at)
+	tb.connect(reader{}, at, at)
 	tb.merge(listing{
 		containers: []*runtimeapi.Container{{Id: "a", State: runtimeapi.ContainerState_CONTAINER_RUNNING}}, pods: []*runtimeapi.PodSandbox{{Id: "p"}},
 	}, at)
@@ -99,7 +99,7 @@ func TestTable_NotAskedInTime(t *testing.T) {
 	tb.tell = func(_ time.Time, _ bool, b signal.Body) { told = append(told, b) }
 	tb.lost, tb.want = func(int, string) {}, func(job) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
-	tb.connect(reader{}, time.Time{}, at)
+	tb.connect(reader{}, at, at)
 	tb.merge(listing{}, at)
 	tb.merge(listing{containers: []*runtimeapi.Container{{Id: "a", State: runtimeapi.ContainerState_CONTAINER_EXITED}}}, at)
 	tb.merge(listing{}, at)
