@@ -57,7 +57,7 @@ const (
 // nothing does. A runtime that takes long for a list is asked less often.
 const (
 	paceFirst  = time.Second
-	paceLast   = 4 * time.Second
+	paceLast   = 2 * time.Second
 	paceEvents = 30 * time.Second // the last where events tell, too
 	paceShare  = 50               // a list takes at most this part of the time
 	paceMost   = time.Minute

@@ -427,7 +427,7 @@ func TestSource_Pace(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
 		after(time.Hour)
-		if n := f.count("ListContainers", ""); n < 890 || n > 905 {
+		if n := f.count("ListContainers", ""); n < 1790 || n > 1805 {
 			t.Errorf("%d lists in a quiet hour", n)
 		}
 		r.taken()
