@@ -4,14 +4,18 @@ package cri
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/engines"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -131,6 +135,53 @@ func TestStopSignal(t *testing.T) {
 		if n != 0 && stopSignal(runtimeapi.Signal(n)) == 0 {
 			t.Errorf("%s has no number", name)
 		}
+	}
+}
+
+// TestStatus_Containerd reads what a containerd 1.6.20 answered; of its words
+// only folders and the name of the machine were changed.
+func TestStatus_Containerd(t *testing.T) {
+	var c runtimeapi.ContainerStatusResponse
+	var s runtimeapi.PodSandboxStatusResponse
+	answered(t, "container", &c)
+	answered(t, "sandbox", &s)
+	rd := reader{runtime: "containerd", namespace: containerdNamespace, labels: engines.SelectionOf([]string{"io.kubernetes.pod.*"})}
+	own, err := parseInfo(c.GetInfo()[infoKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := rd.pod(s.GetStatus().GetMetadata(), s.GetStatus().GetLabels())
+	got, err := rd.status(c.GetStatus(), own, own.cgroup, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const id, uid = "0fe4f7ff6a81623d379a1436d7924e4d2538320fc989713d82b638ed6e81d3c7", "28fcb1a0-a45c-44e7-b9bf-000000000000"
+	want := signal.ContainerSeen{
+		Container: death.Container{
+			ID: id, Name: "web", Runtime: "containerd", Image: "localhost/base:1", Cgroup: "/kubepods/burstable/pod" + uid + "/" + id,
+			RestartCount: new(2), Labels: map[string]string{"io.kubernetes.pod.name": "web-0"},
+			Pod: &death.Pod{Namespace: "shop", Name: "web-0", UID: uid, QoSClass: "Burstable"},
+		},
+		Namespace: "k8s.io", State: "running", PID: 30484, Started: time.Unix(0, 1795351906108368185).UTC(), LimitBytes: new(int64(32 << 20)),
+		LogPath: "/var/log/pods/web-0/web.2.log", StopTimeout: new(int64(7)),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("container (-want +got):\n%s", diff)
+	}
+	own, err = parseInfo(s.GetInfo()[infoKey])
+	if want := (info{pid: 30446, cgroup: "/kubepods/burstable/pod" + uid + "/251a9cfa05f80ff8f56ce510498d9b52b11b6af15033e93a0c239b49fe9f1ab0"}); err != nil || own != want {
+		t.Errorf("sandbox %+v, %v, want %+v", own, err, want)
+	}
+}
+
+func answered(t *testing.T, name string, m proto.Message) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/containerd-1.6.20/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := protojson.Unmarshal(text, m); err != nil {
+		t.Fatal(err)
 	}
 }
 
