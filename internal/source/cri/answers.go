@@ -121,7 +121,7 @@ func (t *table) end(id string, b *box, e signal.ContainerExit, now time.Time) {
 			at = now
 		}
 		b.ended, b.at, b.exit = true, at, e
-		if at.Before(b.since.Add(-overlap)) {
+		if at.Before(b.since) {
 			return
 		}
 		t.tell(at, t.missed(at), e)

@@ -21,13 +21,13 @@ type engine struct {
 	labels engines.Selection
 	roots  host.Roots
 	table  *table
-	// alive is when the last list was asked for that it answered, before the
-	// first when this source began.
-	alive time.Time
+	// since is up to when all that ended is known: shortly before the last list
+	// that it answered was asked for; at first, when this source began.
+	since time.Time
 }
 
 func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots, began time.Time) *engine {
-	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable(), alive: began}
+	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable(), since: began}
 	e.table.tell, e.table.lost = of.Tell, of.Skip
 	return e
 }
@@ -87,7 +87,7 @@ func (e *engine) Session(ctx context.Context) error {
 	if s.hierarchy, err = e.roots.MemoryHierarchy(); err != nil {
 		s.Log.Debug("cgroups of containers are taken from what runtimes say of them", "err", err)
 	}
-	e.table.connect(rd, e.alive, time.Now().UTC())
+	e.table.connect(rd, e.since, time.Now().UTC())
 	e.table.want = func(j job) { s.waiting = append(s.waiting, j) }
 	if s.who.sharesEvents() {
 		s.heeded = true
@@ -129,7 +129,7 @@ func (s *session) take(l listing) {
 	s.listing = false
 	now := time.Now().UTC()
 	news := s.table.merge(l, now)
-	s.alive = l.at
+	s.since = l.at.Add(-overlap)
 	s.TellSkipped()
 	s.Up(s.mode(), "")
 	last := paceLast

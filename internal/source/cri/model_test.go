@@ -186,7 +186,7 @@ func (w *world) hear() {
 	case 3:
 		if w.list != nil && w.list.looked {
 			w.tb.merge(listing{containers: w.list.rows, asked: w.list.seq}, w.now)
-			w.alive, w.list = w.list.at, nil
+			w.alive, w.list = w.list.at.Add(-overlap), nil
 		}
 	case 4:
 		if len(w.jobs) > 0 {

@@ -183,7 +183,7 @@ func (r reader) status(s *runtimeapi.ContainerStatus, own info, cgroup string, p
 	if seen.Container.Pod != nil {
 		seen.Container.Pod.QoSClass = cgpath.Parse(cgroup).QoS
 	}
-	seen.Started = instant(s.GetStartedAt())
+	seen.Started = startOf(s)
 	if path := s.GetLogPath(); len(path) <= engines.MaxPath {
 		seen.LogPath = engines.Cut(path, engines.MaxPath)
 	}
@@ -203,7 +203,7 @@ func (r reader) exit(s *runtimeapi.ContainerStatus) signal.ContainerExit {
 	e := signal.ContainerExit{
 		ID: strings.Clone(s.GetId()), Runtime: r.runtime, Namespace: r.namespace,
 		Reason: engines.Cut(s.GetReason(), engines.MaxName), Error: engines.Cut(s.GetMessage(), engines.MaxError),
-		Started: instant(s.GetStartedAt()), Finished: instant(s.GetFinishedAt()),
+		Started: startOf(s), Finished: instant(s.GetFinishedAt()),
 	}
 	if e.Reason == reasonUnknown {
 		return e
@@ -220,6 +220,16 @@ func (r reader) exit(s *runtimeapi.ContainerStatus) signal.ContainerExit {
 // bareExit is an end of which nothing else is known.
 func (r reader) bareExit(id string) signal.ContainerExit {
 	return signal.ContainerExit{ID: id, Runtime: r.runtime, Namespace: r.namespace}
+}
+
+// startOf is when a container was started. containerd notes it when it is done
+// with it, which of one that ends at once can be after the end: that is none.
+func startOf(s *runtimeapi.ContainerStatus) time.Time {
+	started, finished := instant(s.GetStartedAt()), instant(s.GetFinishedAt())
+	if !finished.IsZero() && started.After(finished) {
+		return time.Time{}
+	}
+	return started
 }
 
 // stopSignal is the number of a signal; 0: the runtime's own choice. The

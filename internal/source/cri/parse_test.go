@@ -196,6 +196,14 @@ func TestExit_Unknown(t *testing.T) {
 	}
 }
 
+// TestExit_AtOnce: a start is noted late, and is none after the end.
+func TestExit_AtOnce(t *testing.T) {
+	e := reader{}.exit(&runtimeapi.ContainerStatus{Id: "a", StartedAt: 5e18 + 1, FinishedAt: 5e18})
+	if !e.Started.IsZero() || e.Finished.IsZero() {
+		t.Errorf("%+v", e)
+	}
+}
+
 // sample is a status with text that is no UTF-8 in all kinds of places.
 func sample(text string) *runtimeapi.ContainerStatus {
 	return &runtimeapi.ContainerStatus{

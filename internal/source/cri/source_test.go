@@ -199,7 +199,7 @@ func TestSource_EndedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		f.ended("a", 3, "Error")
-		after(time.Minute)
+		after(10 * time.Millisecond)
 		f.change(func() { f.down = true })
 		r := follow(t, f, Options{})
 		after(10 * time.Second)

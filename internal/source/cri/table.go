@@ -23,8 +23,8 @@ type box struct {
 	tries         int
 
 	pid int
-	// since is when somebody listened before, of one that had ended when the
-	// first list of a connection showed it: it may have ended earlier.
+	// since is the table's, of one that had ended when the first list of a
+	// connection showed it: it may have ended before that.
 	since time.Time
 	// ended is true when its end was told, or was before anybody listened.
 	ended bool
@@ -57,8 +57,8 @@ type table struct {
 	boxes map[string]*box
 	homes map[string]*home
 
-	// began is when this connection was made; since is when the one before it
-	// was alive for certain, or when this source began.
+	// began is when this connection was made; since is up to when all that
+	// ended was known before it.
 	began, since time.Time
 	listed       bool // by this connection
 	// seq counts events. gone are those that were removed lately: what a list
@@ -91,8 +91,8 @@ type again struct {
 const (
 	// settled is when a runtime has said of an end what it will.
 	settled = 1500 * time.Millisecond
-	// overlap is how long before the last sign of life an end can be that was
-	// not told.
+	// overlap is how long before a list was asked for an end can be that is not
+	// in it yet.
 	overlap = time.Second
 	// late is how long after a removal events can come of what was before.
 	late = time.Minute
