@@ -54,9 +54,10 @@ type session struct {
 	// up since that only a list can tell.
 	listing, hurry bool
 	asked, next    time.Time
-	pace           time.Duration
-	heeded         bool // events come
-	timer          *time.Timer
+	// pace is how far lists are apart, least how far at the least.
+	pace, least time.Duration
+	heeded      bool // events come
+	timer       *time.Timer
 }
 
 // containerdNamespace is where containerd keeps the containers of the CRI.
@@ -72,7 +73,7 @@ func (e *engine) Session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{
 		engine: e, api: api, ctx: ctx, failed: make(chan error, 1), listed: make(chan listing, 1), answers: make(chan answer, maxStatuses),
-		events: make(chan *runtimeapi.ContainerEventResponse), silent: make(chan error, 1), pace: paceFirst, timer: time.NewTimer(0),
+		events: make(chan *runtimeapi.ContainerEventResponse), silent: make(chan error, 1), pace: paceFirst, least: paceFirst, timer: time.NewTimer(0),
 	}
 	defer s.timer.Stop()
 	defer s.group.Wait()
@@ -140,13 +141,14 @@ func (s *session) take(l listing) {
 		s.pace = paceFirst
 	}
 	s.hurry = false
-	s.next = now.Add(min(max(s.pace, paceShare*l.took), paceMost))
+	s.least = min(max(paceFirst, paceShare*l.took), paceMost)
+	s.next = now.Add(max(s.pace, s.least))
 }
 
 // soon lets the next list come as early as lists do.
 func (s *session) soon() {
 	s.hurry = true
-	if at := s.asked.Add(paceFirst); at.Before(s.next) {
+	if at := s.asked.Add(s.least); at.Before(s.next) {
 		s.next = at
 	}
 }
