@@ -111,6 +111,8 @@ func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
 	f.StringArrayVar(&o.Source.DockerHosts, "source.docker.host", nil, "socket of such an engine, as unix:///run/docker.sock; may be repeated (default: the usual places)")
 	switchFlag(f, &o.Source.Containerd, "source.containerd", "take names and ends of containers from containerd, in all its namespaces")
 	f.StringArrayVar(&o.Source.ContainerdHosts, "source.containerd.host", nil, "socket of containerd, as unix:///run/containerd/containerd.sock; may be repeated (default: the usual places)")
+	switchFlag(f, &o.Source.CRI, "source.cri", "take names and ends of containers from runtimes with the Kubernetes Container Runtime Interface")
+	f.StringArrayVar(&o.Source.CRIEndpoints, "source.cri.endpoint", nil, "socket of such a runtime, as unix:///run/crio/crio.sock; may be repeated (default: the usual places)")
 	f.StringArrayVar(&o.Source.Labels, "container.label", nil, "label of containers to carry, or a prefix that ends in *; may be repeated (default: those that name a workload)")
 	f.StringVar(&o.Source.TracepointMode, "source.tracepoint.mode", o.Source.TracepointMode, "auto, bpf or tracefs")
 	f.StringVar(&o.Source.KmsgDevice, "source.kmsg.device", o.Source.KmsgDevice, "the kernel's log (default: dev/kmsg below --path.rootfs)")

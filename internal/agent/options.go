@@ -30,7 +30,7 @@ type Options struct {
 
 // SourceOptions switch the sources on and off.
 type SourceOptions struct {
-	Tracepoint, Kmsg, Cgroup, Docker, Containerd bool
+	Tracepoint, Kmsg, Cgroup, Docker, Containerd, CRI bool
 	// TracepointMode is auto, bpf or tracefs.
 	TracepointMode string
 	// KmsgDevice is the kernel's log; empty: /dev/kmsg.
@@ -40,6 +40,8 @@ type SourceOptions struct {
 	DockerHosts []string
 	// ContainerdHosts are sockets of containerd; empty: the usual places.
 	ContainerdHosts []string
+	// CRIEndpoints are sockets of runtimes with the CRI; empty: the usual places.
+	CRIEndpoints []string
 	// Labels are those of containers to carry: names, or prefixes that end in
 	// an asterisk; nil: those that name a workload.
 	Labels []string
@@ -84,7 +86,7 @@ type ServiceOptions struct {
 // Defaults are the options that the flags start from.
 func Defaults() Options {
 	return Options{
-		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, Docker: true, Containerd: true, TracepointMode: "auto"},
+		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, Docker: true, Containerd: true, CRI: true, TracepointMode: "auto"},
 		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 128 << 20},
 		Web:     WebOptions{ListenAddress: []string{":3001"}, TelemetryPath: "/metrics"},
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 	"github.com/coroner-dev/coroner/internal/source/cgroup"
 	"github.com/coroner-dev/coroner/internal/source/containerd"
+	"github.com/coroner-dev/coroner/internal/source/cri"
 	"github.com/coroner-dev/coroner/internal/source/docker"
 	"github.com/coroner-dev/coroner/internal/source/kmsg"
 	"github.com/coroner-dev/coroner/internal/source/tracepoint"
@@ -64,6 +65,9 @@ func newSources(o Options, read position) []source {
 	if o.Source.Containerd {
 		out = append(out, containerd.New(containerd.Options{Roots: o.Path, Hosts: o.Source.ContainerdHosts, Labels: o.Source.Labels, Logger: o.Logger}))
 	}
+	if o.Source.CRI {
+		out = append(out, cri.New(cri.Options{Roots: o.Path, Endpoints: o.Source.CRIEndpoints, Labels: o.Source.Labels, Logger: o.Logger}))
+	}
 	return out
 }
 
@@ -99,12 +103,14 @@ type health struct {
 
 // allSources is what a status lists, switched on or not.
 func allSources() []death.Source {
-	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker, death.SourceContainerd}
+	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker, death.SourceContainerd, death.SourceCRI}
 }
 
 // isEngine tells whether a source speaks for a container engine, which may
 // take its time, or not be there.
-func isEngine(s death.Source) bool { return s == death.SourceDocker || s == death.SourceContainerd }
+func isEngine(s death.Source) bool {
+	return s == death.SourceDocker || s == death.SourceContainerd || s == death.SourceCRI
+}
 
 func newSupervisor(log *slog.Logger) *supervisor {
 	v := &supervisor{log: log, known: map[death.Source]*health{}}

@@ -26,6 +26,7 @@ type words struct {
 	code      *int
 	oomKilled *bool
 	fault     string // why it never ran, or the engine's own error
+	reason    string // in one word, as the CRI has it
 	started   time.Time
 	finished  time.Time
 	told      bool // by an engine, whatever it said
@@ -204,13 +205,16 @@ func (w *words) take(b signal.ContainerExit) bool {
 	if b.Error != "" {
 		w.fault = b.Error
 	}
+	if b.Reason != "" {
+		w.reason = b.Reason
+	}
 	if !b.Started.IsZero() {
 		w.started = b.Started
 	}
 	if !b.Finished.IsZero() {
 		w.finished = b.Finished
 	}
-	return !equal(was.code, w.code) || !equal(was.oomKilled, w.oomKilled) || was.fault != w.fault
+	return !equal(was.code, w.code) || !equal(was.oomKilled, w.oomKilled) || was.fault != w.fault || was.reason != w.reason
 }
 
 // noteEngine notes what an engine says of the end. What it says later holds
@@ -239,6 +243,9 @@ func engineText(b signal.ContainerExit) string {
 	}
 	if b.OOMKilled != nil {
 		t += map[bool]string{true: ", OOMKilled is true", false: ", OOMKilled is false"}[*b.OOMKilled]
+	}
+	if b.Reason != "" {
+		t += ", reason " + death.Printable(b.Reason)
 	}
 	if b.Error != "" {
 		t += ": " + death.Printable(b.Error)

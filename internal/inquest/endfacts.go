@@ -146,6 +146,8 @@ func (c *caseFile) reported(cause death.Cause) *death.Exit {
 		return &x
 	}
 	switch {
+	case w.reason != "":
+		x.ReportedReason = w.reason
 	case w.oomKilled != nil && *w.oomKilled:
 		x.ReportedReason = "OOMKilled"
 	case w.fault != "" && w.started.IsZero():
