@@ -138,6 +138,7 @@ var bodies = map[string]func(json.RawMessage) (Body, error){
 	ContainerStop{}.kind():  decode[ContainerStop],
 	ContainerOOM{}.kind():   decode[ContainerOOM],
 	ContainerLog{}.kind():   decode[ContainerLog],
+	MemoryHistory{}.kind():  decode[MemoryHistory],
 	SourceState{}.kind():    decode[SourceState],
 	Lost{}.kind():           decode[Lost],
 }

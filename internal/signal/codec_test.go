@@ -38,6 +38,14 @@ func everyKind() []Signal {
 		CgroupSeen{Level: level, InitPID: 7},
 		CgroupGone{c},
 		CgroupCounters{Cgroup: c, OOMKill: 1, OOMKillBelow: 2, Since: at, OOMKillTotal: 3, OOMKillBelowTotal: 4, OOM: 5, OOMGroupKill: 6, Chain: []Level{level}},
+		MemoryHistory{
+			Cgroup: c, LimitBytes: &limit, PeakBytes: new(int64), PeakSampled: true, First: at,
+			Samples: [][3]int64{{at.Unix(), 0, 4096}, {at.Unix() + 10, 1 << 62, -1}},
+			Last: &MemoryReading{
+				Time: at, WorkingSetBytes: 1, UsageBytes: 2, AnonBytes: new(int64), FileBytes: &limit, ShmemBytes: new(int64(3)),
+				KernelBytes: new(int64(4)), SomeAvg10: new(0.25),
+			},
+		},
 		NodeCounters{OOMKill: 1, Total: 2, Counted: at},
 		SourceState{Up: true, Mode: "bpf", Reason: "r"},
 		Lost{Count: 1, Other: true, Why: "w"},

@@ -50,6 +50,8 @@ func TestWriter_LeavesOutWhatIsNotKnown(t *testing.T) {
 		{ContainerExit{ID: "a"}, `"body":{"id":"a"}`},
 		{ContainerStop{ID: "a", Action: "stop"}, `"body":{"id":"a","action":"stop"}`},
 		{ContainerOOM{ID: "a"}, `"body":{"id":"a"}`},
+		{MemoryHistory{Cgroup: Cgroup{Path: "/a"}}, `"body":{"path":"/a"}`},
+		{MemoryHistory{Last: &MemoryReading{UsageBytes: 1}}, `"body":{"last":{"working_set_bytes":0,"usage_bytes":1}}`},
 	} {
 		if file := string(write(t, Header{}, []Signal{{Body: tt.body}})); !strings.Contains(file, tt.want) {
 			t.Errorf("%T: %s\nlacks %s", tt.body, file, tt.want)
@@ -60,7 +62,7 @@ func TestWriter_LeavesOutWhatIsNotKnown(t *testing.T) {
 // TestKinds_AreAll: each type with a kind can be read from a file.
 func TestKinds_AreAll(t *testing.T) {
 	var want []string
-	for _, name := range []string{"signal.go", "container.go"} {
+	for _, name := range []string{"signal.go", "container.go", "memory.go"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -70,7 +72,7 @@ func TestKinds_AreAll(t *testing.T) {
 		}
 	}
 	slices.Sort(want)
-	if diff := cmp.Diff(want, Kinds()); diff != "" || len(want) < 18 {
+	if diff := cmp.Diff(want, Kinds()); diff != "" || len(want) < 19 {
 		t.Errorf("kinds (-declared +decoded):\n%s", diff)
 	}
 }
