@@ -23,6 +23,7 @@ func layers() []layer {
 		engines                  = "internal/engines"
 		parse, source, sink      = "internal/parse/", "internal/source/", "internal/sink/"
 		inquest, verdict         = "internal/inquest", "internal/inquest/verdict"
+		recorder, pattern        = "internal/recorder", "internal/recorder/pattern"
 		history, web             = "internal/history", "internal/web"
 		lastwords                = "internal/lastwords"
 	)
@@ -32,15 +33,17 @@ func layers() []layer {
 		{host, nil},
 		{parse, []string{death, parse}},
 		{api, []string{death}},
-		{verdict, []string{death, parse}},
-		{inquest, []string{death, signal, parse, verdict}},
+		{pattern, nil},
+		{verdict, []string{death, parse, pattern}},
+		{inquest, []string{death, signal, parse, verdict, pattern}},
 		{engines, []string{death, signal}},
+		{recorder, []string{signal, host, pattern}},
 		{source, []string{death, signal, parse, host, engines}},
 		{lastwords, []string{signal, parse, host}},
 		{sink, []string{death}},
 		{history, []string{death}},
 		{web, []string{death, api}},
-		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, source, lastwords, sink, history, web}},
+		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, recorder, pattern, source, lastwords, sink, history, web}},
 		{"internal/oomtest", nil},
 		{"internal/archtest", nil},
 		{"cmd/", []string{"internal/"}},
