@@ -198,3 +198,6 @@ func retry(call func() (int, error)) (int, error) {
 		}
 	}
 }
+
+// ended tells the error of a file of a process that has ended.
+func ended(err error) bool { return errors.Is(err, unix.ESRCH) }

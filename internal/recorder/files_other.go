@@ -27,4 +27,5 @@ func (*files) readSlow(string, *slow)      {}
 
 func (*files) keepNone() {}
 
-func gone(error) bool { return false }
+func gone(error) bool  { return false }
+func ended(error) bool { return false }
