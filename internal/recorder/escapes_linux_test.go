@@ -19,8 +19,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-func TestMain(m *testing.M) { oomtest.Main(m) }
-
 // TestEscapes_Real: of two containers, one has moved a process into a sibling
 // cgroup and one into a cgroup of its own below.
 func TestEscapes_Real(t *testing.T) {

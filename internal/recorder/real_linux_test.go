@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recorder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/oomtest"
+	"github.com/coroner-dev/coroner/internal/recorder/pattern"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// slack is what processes take besides what the test asked for: their own
+// text, heap and stacks, and what each CPU holds back of its counts.
+const slack = 12 * mib
+
+func between(t *testing.T, name string, got *int64, least, most int64) {
+	t.Helper()
+	switch {
+	case got == nil:
+		t.Errorf("%s is not known", name)
+	case *got < least || *got > most:
+		t.Errorf("%s is %.1f MiB, want %d to %d", name, float64(*got)/mib, least/mib, most/mib)
+	}
+}
+
+func named(c *oomtest.Cgroup) signal.Cgroup { return signal.Cgroup{ID: c.Inode(), Path: c.Path} }
+
+// kernelNumber reads a file of a cgroup.
+func kernelNumber(t *testing.T, c *oomtest.Cgroup, v1, v2 string, version int) int64 {
+	t.Helper()
+	name := v2
+	if version == 1 {
+		name = v1
+	}
+	b, err := os.ReadFile(filepath.Join(c.Dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestReal_Figures: a container of two processes, one in a cgroup below, that
+// hold 40 MiB of private and 16 of shared memory, and wrote a file of 32.
+func TestReal_Figures(t *testing.T) {
+	const private, shared, written, limit = 40 * mib, 16 * mib, 32 * mib, 256 * mib
+	tree := oomtest.New(t)
+	box := tree.Cgroup("box", oomtest.Limit(limit))
+	inner := tree.Cgroup("box/inner")
+	for _, l := range []oomtest.Load{{Bytes: private}, {Bytes: shared, Shared: true}} {
+		inner.Start(l).Go()
+	}
+	sharedToo := writeIn(t, inner, written)
+
+	r := New(Options{})
+	run(t, r.Run)
+	r.Watch(named(box))
+	settled := func() error {
+		f, ok := r.Live(named(box))
+		if !ok || *f.Reading.AnonBytes < private || *f.Reading.ShmemBytes < shared {
+			return fmt.Errorf("%+v, %t", f, ok)
+		}
+		return nil
+	}
+	if err := oomtest.Poll(20*time.Second, settled); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := r.Live(named(box))
+	now := f.Reading
+	between(t, "anon", now.AnonBytes, private, private+slack)
+	between(t, "shmem", now.ShmemBytes, shared+sharedToo, shared+sharedToo+mib)
+	between(t, "file", now.FileBytes, shared+written, shared+written+slack)
+	between(t, "kernel", now.KernelBytes, 4096, slack)
+	between(t, "usage", &now.UsageBytes, box.Usage()-slack, box.Usage()+slack)
+	between(t, "limit", f.LimitBytes, limit, limit)
+	peak := kernelNumber(t, box, "memory.max_usage_in_bytes", peakFile(t, box), tree.Version)
+	between(t, "peak", f.PeakBytes, peak-slack/4, peak)
+	// The kubelet's working set, from the kernel's own files at rest.
+	inactive := stat(t, box, map[int]string{1: "total_inactive_file", 2: "inactive_file"}[tree.Version])
+	between(t, "working set", &now.WorkingSetBytes, box.Usage()-inactive-slack/4, box.Usage()-inactive+slack/4)
+	if now.WorkingSetBytes > now.UsageBytes {
+		t.Errorf("%+v", now)
+	}
+}
+
+// writeIn has a process in the cgroup write a file, whose pages then are its.
+// It returns how much of it the kernel counts as shared memory: all on a tmpfs.
+func writeIn(t *testing.T, c *oomtest.Cgroup, size int) int64 {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, fmt.Sprintf("written-%d", os.Getpid()))
+	t.Cleanup(func() { _ = os.Remove(file) })
+	cmd := testCommand(file, size)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	move(t, cmd.Process.Pid, c)
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if fs.Type == 0x01021994 { // TMPFS_MAGIC
+		return int64(size)
+	}
+	return 0
+}
+
+// peakFile is memory.peak, or where the kernel has none what is there.
+func peakFile(t *testing.T, c *oomtest.Cgroup) string {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(c.Dir, "memory.peak")); err != nil {
+		return "memory.current"
+	}
+	return "memory.peak"
+}
+
+// stat returns a line of memory.stat.
+func stat(t *testing.T, c *oomtest.Cgroup, key string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.Dir, "memory.stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, key+" "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no %s", key)
+	return 0
+}
+
+// TestReal_UpToTheKill: a process that takes 16 MiB a second is killed at 64;
+// the history has its way there, and the kernel's own peak, after its cgroup
+// has gone. All files are closed then.
+func TestReal_UpToTheKill(t *testing.T) {
+	const limit, rate = 64 * mib, 16 * mib
+	tree := oomtest.New(t)
+	before := openFDs(t)
+	r := New(Options{})
+	stop := start(t, r.Run)
+	box := tree.Cgroup("box", oomtest.Limit(limit))
+	c := named(box)
+	r.Watch(c)
+	p := box.Start(oomtest.Load{Rate: rate})
+	p.Go()
+	p.Wait()
+	peak := kernelNumber(t, box, "memory.max_usage_in_bytes", peakFile(t, box), tree.Version)
+	died := time.Now()
+	if n := box.OOMKills(); n != 1 {
+		t.Fatalf("%d kills", n)
+	}
+	box.Remove()
+	err := oomtest.Poll(5*time.Second, func() error {
+		if s := r.Stats(); s.Recorded != 0 || s.Ended != 1 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("it has gone, and nobody said so: %v", err)
+	}
+	h, ok := r.History(c)
+	if !ok {
+		t.Fatal("no history")
+	}
+	// Read each 100 ms as the limit comes near, it is at most 1.6 MiB late, and
+	// a slow machine's later.
+	between(t, "limit", h.LimitBytes, limit, limit)
+	if peakFile(t, tree.Cgroup("any")) == "memory.peak" || tree.Version == 1 {
+		between(t, "peak", h.PeakBytes, limit-rate/2, peak)
+		if h.PeakSampled {
+			t.Error("the kernel's peak is said to be sampled")
+		}
+	}
+	last := h.Samples[len(h.Samples)-1]
+	if age := died.Unix() - last[0]; age < 0 || age > 2 || len(h.Samples) < 3 {
+		t.Errorf("died at %d: %v", died.Unix(), h.Samples)
+	}
+	for i := 1; i < len(h.Samples); i++ {
+		if a, b := h.Samples[i-1], h.Samples[i]; b[0] <= a[0] || b[2] > limit+slack {
+			t.Errorf("%v then %v", a, b)
+		}
+	}
+	if p := pattern.Of(h.Samples, limit); p != "" {
+		t.Errorf("of %d s somebody says %q", len(h.Samples), p)
+	}
+	stop()
+	if after := openFDs(t); after > before {
+		t.Errorf("%d open files, %d before", after, before)
+	}
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range all {
+		to, err := os.Readlink("/proc/self/fd/" + fd.Name())
+		if errors.Is(err, os.ErrNotExist) {
+			continue // of this listing
+		}
+		if strings.Contains(to, "memory") {
+			n++
+		}
+	}
+	return n
+}
