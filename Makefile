@@ -14,7 +14,7 @@ GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2
 
 FUZZTIME    ?= 10s
 BENCH       ?= .
-VM_PACKAGES ?= ./internal/oomtest ./internal/source/tracepoint ./internal/source/cgroup ./test/system
+VM_PACKAGES ?= ./internal/oomtest ./internal/source/tracepoint ./internal/source/cgroup ./internal/recorder ./test/system
 ARGS        ?=
 
 .PHONY: build demo run test test-unit test-real test-vm fuzz bench bench-go bench-check lint cross generate generate-bpf privileges clean help

@@ -130,13 +130,13 @@ func TestRecorder_EachSecond(t *testing.T) {
 			start := time.Now()
 			var all [][3]int64
 			var c signal.Cgroup
-			for s := range int64(700) {
+			for s := range int64(260) {
 				usage := (s%97 + 100) * mib
 				c = m.cgroup("/a/b", truth{usage, s * unit, 300 * mib, 250 * mib})
 				m.Watch(c) // again and again: one cgroup
 				all = append(all, [3]int64{start.Unix() + s, usage - s*unit, usage})
 				m.sleep(950 * time.Millisecond) // before the next second's reading
-				if s < 699 {
+				if s < 259 {
 					m.cgroup("/a/b", truth{((s+1)%97 + 100) * mib, (s + 1) * unit, 300 * mib, 250 * mib})
 					m.sleep(50 * time.Millisecond)
 				}
