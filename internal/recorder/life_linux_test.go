@@ -15,6 +15,18 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
+func (m *machine) densely() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.dense)
+}
+
+func (m *machine) queued() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.fresh)
+}
+
 // TestRecorder_Ended: what is known of a cgroup that has gone is known for ten
 // minutes, by path, by ID and by both, and is not mixed up with another of its
 // name.
@@ -142,7 +154,7 @@ func TestRecorder_ReadNow(t *testing.T) {
 		if last := h.Samples[len(h.Samples)-1]; last[2] != 30*mib || *h.PeakBytes != 40*mib {
 			m.t.Errorf("%+v", h)
 		}
-		if n := len(m.fresh); n != 0 {
+		if n := m.queued(); n != 0 {
 			m.t.Errorf("%d left", n)
 		}
 	})
@@ -157,12 +169,12 @@ func TestRecorder_NearItsLimit(t *testing.T) {
 		m.Watch(grows)
 		m.Watch(still)
 		m.sleep(10*time.Second + 50*time.Millisecond)
-		if n := len(m.dense); n != 0 {
+		if n := m.densely(); n != 0 {
 			m.t.Errorf("%d read densely at rest", n)
 		}
 		m.cgroup("/grows", truth{usage: 400 * mib, limit: 1000 * mib})
 		m.sleep(time.Second)
-		if n := len(m.dense); n != 1 {
+		if n := m.densely(); n != 1 {
 			m.t.Errorf("%d read densely", n)
 		}
 		m.cgroup("/grows", truth{usage: 900 * mib, limit: 1000 * mib})
@@ -174,7 +186,7 @@ func TestRecorder_NearItsLimit(t *testing.T) {
 			m.t.Errorf("%+v", h)
 		}
 		m.sleep(5 * time.Second)
-		if n := len(m.dense); n != 0 {
+		if n := m.densely(); n != 0 {
 			m.t.Errorf("%d read densely at the end", n)
 		}
 	})
@@ -246,11 +258,13 @@ func TestRecorder_Bounds(t *testing.T) {
 		if s := m.Stats(); s.Recorded != 200 || s.Refused != 5 || s.Errors != 0 || strings.Count(m.logged.String(), "\n") != 1 {
 			m.t.Errorf("%+v; logged %s", s, m.logged.String())
 		}
+		m.mu.Lock()
 		for _, in := range m.slots {
 			if len(in) > slotLoad {
 				m.t.Errorf("%d in one slot", len(in))
 			}
 		}
+		m.mu.Unlock()
 		if n := len(m.Figures()); n != 200 {
 			m.t.Errorf("%d figures", n)
 		}
@@ -268,6 +282,8 @@ func TestRecorder_Bounds(t *testing.T) {
 		if s := m.Stats(); s.Recorded != 200 || s.Ended != maxTombs {
 			m.t.Errorf("%+v", s)
 		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		var bytes int
 		for i := range m.ended.all {
 			bytes += m.ended.all[i].size()
