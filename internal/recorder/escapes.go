@@ -34,6 +34,9 @@ type EscapesOptions struct {
 	// Recheck is after how long one that was found outside must still be
 	// there; 0: one second.
 	Recheck time.Duration
+
+	// most bounds the processes found outside; 0: 4096. A test has fewer.
+	most int
 }
 
 // Escapes finds the processes that are in a container, by its pid namespace,
@@ -72,7 +75,7 @@ type EscapedProcess struct {
 const (
 	walkPart    = 256 // processes looked at without a pause
 	walkPause   = 20 * time.Millisecond
-	maxSuspects = 4096
+	maxOutside  = 4096
 	maxExamples = 5
 )
 
@@ -86,6 +89,9 @@ func NewEscapes(opt EscapesOptions) *Escapes {
 	}
 	if opt.Recheck <= 0 {
 		opt.Recheck = time.Second
+	}
+	if opt.most <= 0 {
+		opt.most = maxOutside
 	}
 	return &Escapes{opt: opt, log: opt.Logger.With("component", "escapes")}
 }
@@ -106,7 +112,7 @@ func (e *Escapes) Run(ctx context.Context) error {
 	}
 	trouble := ""
 	for wait := e.opt.Interval / 12; pause(ctx, wait); wait = e.opt.Interval {
-		w := walk{ctx: ctx, roots: e.opt.Roots, hier: hier, recheck: e.opt.Recheck}
+		w := walk{ctx: ctx, roots: e.opt.Roots, hier: hier, recheck: e.opt.Recheck, most: e.opt.most}
 		found, err := w.run(e.opt.Containers())
 		if ctx.Err() != nil {
 			break
@@ -139,6 +145,7 @@ type walk struct {
 	roots   host.Roots
 	hier    host.Hierarchy
 	recheck time.Duration
+	most    int
 
 	found  []Escaped
 	spaces map[uint64]*space // by inode of the pid namespace
@@ -156,7 +163,7 @@ type suspect struct {
 	ns  uint64
 }
 
-var errSuspects = errors.New("more than 4096 processes outside")
+var errSuspects = errors.New("too many processes outside")
 
 func (w *walk) run(containers []Contained) ([]Escaped, error) {
 	w.place(containers)
@@ -174,13 +181,14 @@ func (w *walk) run(containers []Contained) ([]Escaped, error) {
 			suspects = append(suspects, suspect{pid, ns})
 		}
 	}
-	onward := func() bool { return len(suspects) <= maxSuspects && pause(w.ctx, walkPause) }
+	onward := func() bool { return len(suspects) <= w.most && pause(w.ctx, walkPause) }
 	if err := w.roots.EachPID(walkPart, look, onward); err != nil {
 		return nil, err
 	}
-	if len(suspects) > maxSuspects {
-		w.err, suspects = errSuspects, suspects[:maxSuspects]
+	if len(suspects) > w.most {
+		w.err, suspects = errSuspects, suspects[:w.most]
 	}
+	slices.SortFunc(suspects, func(a, b suspect) int { return a.pid - b.pid })
 	// One that was on its way, into a new container for example, is there by now.
 	if len(suspects) > 0 && pause(w.ctx, w.recheck) {
 		for _, s := range suspects {

@@ -26,7 +26,7 @@ func TestEscapes_Real(t *testing.T) {
 	load := oomtest.Load{NewPIDNS: true, Bytes: oomtest.Idle, Children: []oomtest.Load{{Bytes: oomtest.Idle, Comm: []byte("stray")}, {Bytes: oomtest.Idle}}}
 	box, well := tree.Cgroup("box"), tree.Cgroup("well")
 	away, below := tree.Cgroup("box2"), tree.Cgroup("well/inner")
-	a, b := box.Start(load), well.Start(load)
+	a, b := box.Start(load), tree.Cgroup("well/init").Start(load)
 	stray := -1
 	for _, p := range a.All {
 		if p.Comm == "stray" {
@@ -119,6 +119,7 @@ func escapesOn(t *testing.T, containers []Contained, fill func(f fakeProc), duri
 	var last []Escaped
 	synctest.Test(t, func(t *testing.T) {
 		e := NewEscapes(EscapesOptions{
+			most:       300,
 			Roots:      host.Roots{Proc: filepath.Join(f.dir, "proc"), Cgroup: filepath.Join(f.dir, "cgroup")},
 			Containers: func() []Contained { return containers },
 		})
@@ -180,11 +181,11 @@ func TestEscapes_Bounds(t *testing.T) {
 	web := Contained{signal.Cgroup{Path: "/pod/web"}, 10}
 	got := escapesOn(t, []Contained{web}, func(f fakeProc) {
 		f.process(10, 5, "10 1", "/pod/web")
-		for pid := 100; pid < 100+maxSuspects+600; pid++ {
+		for pid := 100; pid < 100+1000; pid++ {
 			f.process(pid, 5, "20 2", "/out")
 		}
 	}, func() {})
-	if len(got) != 1 || got[0].Count != maxSuspects || len(got[0].Examples) != maxExamples {
+	if len(got) != 1 || got[0].Count != 300 || len(got[0].Examples) != maxExamples {
 		t.Errorf("%+v", got)
 	}
 }

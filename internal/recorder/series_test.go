@@ -43,7 +43,7 @@ func kept(all [][3]int64) [][3]int64 {
 // several readings in a second.
 func TestSeries_KeepsWhatItSays(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	for life := range 300 {
+	for life := range 80 {
 		var s series
 		var all [][3]int64
 		at := r.Int64N(10000)
