@@ -36,22 +36,25 @@ func cpu(b *testing.B) time.Duration {
 }
 
 // BenchmarkRecorder is what one reading of one cgroup costs, everything of a
-// second in it but the wake-ups: the files, the samples, and a tenth of what
-// comes each ten seconds.
+// second in it but the wake-ups: the files, the samples, and the share of
+// what comes each ten seconds and each half minute.
 func BenchmarkRecorder(b *testing.B) {
 	for _, tt := range []struct {
-		name   string
-		below  int
-		noKeep bool
-	}{{"kept open", 0, false}, {"opened each time", 0, true}, {"100 cgroups below", 100, false}} {
+		name  string
+		below int
+		opt   Options
+	}{
+		{"kept open", 0, Options{busy: true}}, {"opened each time", 0, Options{busy: true, noKeep: true}},
+		{"100 cgroups below", 100, Options{busy: true}}, {"at rest", 0, Options{}},
+	} {
 		b.Run(tt.name, func(b *testing.B) {
-			r := New(Options{})
+			r := New(tt.opt)
 			boxes(b, r, 50, tt.below)
 			f, err := openFiles(r.opt.Roots)
 			if err != nil {
 				b.Fatal(err)
 			}
-			if tt.noKeep {
+			if tt.opt.noKeep {
 				f.keepNone()
 			}
 			l := &loop{r: r, files: f, slot: -1}
@@ -66,10 +69,12 @@ func BenchmarkRecorder(b *testing.B) {
 				e := all[i%len(all)]
 				l.round++
 				e.due, e.denseFor = 0, -1
-				if i/len(all)%10 == 0 {
+				e.slowAt, e.tenAt = int64(r.now()/time.Second), int64(r.now()/time.Second)
+				if i/len(all)%30 == 0 {
 					e.slowAt = -1
-				} else {
-					e.slowAt = int64(r.now() / time.Second)
+				}
+				if i/len(all)%10 == 0 {
+					e.tenAt = -10
 				}
 				l.serve(e)
 			}
@@ -83,9 +88,13 @@ func BenchmarkRecorder(b *testing.B) {
 // BenchmarkRecorder_CPU runs a Recorder for so many seconds as it is asked to
 // (-benchtime 30x) and tells the part of one CPU that this process used.
 func BenchmarkRecorder_CPU(b *testing.B) {
-	for _, n := range []int{110, 200, 500} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			r := New(Options{})
+	for _, tt := range []struct {
+		n    int
+		busy bool
+	}{{110, true}, {200, true}, {500, true}, {200, false}} {
+		b.Run(fmt.Sprintf("%d,busy=%t", tt.n, tt.busy), func(b *testing.B) {
+			n := tt.n
+			r := New(Options{busy: tt.busy})
 			boxes(b, r, n, 0)
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error)

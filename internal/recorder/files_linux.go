@@ -111,37 +111,43 @@ func (f *files) close(h *handle, kept bool) {
 	}
 }
 
-// read takes what is wanted each second.
-func (f *files) read(h handle, r *reading) error {
-	b, err := f.pread(h.usage)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", f.names.usage, err)
-	}
-	usage, err := parseNumber(trimmed(b))
-	if err != nil {
-		return fmt.Errorf("parse %s: %w", f.names.usage, err)
-	}
-	now := reading{usage: usage}
-	if b, err = f.pread(h.stat); err != nil {
-		return fmt.Errorf("read memory.stat: %w", err)
-	}
-	all, err := now.parse(b, f.hier.Version)
-	if err != nil {
-		return fmt.Errorf("parse memory.stat: %w", err)
-	}
-	if !all && len(b) == len(f.buf) {
-		return fmt.Errorf("read memory.stat: longer than %d bytes", len(f.buf))
+// read takes what is wanted each second. Where neither usage nor peak moved
+// since r, it leaves the rest of r as it is, unless all is asked for.
+func (f *files) read(h handle, r *reading, all bool) error {
+	now := reading{}
+	var err error
+	if now.usage, err = f.number(h.usage); err != nil {
+		return fmt.Errorf("%s: %w", f.names.usage, err)
 	}
 	if h.peak >= 0 {
-		if b, err = f.pread(h.peak); err == nil {
-			now.peak, err = parseNumber(trimmed(b))
-		}
-		if err != nil {
+		if now.peak, err = f.number(h.peak); err != nil {
 			return fmt.Errorf("%s: %w", f.names.peak, err)
 		}
 	}
+	if !all && now.usage == r.usage && now.peak == r.peak {
+		return nil
+	}
+	b, err := f.pread(h.stat)
+	if err != nil {
+		return fmt.Errorf("read memory.stat: %w", err)
+	}
+	whole, err := now.parse(b, f.hier.Version)
+	if err != nil {
+		return fmt.Errorf("parse memory.stat: %w", err)
+	}
+	if !whole && len(b) == len(f.buf) {
+		return fmt.Errorf("read memory.stat: longer than %d bytes", len(f.buf))
+	}
 	*r = now
 	return nil
+}
+
+func (f *files) number(fd int) (int64, error) {
+	b, err := f.pread(fd)
+	if err != nil {
+		return 0, err
+	}
+	return parseNumber(trimmed(b))
 }
 
 // readSlow reads by path; what cannot be read stays as it was. Its caller reads

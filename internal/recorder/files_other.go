@@ -21,9 +21,9 @@ func openFiles(host.Roots) (*files, error) {
 func (*files) open(string, uint64) (handle, bool, error) {
 	return handle{}, false, host.ErrNotSupported
 }
-func (*files) close(*handle, bool)         {}
-func (*files) read(handle, *reading) error { return host.ErrNotSupported }
-func (*files) readSlow(string, *slow)      {}
+func (*files) close(*handle, bool)               {}
+func (*files) read(handle, *reading, bool) error { return host.ErrNotSupported }
+func (*files) readSlow(string, *slow)            {}
 
 func (*files) keepNone() {}
 

@@ -136,6 +136,27 @@ func TestRecorder_ShortLife(t *testing.T) {
 	})
 }
 
+// TestRecorder_AtRest: where the usage stands still, what else changes is seen
+// within ten seconds, and a peak at once.
+func TestRecorder_AtRest(t *testing.T) {
+	inBubble(t, Options{}, func(m *machine) {
+		c := m.cgroup("/box", truth{usage: 30 * mib, peak: 30 * mib})
+		m.Watch(c)
+		m.sleep(15 * time.Second)
+		m.cgroup("/box", truth{usage: 30 * mib, inactive: 10 * mib, peak: 30 * mib})
+		m.sleep(10 * time.Second)
+		if h := m.history(c); h.Last.WorkingSetBytes != 20*mib || time.Since(h.Last.Time) > time.Second {
+			m.t.Errorf("%+v", h)
+		}
+		m.sleep(time.Second)
+		m.cgroup("/box", truth{usage: 30 * mib, inactive: 20 * mib, peak: 40 * mib})
+		m.sleep(time.Second)
+		if h := m.history(c); h.Last.WorkingSetBytes != 10*mib || *h.PeakBytes != 40*mib || len(h.Samples) < 27 {
+			m.t.Errorf("%+v", h)
+		}
+	})
+}
+
 // TestRecorder_ReadNow: what a first process left behind is seen, though its
 // cgroup goes before its turn comes.
 func TestRecorder_ReadNow(t *testing.T) {
@@ -237,9 +258,16 @@ func TestRecorder_Figures(t *testing.T) {
 		if one, ok := m.Live(leak); !ok || one.Reading.UsageBytes != 120*mib {
 			m.t.Errorf("%+v, %t", one, ok)
 		}
+		// A limit that is lowered is seen in half a minute.
+		m.cgroup("/free", truth{usage: 7 * mib, inactive: 2 * mib, limit: 8 * mib})
+		m.sleep(30 * time.Second)
+		if one, ok := m.Live(free); !ok || one.LimitBytes == nil || *one.LimitBytes != 8*mib {
+			m.t.Errorf("%+v, %t", one, ok)
+		}
 		// A limit that is raised moves the end away.
 		m.cgroup("/leak", truth{usage: 120 * mib, limit: 100_000 * mib})
-		m.sleep(10 * time.Second)
+		m.ReadNow(leak)
+		m.sleep(time.Second)
 		if one, ok := m.Live(leak); !ok || one.LimitETASeconds != nil || *one.LimitBytes != 100_000*mib {
 			m.t.Errorf("%+v, %t", one, ok)
 		}

@@ -24,6 +24,10 @@ const (
 	soon      = 5 * time.Second
 	maxDense  = 32
 
+	// slowFor is how many seconds lie between two readings of the files that are
+	// not kept open: to open one costs more than to read all others.
+	slowFor = 30
+
 	// budget is what the readings of all cgroups may take in a second, most
 	// the longest time, in seconds, between two of one cgroup then.
 	budget = 50 * time.Millisecond
@@ -173,28 +177,32 @@ func (l *loop) serve(e *entry) {
 	began := r.now()
 	at := int64(began / time.Second)
 	r.mu.Lock()
-	isDense := began < e.denseFor
+	isDense, asked := began < e.denseFor, e.asked
 	skip := e.gone || e.served == l.round || at < e.due && !isDense
-	e.served = l.round
+	e.served, e.asked = l.round, false
 	now, sl := e.last, e.slow
 	r.mu.Unlock()
 	if skip {
 		return
 	}
-	newTen := e.slowAt < 0 || at/10 != e.slowAt/10
-	err := l.read(e, &now, &sl, newTen || isDense && at != e.slowAt, at)
+	newTen := at/10 != e.tenAt/10
+	slowly := asked || e.slowAt < 0 || at-e.slowAt >= slowFor || isDense && at != e.slowAt
+	if slowly {
+		e.slowAt = at
+	}
+	err := l.read(e, &now, &sl, slowly, newTen)
 	if err != nil {
 		l.trouble(e, err, at)
 		return
 	}
 	l.store(e, now, sl, began)
-	if newTen {
+	if e.tenAt = at; newTen {
 		l.judge(e)
 	}
 }
 
 // read opens the files where needed, and reads them.
-func (l *loop) read(e *entry, now *reading, sl *slow, slowly bool, at int64) error {
+func (l *loop) read(e *entry, now *reading, sl *slow, slowly, all bool) error {
 	if !e.opened {
 		var err error
 		if e.handle, e.kept, err = l.files.open(e.cgroup.Path, e.cgroup.ID); err != nil {
@@ -204,9 +212,8 @@ func (l *loop) read(e *entry, now *reading, sl *slow, slowly bool, at int64) err
 	}
 	if slowly {
 		l.files.readSlow(e.cgroup.Path, sl)
-		e.slowAt = at
 	}
-	err := l.files.read(e.handle, now)
+	err := l.files.read(e.handle, now, all || slowly || l.r.opt.busy)
 	if !e.kept || err != nil {
 		l.release(e)
 	}

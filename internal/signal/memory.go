@@ -38,10 +38,10 @@ type MemoryReading struct {
 	AnonBytes  *int64 `json:"anon_bytes,omitempty"`
 	FileBytes  *int64 `json:"file_bytes,omitempty"`
 	ShmemBytes *int64 `json:"shmem_bytes,omitempty"`
-	// KernelBytes is up to ten seconds older than the rest on cgroup v1.
+	// KernelBytes is up to 30 seconds older than the rest on cgroup v1.
 	KernelBytes *int64 `json:"kernel_bytes,omitempty"`
 	// SomeAvg10 is the share of the last ten seconds, in percent, in which a
-	// task waited for memory (memory.pressure, cgroup v2); up to ten seconds
+	// task waited for memory (memory.pressure, cgroup v2); up to 30 seconds
 	// older than the rest.
 	SomeAvg10 *float64 `json:"some_avg10,omitempty"`
 }
