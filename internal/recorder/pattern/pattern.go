@@ -12,7 +12,7 @@ package pattern
 
 import "slices"
 
-// The patterns (contract: memory.pattern).
+// The patterns.
 const (
 	// Leak: it grew over a long time up to the end.
 	Leak = "leak"
