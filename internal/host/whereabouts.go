@@ -15,13 +15,9 @@ import (
 // it is about to end, or lives above what the reader can see.
 var ErrWhereabouts = errors.New("its cgroup is not told")
 
-// flagExiting is PF_EXITING (include/linux/sched.h): on v1 such a process shows
-// the root as its cgroup, wherever it lived.
-const flagExiting = 0x4
-
-// TaskCgroup returns the memory cgroup of a process as a path below the
-// hierarchy's mount.
-func (r Roots) TaskCgroup(pid int, h Hierarchy) (string, error) {
+// Whereabouts returns the memory cgroup of a process as a path below the
+// hierarchy's mount, and why it does not know it.
+func (r Roots) Whereabouts(pid int, h Hierarchy) (string, error) {
 	dir := strconv.Itoa(pid)
 	b, err := readFile(r.ProcPath(dir, "cgroup"), maxSmallFile)
 	if err != nil {
@@ -42,22 +38,10 @@ func (r Roots) TaskCgroup(pid int, h Hierarchy) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if exiting(string(stat)) {
+	if !Alive(stat) {
 		return "", fmt.Errorf("pid %d: %w", pid, ErrWhereabouts)
 	}
 	return at, nil
-}
-
-// exiting tells from /proc/PID/stat that a process has begun to end. What
-// cannot be understood is taken for one.
-func exiting(stat string) bool {
-	// comm stands in parentheses and can hold any byte: go from the last one.
-	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // state ppid pgrp session tty_nr tpgid flags
-	if len(f) < 7 {
-		return true
-	}
-	flags, err := strconv.ParseUint(f[6], 10, 64)
-	return err != nil || flags&flagExiting != 0
 }
 
 // Comm returns the name of a process, which can hold any byte but 0.

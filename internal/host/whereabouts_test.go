@@ -13,7 +13,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/host"
 )
 
-func TestRoots_TaskCgroup(t *testing.T) {
+func TestRoots_Whereabouts(t *testing.T) {
 	const alive, ends = ") ) S 1 1 1 0 -1 4194560 1 2\n", " (a b) S 1 1 1 0 -1 4194564 1 2\n"
 	r := roots(tree(t, map[string]string{
 		"proc/1/cgroup": "12:cpuset:/no\n4:memory:/docker/abc\n0::/other\n", "proc/1/stat": "1 (" + alive,
@@ -46,7 +46,7 @@ func TestRoots_TaskCgroup(t *testing.T) {
 		{"no process", 8, v1, "", fs.ErrNotExist},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := r.TaskCgroup(tt.pid, tt.h); got != tt.want || !errors.Is(err, tt.err) {
+			if got, err := r.Whereabouts(tt.pid, tt.h); got != tt.want || !errors.Is(err, tt.err) {
 				t.Errorf("%q, %v; want %q, %v", got, err, tt.want, tt.err)
 			}
 		})

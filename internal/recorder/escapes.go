@@ -233,7 +233,7 @@ func (w *walk) place(containers []Contained) {
 // outside returns the cgroup of a process that is in none of its container's,
 // "" where it is, or where that is not known.
 func (w *walk) outside(pid int, s *space) string {
-	at, err := w.roots.TaskCgroup(pid, w.hier)
+	at, err := w.roots.Whereabouts(pid, w.hier)
 	if err != nil {
 		w.trouble(err)
 		return ""
