@@ -20,6 +20,8 @@ import (
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/history"
 	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/recorder"
+	"github.com/coroner-dev/coroner/internal/signal"
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 )
 
@@ -43,6 +45,8 @@ type Agent struct {
 	sup     *supervisor
 	pipe    *pipeline
 	words   *words
+
+	recorder *recorder.Recorder
 	keeper  *keeper
 	figures figures
 	read    position
@@ -177,7 +181,14 @@ func (a *Agent) wire(ctx context.Context) error {
 	}
 	a.pipe = newPipeline(q, a.keeper.give)
 	a.words = newWords(a.opts.Path, a.pipe.emit, a.log)
-	a.pipe.ask = a.words.ask
+	a.recorder = recorder.New(recorder.Options{Roots: a.opts.Path, Logger: a.log})
+	a.pipe.rec = a.recorder
+	a.pipe.ask = func(w inquest.Want) *signal.Signal {
+		if w.Kind == inquest.WantMemory {
+			return memoryOf(a.recorder, w)
+		}
+		return a.words.ask(w)
+	}
 	return nil
 }
 
@@ -236,6 +247,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, s := range sources {
 		watched.Go(func() { a.sup.run(watch, s, a.pipe.emit) })
 	}
+	watched.Go(func() {
+		if err := a.recorder.Run(watch); err != nil {
+			a.log.Warn("containers' memory is not recorded", "err", err)
+		}
+	})
 	watched.Go(func() {
 		if err := a.store.Run(watch); err != nil {
 			a.log.Error("history is not pruned", "err", err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest"
+	"github.com/coroner-dev/coroner/internal/recorder"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -38,6 +39,7 @@ type pipeline struct {
 	// ask looks up what the inquest wants to know, without waiting; it returns
 	// the answer where it will not.
 	ask    func(inquest.Want) *signal.Signal
+	rec    *recorder.Recorder // nil: nothing is recorded
 	stats  atomic.Pointer[inquest.Stats]
 	living *roster
 }
@@ -128,6 +130,7 @@ func (p *pipeline) drain(most int) {
 
 func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
+	p.observed(s)
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
 		if c := p.q.Container(b.Path); c != nil {

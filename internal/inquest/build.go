@@ -48,9 +48,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	if c.oomKilled {
 		d.OOM = c.oomRecord(f)
 	}
-	if f.ContainerLimit != nil {
-		d.Memory = &death.Memory{LimitBytes: f.ContainerLimit}
-	}
+	d.Memory = c.memoryRecord(&f)
 	c.keepPrior(&d)
 	d.Repeat = q.series.place(c, &d)
 	if c.last != nil && same(c.last, &d) {
@@ -211,6 +209,7 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		q.infer(c, &f)
 	}
 	c.ownLimits(&f)
+	c.memoryFacts(&f)
 	q.limitFigures(c, &f)
 	return f
 }

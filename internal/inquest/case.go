@@ -79,7 +79,10 @@ type caseFile struct {
 	logAsked      time.Time            // of the end that was asked about; zero: it was not
 	log           *signal.ContainerLog
 	logFrom       death.Source // in whose name that was read
-	waited        bool         // that time has passed
+	memoryAsked   bool
+	memory        *death.Memory
+	peak, shmem   *int64 // the most of the working set, and tmpfs at the end
+	waited        bool   // that time has passed
 	recovered     bool
 
 	evidence []death.Evidence

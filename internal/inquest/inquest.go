@@ -89,6 +89,7 @@ type Inquest struct {
 	logSeq  uint64 // the newest record of the kernel's log taken
 	dirty   []*caseFile
 	wants   []Want
+	curves  map[string]time.Time // when a container's curve was told last
 	up      map[death.Source]bool
 	mode    map[death.Source]string
 	ids     map[string]time.Time
@@ -109,6 +110,7 @@ func New(o Options) *Inquest {
 		series:  newSeries(),
 		up:      map[death.Source]bool{},
 		mode:    map[death.Source]string{},
+		curves:  map[string]time.Time{},
 		ids:     map[string]time.Time{},
 		reports: map[uint64]*caseFile{},
 	}
@@ -174,6 +176,8 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 		q.containerStop(s, b)
 	case signal.ContainerOOM:
 		q.containerOOM(s, b)
+	case signal.MemoryHistory:
+		q.memoryHistory(b)
 	case signal.ContainerLog:
 		q.containerLog(s, b)
 	}
@@ -190,6 +194,7 @@ func (q *Inquest) Tick(now time.Time) {
 	q.roster.expire(q.now)
 	q.tenants.expire(q.now)
 	q.recheck()
+	q.wantMemory()
 	q.dead.expire(q.now)
 	q.settle()
 	if q.now.Sub(q.cleaned) > idsFor {

@@ -152,6 +152,13 @@ func (q *Inquest) Container(path string) *death.Container {
 	return q.tenants.dress(c)
 }
 
+// IsContainer tells whether the cgroup at path is a container's own, also one
+// that only holds a pod's namespaces.
+func (q *Inquest) IsContainer(path string) bool {
+	c, _, _, _ := q.owner(path)
+	return c != nil && c.Cgroup == path
+}
+
 // Tenant is a container that an engine told of, and a name for it that no
 // other has; nil: none did, it was removed, or it only holds a pod's namespaces.
 func (q *Inquest) Tenant(namespace, id string) (*death.Container, string) {

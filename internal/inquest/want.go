@@ -18,6 +18,7 @@ type Want struct {
 	// ContainerID is whose, Cgroup its own cgroup where that is known, LogPath
 	// the engine's file of what it wrote.
 	ContainerID, Cgroup, LogPath string
+	CgroupID                     uint64 // 0: not known
 	// Since is when the run that ended began, or a moment before that; zero:
 	// not known. At is when it died.
 	Since, At time.Time
@@ -28,7 +29,8 @@ type WantKind string
 
 // The kinds of Want, and the signals that answer them.
 const (
-	WantLog WantKind = "log" // signal.ContainerLog
+	WantLog    WantKind = "log"    // signal.ContainerLog
+	WantMemory WantKind = "memory" // signal.MemoryHistory
 )
 
 // maxWants bounds the questions that wait; in a storm the first are asked.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/inquest/verdict"
+	"github.com/coroner-dev/coroner/internal/recorder/pattern"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+const (
+	// askMemoryAfter is how long after a death the memory before it is asked
+	// for: the recorder reads once more when a container ends.
+	askMemoryAfter = 200 * time.Millisecond
+	// curveEach is how often the same container's curve is told: in a storm of
+	// kills one says it for many.
+	curveEach = 10 * time.Second
+	// recentPoints of a curve are each of a second, the same number is spread
+	// over what was before.
+	recentPoints = 60
+)
+
+// wantMemory asks once for the memory of each open case's container.
+func (q *Inquest) wantMemory() {
+	for _, c := range q.cases {
+		if c.memoryAsked || c.revision == 0 || c.container == nil || c.container.Cgroup == "" || c.recovered || q.now.Sub(c.observed) < askMemoryAfter {
+			continue
+		}
+		if len(q.wants) >= maxWants {
+			return
+		}
+		c.memoryAsked = true
+		q.wants = append(q.wants, Want{Kind: WantMemory, ContainerID: c.container.ID, Cgroup: c.container.Cgroup, CgroupID: q.containerCgroupID(c), At: c.endTime()})
+	}
+}
+
+// containerCgroupID is the number of the container's own cgroup; 0: not known.
+func (q *Inquest) containerCgroupID(c *caseFile) uint64 {
+	if c.taskMemcg == c.container.Cgroup {
+		return c.cgroupID
+	}
+	return 0
+}
+
+// memoryHistory takes the answer to WantMemory.
+func (q *Inquest) memoryHistory(b signal.MemoryHistory) {
+	for _, c := range q.cases {
+		if !c.memoryAsked || c.memory != nil || c.container == nil || c.container.Cgroup != b.Path {
+			continue
+		}
+		c.memory = q.remember(c, &b)
+		q.touchNames(c)
+		return
+	}
+	q.stats.Late++
+}
+
+// remember takes what a death keeps of its container's memory.
+func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
+	m := &death.Memory{LimitBytes: b.LimitBytes, PeakBytes: b.PeakBytes}
+	limit := int64(0)
+	if b.LimitBytes != nil {
+		limit = *b.LimitBytes
+	}
+	m.Pattern = pattern.Of(b.Samples, limit)
+	for _, s := range b.Samples {
+		if c.peak == nil || s[1] > *c.peak {
+			c.peak = &s[1]
+		}
+	}
+	if b.Last != nil {
+		c.shmem = b.Last.ShmemBytes
+	}
+	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
+		return m
+	}
+	if len(q.curves) > maxSeries {
+		clear(q.curves)
+	}
+	q.curves[c.container.Cgroup] = q.now
+	for _, s := range thin(b.Samples) {
+		m.Samples = append(m.Samples, [3]float64{float64(s[0]), float64(s[1]), float64(s[2])})
+	}
+	return m
+}
+
+// thin leaves of a curve its last minute, and as many points of what was
+// before, each the highest of its time.
+func thin(samples [][3]int64) [][3]int64 {
+	old := len(samples) - recentPoints
+	if old <= recentPoints {
+		return samples
+	}
+	out := make([][3]int64, 0, 2*recentPoints)
+	for i := range recentPoints {
+		part := samples[i*old/recentPoints : (i+1)*old/recentPoints]
+		top := part[0]
+		for _, s := range part[1:] {
+			if s[1] > top[1] {
+				top = s
+			}
+		}
+		out = append(out, top)
+	}
+	return append(out, samples[old:]...)
+}
+
+// memoryFacts says what is known of the container's memory.
+func (c *caseFile) memoryFacts(f *verdict.Facts) {
+	f.PeakBytes, f.ShmBytes = c.peak, c.shmem
+	if f.ContainerLimit == nil && c.memory != nil {
+		f.ContainerLimit = c.memory.LimitBytes
+	}
+}
+
+// memoryRecord is what the death tells of the container's memory; nil: nothing.
+func (c *caseFile) memoryRecord(f *verdict.Facts) *death.Memory {
+	if c.memory == nil && f.ContainerLimit == nil {
+		return nil
+	}
+	m := death.Memory{}
+	if c.memory != nil {
+		m = *c.memory
+	}
+	if f.ContainerLimit != nil {
+		m.LimitBytes = f.ContainerLimit
+	}
+	return &m
+}

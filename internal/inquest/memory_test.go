@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// history is n seconds of a container that grows by a MiB each second.
+func history(path string, n int, end time.Time) signal.MemoryHistory {
+	h := signal.MemoryHistory{Cgroup: signal.Cgroup{Path: path}, LimitBytes: ptr(40 * mib), PeakBytes: ptr(40 * mib)}
+	for i := range n {
+		used := int64(i+1) * 39 * mib / int64(n)
+		h.Samples = append(h.Samples, [3]int64{end.Unix() - int64(n-1-i), used, used + mib})
+	}
+	h.Last = &signal.MemoryReading{ShmemBytes: ptr(8 * mib)}
+	return h
+}
+
+// TestMemory_AskedOnce: the memory before a death is asked for once, a moment
+// after it, and is in the death then.
+func TestMemory_AskedOnce(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	v := task(100, "app", webPath, true)
+	for _, s := range dockers(sc, "tracepoint") {
+		q.Feed(s)
+	}
+	for _, b := range oomKill(v, v, level(webPath, 40*mib, 40*mib)) {
+		q.Feed(sc.sig("tracepoint", b))
+	}
+	first := only(t, q.Take())
+	if w := q.TakeWants(); len(w) != 0 || first.Memory == nil || len(first.Memory.Samples) != 0 {
+		t.Fatalf("asked at once: %+v, memory %+v", w, first.Memory)
+	}
+	q.Tick(q.now.Add(250 * time.Millisecond))
+	wants := q.TakeWants()
+	if len(wants) != 1 || wants[0].Kind != WantMemory || wants[0].Cgroup != webPath {
+		t.Fatalf("wants %+v", wants)
+	}
+	q.Feed(sc.sig("cgroup", history(webPath, 200, first.Time)))
+	d := only(t, q.Take())
+	m := d.Memory
+	if m == nil || len(m.Samples) != 2*recentPoints || *m.PeakBytes != 40*mib || *m.LimitBytes != 40*mib || d.Revision != 2 {
+		t.Fatalf("revision %d, memory %+v", d.Revision, m)
+	}
+	if last := m.Samples[len(m.Samples)-1]; last[1] != float64(39*mib) {
+		t.Errorf("the last sample is %v", last)
+	}
+	q.Tick(q.now.Add(time.Second))
+	if w := q.TakeWants(); len(w) != 0 {
+		t.Errorf("asked again: %+v", w)
+	}
+	// What nobody asked for changes nothing.
+	q.Feed(sc.sig("cgroup", history(webPath, 3, first.Time)))
+	if ds := q.Take(); len(ds) != 0 || q.Stats().Late != 1 {
+		t.Errorf("late answer: %d deaths, %d late", len(ds), q.Stats().Late)
+	}
+}
+
+// TestMemory_OneCurveForMany: of many kills in one container one tells the
+// curve; each tells limit and peak.
+func TestMemory_OneCurveForMany(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	for _, s := range dockers(sc, "tracepoint") {
+		q.Feed(s)
+	}
+	last := map[string]death.Death{}
+	for i := range 20 {
+		sc.n += 400
+		v := task(200+i, "worker", webPath, false)
+		for _, b := range oomKill(v, v, level(webPath, 40*mib, 40*mib)) {
+			q.Feed(sc.sig("tracepoint", b))
+		}
+		q.Tick(q.now.Add(300 * time.Millisecond))
+		for _, d := range q.Take() {
+			last[d.ID] = d
+		}
+		q.Tick(q.now)
+		for range q.TakeWants() {
+			q.Feed(sc.sig("cgroup", history(webPath, 30, q.now)))
+		}
+		for _, d := range q.Take() {
+			last[d.ID] = d
+		}
+	}
+	curves := 0
+	for _, d := range last {
+		if d.Memory == nil || d.Memory.PeakBytes == nil {
+			t.Errorf("no peak in %s", d.ID)
+			continue
+		}
+		if len(d.Memory.Samples) > 0 {
+			curves++
+		}
+	}
+	if len(last) != 20 || curves != 1 {
+		t.Errorf("%d deaths with %d curves, want 20 with 1", len(last), curves)
+	}
+}
