@@ -47,11 +47,11 @@ type Agent struct {
 	words   *words
 
 	recorder *recorder.Recorder
-	keeper  *keeper
-	figures figures
-	read    position
-	carried carried
-	serve   *server
+	keeper   *keeper
+	figures  figures
+	read     position
+	carried  carried
+	serve    *server
 }
 
 // carried is what earlier runs counted.
