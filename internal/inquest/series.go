@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"strings"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -33,7 +34,7 @@ func newSeries() series { return series{runs: map[string]*run{}} }
 // place counts c's death in its series, once, and moves it when an amendment
 // changes its cause.
 func (x *series) place(c *caseFile, d *death.Death) *death.Repeat {
-	key := seriesKey(c, d.Cause)
+	key := seriesKey(c, d)
 	if key == "" {
 		return nil
 	}
@@ -93,14 +94,42 @@ func (x *series) shrink() {
 	}
 }
 
-func seriesKey(c *caseFile, cause death.Cause) string {
+// seriesKey tells whose deaths by one cause are one series. A container that
+// is made anew under the names of the one before it goes on with its series.
+func seriesKey(c *caseFile, d *death.Death) string {
+	var owner []string
 	switch {
-	case c.container != nil && c.container.ID != "":
-		return string(cause) + "\x00" + c.container.ID
+	case d.Container != nil && d.Container.ID != "":
+		owner = seriesOwner(d.Container)
 	case c.unit != "":
-		return string(cause) + "\x00unit\x00" + c.unit
+		owner = []string{"unit", c.unit}
 	case c.taskMemcg != "":
-		return string(cause) + "\x00cgroup\x00" + c.taskMemcg
+		owner = []string{"cgroup", c.taskMemcg}
+	default:
+		return ""
 	}
-	return ""
+	return string(d.Cause) + "\x00" + strings.Join(owner, "\x00")
+}
+
+// The labels that Docker Compose gives.
+const (
+	composeProject = "com.docker.compose.project"
+	composeService = "com.docker.compose.service"
+)
+
+// seriesOwner is what stays of a container when it is made anew.
+func seriesOwner(c *death.Container) []string {
+	switch p := c.Pod; {
+	case p != nil && p.Namespace != "" && p.Name != "" && c.Name != "":
+		return []string{"pod", p.Namespace, p.Name, c.Name}
+	case c.Name != "" && c.Name != c.ID:
+		return []string{"name", c.Runtime, c.Labels[composeProject], c.Labels[composeService], ownName(c)}
+	}
+	return []string{"id", c.ID}
+}
+
+// ownName is a container's name without what Docker Compose puts before it
+// while it makes the next one.
+func ownName(c *death.Container) string {
+	return strings.TrimPrefix(c.Name, c.ID[:min(len(c.ID), 12)]+"_")
 }
