@@ -94,6 +94,8 @@ type Container struct {
 	Name    string `json:"name,omitempty"`
 	Runtime string `json:"runtime,omitempty"` // containerd, docker, cri-o, podman
 	Image   string `json:"image,omitempty"`
+	// ImageID is the image's own id, as the runtime has it: sha256:...
+	ImageID string `json:"image_id,omitempty"`
 	// Cgroup is the container's own cgroup, as a path below the root of the
 	// memory hierarchy (v1) or of the unified one (v2).
 	Cgroup       string            `json:"cgroup,omitempty"`

@@ -24,6 +24,8 @@ type ContainerSeen struct {
 	// State is created, running, paused, restarting, removing, exited or dead.
 	State   string    `json:"state,omitempty"`
 	Started time.Time `json:"started,omitzero"`
+	// ExitCode is how its last run ended, of one that does not run.
+	ExitCode *int `json:"exit_code,omitempty"`
 	// LimitBytes is the memory limit that was asked for; nil: none, or not known.
 	LimitBytes *int64 `json:"limit_bytes,omitempty"`
 	// ShmSizeBytes is how large its own /dev/shm may grow; nil: it has none, or

@@ -21,10 +21,10 @@ func containers() []Body {
 	return []Body{
 		ContainerSeen{
 			Container: death.Container{
-				ID: "4f1c", Name: "web", Runtime: "docker", Image: "shop/web:1", RestartCount: new(3),
+				ID: "4f1c", Name: "web", Runtime: "docker", Image: "shop/web:1", ImageID: "sha256:5d0d", RestartCount: new(3),
 				Labels: map[string]string{"com.docker.compose.service": "web\n\u202e"},
 			},
-			Namespace: "k8s.io", Sandbox: true, PID: 812, State: "running", Started: at, LimitBytes: new(int64(32 << 20)), ShmSizeBytes: new(int64(64 << 20)),
+			Namespace: "k8s.io", Sandbox: true, PID: 812, State: "running", Started: at, ExitCode: new(0), LimitBytes: new(int64(32 << 20)), ShmSizeBytes: new(int64(64 << 20)),
 			LogPath: "/var/lib/docker/containers/4f1c/4f1c-json.log", StopSignal: 15, StopTimeout: new(int64(0)),
 		},
 		ContainerGone{ID: "4f1c", Runtime: "docker", Namespace: "moby"},

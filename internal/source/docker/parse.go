@@ -186,8 +186,25 @@ func (r reader) summary(s container.Summary) (listed, error) {
 	l.seen, l.lost = r.named(strings.Clone(s.ID), s.Labels)
 	l.seen.Container.Name = engines.Cut(ownName(s.Names), engines.MaxName)
 	l.seen.Container.Image = engines.Cut(s.Image, engines.MaxImage)
+	l.seen.Container.ImageID = engines.Cut(s.ImageID, engines.MaxID)
 	l.seen.State = stateOf(string(s.State))
+	if l.seen.State == string(container.StateExited) {
+		l.seen.ExitCode = exitOf(s.Status)
+	}
 	return l, nil
+}
+
+// exitOf reads the code in a row's "Exited (137) 2 hours ago".
+func exitOf(status string) *int {
+	text, ok := strings.CutPrefix(status, "Exited (")
+	if !ok {
+		return nil
+	}
+	text, _, _ = strings.Cut(text, ")")
+	if n, err := strconv.Atoi(text); err == nil && n >= 0 && n <= 1<<16 {
+		return &n
+	}
+	return nil
 }
 
 // ownName picks from a container's names the one that no other container gave
@@ -240,6 +257,7 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	in.seen, in.lost = r.named(strings.Clone(c.ID), labels)
 	seen := &in.seen
 	seen.Container.Name = engines.Cut(strings.TrimPrefix(c.Name, "/"), engines.MaxName)
+	seen.Container.ImageID = engines.Cut(c.Image, engines.MaxID)
 	if c.RestartCount >= 0 {
 		seen.Container.RestartCount = &c.RestartCount
 	}
@@ -324,5 +342,8 @@ func (in *inspected) state(s *container.State) {
 	in.exit.OOMKilled = &s.OOMKilled
 	if s.ExitCode >= 0 && s.ExitCode <= 1<<16 {
 		in.exit.Code = &s.ExitCode
+		if seen.State == string(container.StateExited) {
+			seen.ExitCode = &s.ExitCode
+		}
 	}
 }

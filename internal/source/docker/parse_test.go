@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	realID  = "87b0753e33cbe04b208b654d5e0edc092c80acf4e2dfc104922849a4b63ac7da"
-	shortID = "c3282e277961fe3454b671ff37ff4b6530c0ffccfa43a37ae4374554c727ef39"
+	realID    = "87b0753e33cbe04b208b654d5e0edc092c80acf4e2dfc104922849a4b63ac7da"
+	realImage = "sha256:c1a67146e644391451b4bbba49ccf34c8291f995310633a3ee8d51f900fe4612"
+	shortID   = "c3282e277961fe3454b671ff37ff4b6530c0ffccfa43a37ae4374554c727ef39"
 )
 
 func dockerReader() reader {
@@ -203,10 +204,27 @@ func TestSummary_Real(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := listed{forged: true, seen: signal.ContainerSeen{State: "running", Container: death.Container{
-		ID: realID, Name: "web", Runtime: "docker", Image: "base:1", Labels: map[string]string{"com.docker.compose.service": "web"},
+		ID: realID, Name: "web", Runtime: "docker", Image: "base:1", ImageID: realImage, Labels: map[string]string{"com.docker.compose.service": "web"},
 	}}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(listed{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSummary_ExitCode(t *testing.T) {
+	for status, want := range map[string]*int{
+		"Exited (137) 2 hours ago": new(137), "Exited (0) Less than a second ago": new(0), "Exited (255) 3 weeks ago": new(255),
+		"Up 2 hours": nil, "Exited": nil, "Exited (": nil, "Exited (-1) now": nil, "Exited (99999999999999999999)": nil, "exited (1)": nil,
+		"Exited (1\n) 2 hours ago": nil, "": nil,
+	} {
+		s := container.Summary{ID: "a1", State: container.StateExited, Status: status}
+		if got, err := dockerReader().summary(s); err != nil || !cmp.Equal(got.seen.ExitCode, want) {
+			t.Errorf("%q: %v, %v", status, got.seen.ExitCode, err)
+		}
+		s.State = container.StateRunning
+		if got, err := dockerReader().summary(s); err != nil || got.seen.ExitCode != nil {
+			t.Errorf("%q of one that runs: %v, %v", status, got.seen.ExitCode, err)
+		}
 	}
 }
 
@@ -222,7 +240,8 @@ func TestInspect_Real(t *testing.T) {
 	seen := signal.ContainerSeen{
 		Container: death.Container{
 			ID: realID, Name: "web", Runtime: "docker", Image: "base:1", RestartCount: new(0),
-			Labels: map[string]string{"com.docker.compose.service": "web"},
+			ImageID: realImage,
+			Labels:  map[string]string{"com.docker.compose.service": "web"},
 		},
 		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)), ShmSizeBytes: new(int64(64 << 20)),
 	}
@@ -236,7 +255,7 @@ func TestInspect_Real(t *testing.T) {
 		ID: realID, Runtime: "docker", Code: new(137), OOMKilled: new(false), Started: seen.Started,
 		Finished: time.Date(2026, 11, 22, 9, 46, 53, 383327572, time.UTC),
 	}}
-	want.seen.State = "exited"
+	want.seen.State, want.seen.ExitCode = "exited", new(137)
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(inspected{})); diff != "" {
 		t.Errorf("exited (-want +got):\n%s", diff)
 	}
@@ -362,6 +381,7 @@ func withinBounds(t *testing.T, seen signal.ContainerSeen) {
 	check("id", c.ID, engines.MaxID)
 	check("name", c.Name, engines.MaxName)
 	check("image", c.Image, engines.MaxImage)
+	check("image's id", c.ImageID, engines.MaxID)
 	check("log path", seen.LogPath, engines.MaxPath)
 	if len(c.Labels) > engines.MaxLabels {
 		t.Errorf("%d labels", len(c.Labels))
