@@ -99,7 +99,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 		Sources:    a.sup.stats,
 		Sinks:      func() []metrics.SinkStat { return []metrics.SinkStat{a.keeper.stat()} },
 		Node:       a.nodeStat,
-		Containers: func() []death.Container { return a.pipe.living.list() },
+		Containers: func() []metrics.Container { return a.pipe.living.list() },
 	})
 	if err := a.wire(ctx); err != nil {
 		closeAll(listeners)
@@ -189,6 +189,7 @@ func (a *Agent) wire(ctx context.Context) error {
 		}
 		return a.words.ask(w)
 	}
+	a.pipe.living.goOn(state, known)
 	return nil
 }
 

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -105,10 +106,14 @@ func (p *pipeline) hand(settled, counted bool) bool {
 		return false
 	}
 	told := p.q.TakeTold()
-	if len(deaths) == 0 && told.Empty() && !counted {
+	p.living.died(deaths, p.q.ContainerKey)
+	restarts := p.living.takeChanges()
+	if len(deaths) == 0 && told.Empty() && !counted && len(restarts) == 0 {
 		return false
 	}
-	p.give(progress{deaths: deaths, state: toldState(told)})
+	state := toldState(told)
+	maps.Copy(state, restarts)
+	p.give(progress{deaths: deaths, state: state})
 	return true
 }
 
@@ -131,18 +136,22 @@ func (p *pipeline) drain(most int) {
 func (p *pipeline) feed(s signal.Signal) {
 	p.q.Feed(s)
 	p.observed(s)
+	var c *death.Container
+	key := ""
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
-		if c := p.q.Container(b.Path); c != nil {
-			p.living.seen(c, p.q.ContainerKey(c))
+		if c = p.q.Container(b.Path); c != nil {
+			key = p.q.ContainerKey(c)
 		}
-	case signal.CgroupGone:
-		p.living.cgroupGone(b.Path)
 	case signal.ContainerSeen:
-		p.living.told(p.q.Tenant(b.Namespace, b.Container.ID))
+		c, key = p.q.Tenant(b.Namespace, b.Container.ID)
+	case signal.ContainerExit:
+		c, key = p.q.Tenant(b.Namespace, b.ID)
 	case signal.ContainerGone:
-		if c, key := p.q.Tenant(b.Namespace, b.ID); c == nil {
-			p.living.removed(key)
-		}
+		c, key = p.q.Tenant(b.Namespace, b.ID)
+	case signal.CgroupGone:
+	default:
+		return
 	}
+	p.living.feed(s, c, key)
 }

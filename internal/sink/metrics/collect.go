@@ -18,15 +18,18 @@ type shown struct {
 
 // scrape copies the ledger, with zeros for what lives. Nothing is sent while
 // the lock is held, so that a slow scraper does not hold up a death.
-func (m *Metrics) scrape(living []death.Container, causes []death.Cause) map[key]shown {
+func (m *Metrics) scrape(known []Container, causes []death.Cause) map[key]shown {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.ledger
 	l.scrape++
 	now := m.opts.Now()
-	rows := make(map[key]shown, len(l.tallies)+len(living)*len(causes))
-	for i := range living {
-		o := ownerOf(&living[i])
+	rows := make(map[key]shown, len(l.tallies)+len(known)*len(causes))
+	for i := range known {
+		if known[i].Removed {
+			continue
+		}
+		o := ownerOf(&known[i].Container)
 		for _, cause := range causes {
 			k := key{o, cause}
 			t := l.tallies[k]

@@ -16,26 +16,28 @@ import (
 // six series for each container that lives, nearly all of them 0: a registry
 // copies, checks, hashes and sorts each anew at each scrape.
 type gatherer struct {
-	m     *Metrics
-	order order
+	m          *Metrics
+	order      order
+	identities identities
 }
 
 // Gather implements prometheus.Gatherer.
 func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
 	families, err := g.m.registry.Gather() // what is wrong with one does not hide the others
-	families = append(families, g.deaths()...)
+	var known []Container
+	if f := g.m.opts.Containers; f != nil {
+		known = f()
+	}
+	families = append(families, g.deaths(known)...)
+	families = append(families, g.dropIn(known)...)
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return families, err
 }
 
 // deaths shows the ledger.
-func (g *gatherer) deaths() []*dto.MetricFamily {
-	var living []death.Container
-	if f := g.m.opts.Containers; f != nil {
-		living = f()
-	}
+func (g *gatherer) deaths(known []Container) []*dto.MetricFamily {
 	causes := oomCauses()
-	rows := g.m.scrape(living, causes)
+	rows := g.m.scrape(known, causes)
 	kills, ends, last := family(oomKills), family(terminations), family(lastDeath)
 	kills.Metric = make([]*dto.Metric, 0, len(rows))
 	for _, e := range g.order.of(rows) {

@@ -33,7 +33,10 @@ type keyStep struct {
 
 // Change is what deaths added to the counters. What is in a Change is shown
 // once it was kept (Kept), or let out (Release).
-type Change struct {
+type Change struct{ named, byID part }
+
+// part is what a Change has for one ledger.
+type part struct {
 	steps  []keyStep
 	summed int
 	folded uint64
@@ -41,8 +44,13 @@ type Change struct {
 
 // Join adds what another Change holds.
 func (c *Change) Join(other Change) {
-	c.steps = append(c.steps, other.steps...)
-	c.folded += other.folded
+	c.named.join(other.named)
+	c.byID.join(other.byID)
+}
+
+func (p *part) join(other part) {
+	p.steps = append(p.steps, other.steps...)
+	p.folded += other.folded
 }
 
 // Orphan adds to c a Change whose deaths will not be kept. What c holds is
@@ -50,29 +58,36 @@ func (c *Change) Join(other Change) {
 func (m *Metrics) Orphan(c *Change, other Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ledger.orphan(&c.named, other.named)
+	m.byID.orphan(&c.byID, other.byID)
+}
+
+func (l *ledger) orphan(p *part, other part) {
 	for _, s := range other.steps {
-		t := m.ledger.tally(s.key)
+		t := l.tally(s.key)
 		t.await(s.of, step{-s.kills, -s.ends})
 		t.await(nil, s.step)
-		c.steps = append(c.steps, keyStep{s.key, nil, s.step})
+		p.steps = append(p.steps, keyStep{s.key, nil, s.step})
 	}
-	c.folded += other.folded
-	if len(c.steps) > 2*c.summed+compactAt {
-		sums := c.sums()
-		c.steps = c.steps[:0:0]
+	p.folded += other.folded
+	if len(p.steps) > 2*p.summed+compactAt {
+		sums := p.sums()
+		p.steps = p.steps[:0:0]
 		for k, s := range sums {
-			c.steps = append(c.steps, keyStep{k, nil, s})
+			p.steps = append(p.steps, keyStep{k, nil, s})
 		}
-		c.summed = len(c.steps)
+		p.summed = len(p.steps)
 	}
 }
 
 // Empty tells whether it changes nothing.
-func (c *Change) Empty() bool { return len(c.steps) == 0 && c.folded == 0 }
+func (c *Change) Empty() bool { return c.named.empty() && c.byID.empty() }
 
-func (c *Change) sums() map[key]step {
-	sums := make(map[key]step, len(c.steps))
-	for _, s := range c.steps {
+func (p *part) empty() bool { return len(p.steps) == 0 && p.folded == 0 }
+
+func (p *part) sums() map[key]step {
+	sums := make(map[key]step, len(p.steps))
+	for _, s := range p.steps {
 		sum := sums[s.key]
 		sums[s.key] = step{sum.kills + s.kills, sum.ends + s.ends}
 	}
@@ -89,6 +104,11 @@ type Batch struct {
 	// Folded is the value of coroner_folded_deaths_total.
 	Folded uint64
 
+	named, byID written
+}
+
+// written is what a Batch has of one ledger.
+type written struct {
 	steps []keyStep
 	gone  []key
 }
@@ -98,11 +118,17 @@ type Batch struct {
 func (m *Metrics) Prepare(c Change, all bool) Batch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := m.ledger
-	b := Batch{All: all || l.rewrite, Folded: l.folded.kept + c.folded, steps: c.steps}
-	sums := c.sums()
+	b := Batch{All: all || m.ledger.rewrite || m.byID.rewrite, Folded: m.ledger.folded.kept + c.named.folded}
+	b.named = m.ledger.prepare(&b, c.named)
+	b.byID = m.byID.prepare(&b, c.byID)
+	return b
+}
+
+func (l *ledger) prepare(b *Batch, p part) written {
+	w := written{steps: p.steps}
+	sums := p.sums()
 	for k := range l.gone {
-		b.gone = append(b.gone, k)
+		w.gone = append(w.gone, k)
 		if _, back := sums[k]; !back && !b.All {
 			b.Counts = append(b.Counts, k.count(l.kept(k), time.Time{}))
 		}
@@ -121,15 +147,20 @@ func (m *Metrics) Prepare(c Change, all bool) Batch {
 		}
 		b.Counts = append(b.Counts, k.count(l.kept(k).plus(s.kills, s.ends), last))
 	}
-	return b
+	return w
 }
 
 // Kept says that the history has a Batch: it is shown from now on.
 func (m *Metrics) Kept(b Batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := m.ledger
-	for _, s := range b.steps {
+	m.ledger.wrote(b.named, b.All)
+	m.byID.wrote(b.byID, b.All)
+	m.ledger.folded.kept = b.Folded
+}
+
+func (l *ledger) wrote(w written, all bool) {
+	for _, s := range w.steps {
 		t := l.tally(s.key)
 		t.kept = t.kept.plus(s.kills, s.ends)
 		t.await(s.of, step{-s.kills, -s.ends})
@@ -139,11 +170,10 @@ func (m *Metrics) Kept(b Batch) {
 		}
 		l.tidy(s.key, t)
 	}
-	for _, k := range b.gone {
+	for _, k := range w.gone {
 		delete(l.gone, k)
 	}
-	l.folded.kept = b.Folded
-	if b.All {
+	if all {
 		l.rewrite = false
 	}
 }
@@ -153,7 +183,11 @@ func (m *Metrics) Kept(b Batch) {
 func (m *Metrics) Release() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := m.ledger
+	m.ledger.release()
+	m.byID.release()
+}
+
+func (l *ledger) release() {
 	l.scrape++ // what is out does not move any more
 	for _, t := range l.tallies {
 		if len(t.pending) > 0 {
@@ -169,31 +203,40 @@ func (m *Metrics) Release() {
 func (m *Metrics) Unkept() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ledger.rewrite || len(m.ledger.gone) > 0
+	return m.ledger.unkept() || m.byID.unkept()
 }
+
+func (l *ledger) unkept() bool { return l.rewrite || len(l.gone) > 0 }
 
 // Seed lets the counters go on from what an earlier run kept. It comes before
 // the first Take and the first scrape.
 func (m *Metrics) Seed(counts []Count, folded uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := m.ledger
-	l.folded.taken, l.folded.kept = folded, folded
+	m.ledger.folded.taken, m.ledger.folded.kept = folded, folded
 	// The one for too many takes no other's place.
 	slices.SortFunc(counts, func(a, b Count) int {
 		return cmp.Compare(rank(a), rank(b))
 	})
 	for _, c := range counts {
-		k, elsewhere := l.room(key{owner{label(c.Namespace), label(c.Pod), label(c.Container)}, death.Cause(label(string(c.Cause)))})
-		l.rewrite = l.rewrite || elsewhere
-		t := l.tally(k)
-		t.taken = t.taken.plus(int64(c.OOMKills), int64(c.Terminations))
-		t.kept = t.taken
-		if c.Last.After(t.last) {
-			t.last, t.shownLast = c.Last, c.Last
+		if c.Cause == causeOOMs {
+			m.byID.seed(c)
+		} else {
+			m.ledger.seed(c)
 		}
-		t.touched = m.opts.Now()
 	}
+}
+
+func (l *ledger) seed(c Count) {
+	k, elsewhere := l.room(key{owner{label(c.Namespace), label(c.Pod), label(c.Container)}, death.Cause(label(string(c.Cause)))})
+	l.rewrite = l.rewrite || elsewhere
+	t := l.tally(k)
+	t.taken = t.taken.plus(int64(c.OOMKills), int64(c.Terminations))
+	t.kept = t.taken
+	if c.Last.After(t.last) {
+		t.last, t.shownLast = c.Last, c.Last
+	}
+	t.touched = l.now()
 }
 
 // Remember says that these deaths are in the counters already, as far as they
@@ -202,15 +245,18 @@ func (m *Metrics) Remember(deaths []death.Death) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range deaths {
-		d := &deaths[i]
-		if _, known := m.ledger.deaths[d.ID]; known {
-			continue
-		}
-		k, _ := m.ledger.room(keyOf(d))
-		m.ledger.remember(d.ID, &counted{
-			key: k, kills: d.OOMKills(), ended: d.Subject == death.SubjectContainer, scrape: m.ledger.scrape,
-		})
+		m.ledger.recall(&deaths[i])
+		m.byID.recall(&deaths[i])
 	}
+}
+
+func (l *ledger) recall(d *death.Death) {
+	to, ok := l.key(d)
+	if _, known := l.deaths[d.ID]; known || !ok {
+		return
+	}
+	k, _ := l.room(to)
+	l.remember(d.ID, &counted{key: k, kills: d.OOMKills(), ended: d.Subject == death.SubjectContainer, scrape: l.scrape})
 }
 
 func (l *ledger) kept(k key) pair {

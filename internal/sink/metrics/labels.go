@@ -27,7 +27,8 @@ type key struct {
 	cause death.Cause
 }
 
-func keyOf(d *death.Death) key {
+// ownerKey is what all deaths are counted under.
+func ownerKey(d *death.Death) (key, bool) {
 	o := owner{container: label(d.Unit)}
 	if d.Container != nil {
 		o = ownerOf(d.Container)
@@ -35,8 +36,22 @@ func keyOf(d *death.Death) key {
 			o.container = label(d.Unit)
 		}
 	}
-	return key{o, death.Cause(label(string(d.Cause)))}
+	return key{o, death.Cause(label(string(d.Cause)))}, true
 }
+
+// causeOOMs stands for container_ooms where the counters are kept. No death
+// has such a cause.
+const causeOOMs death.Cause = containerOOMs
+
+// idKey is what the OOM kills of a container are counted under.
+func idKey(d *death.Death) (key, bool) {
+	if d.Container == nil || d.Container.ID == "" || d.OOMKills() == 0 {
+		return key{}, false
+	}
+	return keyOfID(d.Container.ID), true
+}
+
+func keyOfID(id string) key { return key{owner{container: label(id)}, causeOOMs} }
 
 func ownerOf(c *death.Container) owner {
 	o := owner{container: label(c.Name)}

@@ -12,6 +12,8 @@ const (
 	// maxRemembered bounds the deaths whose amendments are recognised. An
 	// amendment comes within seconds; a storm of 10,000 kills fits.
 	maxRemembered = 50_000
+	// maxRememberedByID is the same for container_ooms alone.
+	maxRememberedByID = 10_000
 	// keepGone is how long the series of an owner that is gone stay.
 	keepGone = 24 * time.Hour
 	// keepGoneFull is the same when there is no room for new ones. It is
@@ -73,7 +75,9 @@ type counted struct {
 // ledger counts deaths: every killed process once, every container's end
 // once, whatever revisions say it. It is not safe for concurrent use.
 type ledger struct {
+	key     func(d *death.Death) (k key, ok bool)
 	max     int
+	ring    int // how many deaths are remembered
 	now     func() time.Time
 	tallies map[key]*tally
 	deaths  map[string]*counted
@@ -86,18 +90,22 @@ type ledger struct {
 	swept   time.Time
 }
 
-func newLedger(maxSeries int, now func() time.Time) *ledger {
+func newLedger(maxSeries, ring int, now func() time.Time, keyOf func(*death.Death) (key, bool)) *ledger {
 	return &ledger{
-		max: maxSeries, now: now,
+		key: keyOf, max: maxSeries, ring: ring, now: now,
 		tallies: make(map[key]*tally), deaths: make(map[string]*counted), gone: make(map[key]struct{}),
 	}
 }
 
 // take counts what d adds to what its earlier revisions said.
-func (l *ledger) take(d *death.Death) (ch Change) {
+func (l *ledger) take(d *death.Death) (ch part) {
+	to, ok := l.key(d)
+	if !ok {
+		return ch
+	}
 	c, known := l.deaths[d.ID]
 	if !known {
-		k, folded := l.room(keyOf(d))
+		k, folded := l.room(to)
 		if folded {
 			l.folded.taken++
 			ch.folded++
@@ -105,7 +113,7 @@ func (l *ledger) take(d *death.Death) (ch Change) {
 		c = &counted{key: k, scrape: l.scrape, before: l.tally(k).last}
 		l.remember(d.ID, c)
 	} else {
-		l.move(c, keyOf(d), d.Time, &ch)
+		l.move(c, to, d.Time, &ch)
 	}
 	t := l.tally(c.key)
 	added := step{}
@@ -131,7 +139,7 @@ func (l *ledger) take(d *death.Death) (ch Change) {
 
 // move takes what no scrape has shown yet to another key, for a counter that
 // was shown must not go down.
-func (l *ledger) move(c *counted, to key, died time.Time, ch *Change) {
+func (l *ledger) move(c *counted, to key, died time.Time, ch *part) {
 	if c.scrape != l.scrape {
 		c.scrape, c.freshKills, c.freshEnd = l.scrape, 0, false
 	}
@@ -216,11 +224,11 @@ func (l *ledger) tally(k key) *tally {
 // remember keeps c under its death's id and forgets the oldest beyond the bound.
 func (l *ledger) remember(id string, c *counted) {
 	l.deaths[id] = c
-	if len(l.order) < maxRemembered {
+	if len(l.order) < l.ring {
 		l.order = append(l.order, id)
 		return
 	}
 	delete(l.deaths, l.order[l.next])
 	l.order[l.next] = id
-	l.next = (l.next + 1) % maxRemembered
+	l.next = (l.next + 1) % l.ring
 }

@@ -35,14 +35,26 @@ type Options struct {
 	Sinks func() []SinkStat
 	// Node tells what is known of the machine's own count.
 	Node func() NodeStat
-	// Containers tells which containers live now: they are shown at 0.
-	Containers func() []death.Container
+	// Containers tells which containers there are, and were until lately.
+	Containers func() []Container
 	// MaxSeries bounds the label sets of deaths; 0 means DefaultMaxSeries.
 	MaxSeries int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log takes what goes wrong in a scrape; nil discards it.
 	Log *slog.Logger
+}
+
+// Container is one that is known.
+type Container struct {
+	death.Container
+	// Restarts are its starts after the first; for a pod's container, over all
+	// its ids.
+	Restarts int
+	// ExitCode is how it last ended.
+	ExitCode int
+	// Removed: it is there no more.
+	Removed bool
 }
 
 // SourceStat is what a source has done since the start.
@@ -85,6 +97,7 @@ type Metrics struct {
 
 	mu     sync.Mutex
 	ledger *ledger
+	byID   *ledger // OOM kills by container id
 }
 
 // New returns Metrics that have counted nothing.
@@ -106,7 +119,8 @@ func New(o Options) *Metrics {
 		detection: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: det.Name, Help: det.Help, Buckets: detectionBuckets(),
 		}, det.Labels),
-		ledger: newLedger(o.MaxSeries, o.Now),
+		ledger: newLedger(o.MaxSeries, maxRemembered, o.Now, ownerKey),
+		byID:   newLedger(o.MaxSeries, maxRememberedByID, o.Now, idKey),
 	}
 	m.registry.MustRegister(
 		m.detection,
@@ -130,7 +144,7 @@ func New(o Options) *Metrics {
 func (m *Metrics) Take(d *death.Death) Change {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ledger.take(d)
+	return Change{m.ledger.take(d), m.byID.take(d)}
 }
 
 // Detected notes how long the source that told of a death first took.

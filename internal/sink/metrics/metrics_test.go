@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,8 +237,8 @@ func TestSeries_AreBounded(t *testing.T) {
 
 func TestContainers_LivingOnesAreAtZero(t *testing.T) {
 	c := &clock{start}
-	living := []death.Container{{Name: "web", Pod: &death.Pod{Namespace: "prod", Name: "shop"}}}
-	m := metrics.New(metrics.Options{Now: c.Now, Containers: func() []death.Container { return living }})
+	living := []metrics.Container{{Container: death.Container{Name: "web", Pod: &death.Pod{Namespace: "prod", Name: "shop"}}}}
+	m := metrics.New(metrics.Options{Now: c.Now, Containers: func() []metrics.Container { return slices.Clone(living) }})
 	for _, i := range death.Causes() {
 		want := ""
 		if i.OOM {
@@ -277,13 +278,20 @@ func TestRegistry_HasWhatTheTableSays(t *testing.T) {
 	}
 	got := make(map[string]string)
 	for _, f := range families {
-		if strings.HasPrefix(f.GetName(), "coroner_") {
+		if ours(f.GetName()) {
 			got[f.GetName()] = f.GetType().String() + fmt.Sprint(labels(f)) + f.GetHelp()
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-table +registry):\n%s", diff)
 	}
+}
+
+// ours tells whether a metric is in the table.
+func ours(name string) bool {
+	return slices.ContainsFunc(metrics.Table(), func(r metrics.Metric) bool {
+		return name == r.Name || r.Type == "histogram" && strings.HasPrefix(name, r.Name)
+	})
 }
 
 func labels(f *dto.MetricFamily) int { return len(f.GetMetric()[0].GetLabel()) }
@@ -335,7 +343,8 @@ func (gone) Write([]byte) (int, error) {
 func TestScrape_Golden(t *testing.T) {
 	var b strings.Builder
 	for line := range strings.Lines(body(t, full())) {
-		if strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), "coroner_") {
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), " ")
+		if name, _, _ = strings.Cut(name, "{"); ours(name) {
 			b.WriteString(strings.ReplaceAll(line, runtime.Version(), "go1.x"))
 		}
 	}
@@ -378,8 +387,11 @@ func full() *metrics.Metrics {
 		Sinks: func() []metrics.SinkStat {
 			return []metrics.SinkStat{{Sink: "history", QueueLength: 2, Dropped: 1, Errors: 4}}
 		},
-		Containers: func() []death.Container {
-			return []death.Container{{ID: strings.Repeat("0123456789abcdef", 4), Pod: &death.Pod{UID: "5e3f"}}}
+		Containers: func() []metrics.Container {
+			return []metrics.Container{
+				{Container: death.Container{ID: strings.Repeat("0123456789abcdef", 4), Pod: &death.Pod{UID: "5e3f"}}},
+				{Container: death.Container{ID: "77", Runtime: "docker", Name: "db\xff", Image: "shop/db:1"}, Restarts: 3, ExitCode: 137, Removed: true},
+			}
 		},
 	})
 	ended := kill("d2", death.OOMPodLimit, process(2, death.FateVictim), process(3, death.FateGroup), process(4, death.FateSharer))
@@ -398,28 +410,41 @@ func full() *metrics.Metrics {
 	return m
 }
 
-func BenchmarkScrape(b *testing.B) {
-	living := make([]death.Container, 1000)
-	for i := range living {
-		living[i] = death.Container{Name: "app", Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i)}}
+// many are containers like those of a node in a cluster.
+func many(n int) []metrics.Container {
+	out := make([]metrics.Container, n)
+	for i := range out {
+		out[i].Container = death.Container{
+			ID: fmt.Sprintf("%064x", i), Runtime: "containerd", Name: "app", Image: "registry.example.com/shop/app:1.25.3",
+			Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i), UID: fmt.Sprintf("u-%d", i)},
+		}
 	}
-	m := metrics.New(metrics.Options{Containers: func() []death.Container { return living }})
-	b.ReportAllocs()
-	for b.Loop() {
-		rec := httptest.NewRecorder()
-		m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	return out
+}
+
+func BenchmarkScrape(b *testing.B) {
+	for _, n := range []int{200, 1000} {
+		for _, accept := range []string{"text/plain", "application/openmetrics-text;version=1.0.0"} {
+			b.Run(fmt.Sprintf("%d/%s", n, accept[:strings.Index(accept, "/")+2]), func(b *testing.B) {
+				living := many(n)
+				m := metrics.New(metrics.Options{Containers: func() []metrics.Container { return slices.Clone(living) }})
+				b.ReportAllocs()
+				for b.Loop() {
+					rec, req := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)
+					req.Header.Set("Accept", accept)
+					m.Handler().ServeHTTP(rec, req)
+				}
+			})
+		}
 	}
 }
 
 // BenchmarkScrape_Held is what a thousand containers hold between two scrapes.
 func BenchmarkScrape_Held(b *testing.B) {
-	living := make([]death.Container, 1000)
-	for i := range living {
-		living[i] = death.Container{Name: "app", Pod: &death.Pod{Namespace: "prod", Name: fmt.Sprintf("pod-%d", i)}}
-	}
+	living := many(1000)
 	var before, after runtime.MemStats
 	for b.Loop() {
-		m := metrics.New(metrics.Options{Containers: func() []death.Container { return living }})
+		m := metrics.New(metrics.Options{Containers: func() []metrics.Container { return slices.Clone(living) }})
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		m.Handler().ServeHTTP(gone{httptest.NewRecorder()}, httptest.NewRequest("GET", "/metrics", nil))

@@ -44,9 +44,15 @@ const (
 	sinkErrors     = "coroner_sink_errors_total"
 	foldedDeaths   = "coroner_folded_deaths_total"
 	buildInfo      = "coroner_build_info"
-	typeCounter    = "counter"
-	typeGauge      = "gauge"
-	typeHistogram  = "histogram"
+
+	// Those of missing-container-metrics, by its names.
+	containerRestarts = "container_restarts"
+	containerOOMs     = "container_ooms"
+	containerLastExit = "container_last_exit_code"
+
+	typeCounter   = "counter"
+	typeGauge     = "gauge"
+	typeHistogram = "histogram"
 )
 
 // Table lists every metric that coroner itself defines, in the order in which
@@ -54,9 +60,13 @@ const (
 func Table() []Metric {
 	owner := []string{"namespace", "pod", "container", "cause"}
 	source, sink := []string{"source"}, []string{"sink"}
+	container := []string{"container_id", "container_short_id", "docker_container_id", "name", "image_id", "pod", "namespace"}
 	return []Metric{
 		{oomKills, typeCounter, owner, "Processes that the kernel's OOM killer took. 0 for every container that is known and lives.", Stable},
-		{terminations, typeCounter, owner, "Ends of containers.", Stable},
+		{terminations, typeCounter, owner, "Ends of containers. A series begins with the first.", Stable},
+		{containerRestarts, typeCounter, container, "Starts of the container after its first; of a pod's container, over all its ids.", Stable},
+		{containerOOMs, typeCounter, container, "Processes of the container that the kernel's OOM killer took.", Stable},
+		{containerLastExit, typeGauge, container, "Exit code of the container's last end; 0 until there was one.", Stable},
 		{lastDeath, typeGauge, owner, "When the latest death happened, by the kernel's clock.", Stable},
 		{nodeKills, typeCounter, nil, "OOM kills that the kernel itself counted (/proc/vmstat) since the agent first ran.", Stable},
 		{unattributed, typeCounter, nil, "OOM kills that the kernel counted and for which no death could be written. It must stay 0.", Stable},
