@@ -132,11 +132,11 @@ func bounded(known []Container, most int) []Container {
 // dropIn shows the three metrics of missing-container-metrics.
 func (g *gatherer) dropIn(known []Container) []*dto.MetricFamily {
 	known = bounded(known, g.m.opts.MaxSeries)
+	kills := g.m.killsOf(known)
 	if len(known) == 0 {
 		return nil
 	}
 	restarts, ooms, exits := family(containerRestarts), family(containerOOMs), family(containerLastExit)
-	kills := g.m.killsOf(known)
 	for i, e := range g.identities.of(known) {
 		restarts.Metric = append(restarts.Metric, entry{pairs: e.pairs}.counter(uint64(max(0, known[i].Restarts))))
 		ooms.Metric = append(ooms.Metric, entry{pairs: e.pairs}.counter(kills[i]))
@@ -155,9 +155,11 @@ func (m *Metrics) killsOf(known []Container) []uint64 {
 	out := make([]uint64, len(known))
 	for i := range known {
 		if t := l.tallies[keyOfID(known[i].ID)]; t != nil {
-			seen := t.visible()
-			out[i], t.touched, t.shown = seen.kills, now, seen == t.taken
+			out[i], t.touched = t.visible().kills, now
 		}
+	}
+	for _, t := range l.tallies {
+		t.shown = t.visible() == t.taken // those of others as well: nobody will ever see them
 	}
 	l.sweep(keepGone)
 	return out

@@ -160,7 +160,7 @@ func TestMove_GivesBackTheTimeOfTheLastDeath(t *testing.T) {
 	young := kill("young", death.OOMContainerLimit, process(2, death.FateVictim))
 	young.Time = start.Add(time.Minute)
 	take(m, old, young, amended(young, func(d *death.Death) { d.Cause = death.OOMPodLimit }))
-	want := map[death.Cause]time.Time{death.OOMContainerLimit: old.Time, death.OOMPodLimit: young.Time}
+	want := map[death.Cause]time.Time{death.OOMContainerLimit: old.Time, death.OOMPodLimit: young.Time, "container_ooms": young.Time}
 	got := map[death.Cause]time.Time{}
 	for _, c := range m.Prepare(metrics.Change{}, true).Counts {
 		got[c.Cause] = c.Last
