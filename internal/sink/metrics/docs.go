@@ -47,14 +47,46 @@ const docsTail = `
   a counter must not go down; the death's record has the last word. Later evidence never counts a process twice.
 - A container that is known and lives has its ` + "`coroner_oom_kills_total`" + ` at 0 for each cause that is an OOM kill, so that
   ` + "`increase()`" + ` sees the first one. A container that is gone keeps its series for a day after its last death.
+- ` + "`coroner_container_terminations_total`" + ` counts ends by any cause. Its series begin with the first end: causes are many, and most containers
+  end by none of them. Alert on OOM kills with ` + "`increase(coroner_oom_kills_total[10m])`" + `, on other ends with
+  ` + "`time() - coroner_last_death_timestamp_seconds < 600`" + `, which sees the first one too.
+
+## Instead of missing-container-metrics
+
+` + "`container_restarts`, `container_ooms` and `container_last_exit_code`" + ` have the names, labels and life of those of
+missing-container-metrics, on the same port, so that its rules, dashboards and joins with ` + "`kube_pod_container_info`" + ` on ` + "`container_id`" + `
+go on. They are there at 0 as soon as a container is known, and for five minutes after it was removed.
+
+| label | Docker | other runtimes | known by its cgroup alone |
+|---|---|---|---|
+| ` + "`container_id`" + ` | ` + "`docker://ID`" + ` | ` + "`containerd://ID`, `cri-o://ID`, `podman://ID`" + ` | ID, with the runtime where the path tells it |
+| ` + "`container_short_id`" + ` | %[3]d characters of the id | the same | the same |
+| ` + "`docker_container_id`" + ` | the id | ` + "`not-a-docker-container`" + ` | empty, where the runtime is not known |
+| ` + "`name`" + ` | the container's name | the name in the pod | empty |
+| ` + "`image_id`" + ` | ` + "`docker-pullable://`" + ` and the image as it was named; ` + "`docker://`" + ` and its id where it has no name | the image as it was named | empty |
+| ` + "`pod`, `namespace`" + ` | of the pod, where a source tells it | the same | empty |
+
+What differs is the values, which are the true ones:
+
+- ` + "`container_restarts`" + ` counts starts after the first, with every runtime; the other counts Docker's first start too, and nothing
+  with containerd. A pod's container has a new id after each restart: all ids that are there show the count of the pod's container, one
+  that was removed the count as it was then. So ` + "`increase()`" + ` shows a restart, on the id that was there before. The count goes on over
+  restarts of the agent, and takes in what the engine itself counted meanwhile (Docker and the kubelet do).
+- ` + "`container_ooms`" + ` counts processes that the kernel's OOM killer took, once each, as ` + "`coroner_oom_kills_total`" + ` does; the other counts
+  the engine's events, which are missing for some kills and many for others.
+- ` + "`container_last_exit_code`" + ` is of the container's first process; with containerd the other takes those of execs and probes as well. For a
+  container that no engine knows it is the kernel's: 128 and the number of the signal, where one ended it.
+- Containers that only hold a pod's namespaces are left out.
+- At most %[2]d containers are shown, the living ones first.
 
 ## Restarts
 
-- The counters of deaths, ` + "`coroner_node_oom_kills_total` and `coroner_unattributed_oom_kills_total`" + ` go on from where they were. They are
+- The counters of deaths, ` + "`container_ooms`, `coroner_node_oom_kills_total` and `coroner_unattributed_oom_kills_total`" + ` go on from where they were. They are
   kept in the history, each in one transaction with the deaths that it counts, and a scrape shows them once that is done: no scrape
   shows a counter lower than an earlier one, also after a kill -9.
 - When the history refuses or does not answer for a second, they are shown without it. ` + "`coroner_sink_up{sink=\"history\"}`" + ` is 0 then, and
   a kill -9 before it is back takes them back as well, which Prometheus takes for a counter that began anew.
+- ` + "`container_restarts`" + ` goes on as well; it is kept a moment after it is shown.
 - All others count since the agent's start.
 
 ## Labels
