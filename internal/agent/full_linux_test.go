@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -179,11 +180,7 @@ func inFile(t *testing.T, path string, deaths int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kills uint64
-	for _, c := range counts {
-		kills += c.OOMKills
-	}
-	if kills != uint64(deaths) {
+	if kills := killsIn(slices.Values(counts)); kills != uint64(deaths) {
 		t.Errorf("counters of %d, want %d", kills, deaths)
 	}
 }

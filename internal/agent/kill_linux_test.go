@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -135,10 +136,7 @@ func TestCounters_OverKill9(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var sum uint64
-	for _, c := range counts {
-		sum += c.OOMKills
-	}
+	sum := killsIn(slices.Values(counts))
 	st, err := store.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)

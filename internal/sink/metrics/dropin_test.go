@@ -202,7 +202,9 @@ func TestDropIn_NameThatComesLater(t *testing.T) {
 		t.Fatalf("by its id = %q, want 1", got)
 	}
 	take(m, fresh)
-	name := func(d *death.Death) { d.Container = &death.Container{ID: webID, Runtime: "containerd", Name: "web", Pod: shop} }
+	name := func(d *death.Death) {
+		d.Container = &death.Container{ID: webID, Runtime: "containerd", Name: "web", Pod: shop}
+	}
 	known[0].Container = death.Container{ID: webID, Runtime: "containerd", Name: "web", Pod: shop}
 	take(m, amended(shown, name), amended(fresh, name), kill("d3", death.OOMContainerLimit, process(3, death.FateVictim)))
 	got := scrape(t, m)
