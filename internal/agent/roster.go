@@ -141,7 +141,7 @@ func (r *roster) join(l *living) {
 	s.members++
 	l.story, l.storyName = s, name
 	for src, x := range l.lives {
-		s.begin(src, x.runs)
+		s.begin(src, x.count)
 	}
 	r.note(l)
 }
@@ -170,7 +170,7 @@ func (r *roster) told(l *living, s signal.Signal, b signal.ContainerSeen) {
 	if b.Container.ImageID != "" {
 		l.ImageID = b.Container.ImageID
 	}
-	if l.life(s.Source).seen(b) && !l.story.earlier(s.Source, &b.Container) {
+	if l.life(s.Source).seen(s.Time, b) && !l.story.earlier(s.Source, &b.Container) {
 		l.story.begin(s.Source, 1)
 	}
 	if n := b.Container.RestartCount; n != nil && b.State != "" && b.State != stateCreated {

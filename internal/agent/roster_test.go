@@ -179,6 +179,11 @@ func TestRoster_Restarts(t *testing.T) {
 		}, 4},
 		{"had restarts before the first agent", func(st *stage) { st.run("a", 6) }, 6},
 		{"was stopped when it was seen first, and started", func(st *stage) { st.say("docker", state("a", "exited")).run("a", 0) }, 1},
+		{"was stopped when it was seen first, and is looked at later", func(st *stage) {
+			s := st.second()
+			st.second()
+			st.say("docker", state("a", "exited"), st.looked("a", "exited", s, 0), st.looked("a", "exited", s, 0)).run("a", 0)
+		}, 1},
 		{"by its policy, then by hand, then by its policy", func(st *stage) {
 			st.run("a", 3).say("docker", exited("a", 1)).run("a", 0).say("docker", exited("a", 1)).run("a", 1)
 		}, 5},
@@ -311,9 +316,9 @@ func TestRoster_OverAnotherRun(t *testing.T) {
 	st.restarts(map[string]int{"a": 4})
 	st.run("b", 0)
 	next := st.again()
+	s := next.second()
 	next.say("docker", state("a", "running"), state("b", "running")) // the list
 	next.restarts(map[string]int{"a": 4, "b": 0})
-	s := next.second()
 	next.say("docker", next.looked("a", "running", s, 2), next.looked("b", "running", s, 0)) // its policy, twice
 	next.restarts(map[string]int{"a": 6, "b": 0})
 	if got := next.r.takeChanges(); len(got) != 1 || got[stateRestarts+"a"] == "" {
@@ -338,9 +343,9 @@ func TestRoster_OverAnotherRun(t *testing.T) {
 // TestRoster_CountDoesNotJump: what was shown goes up by what happens alone.
 func TestRoster_CountDoesNotJump(t *testing.T) {
 	st := newStage(t)
+	s := st.second()
 	st.say("docker", state("a", "running"))
 	st.restarts(map[string]int{"a": 0}) // a scrape
-	s := st.second()
 	st.say("docker", st.looked("a", "running", s, 7))
 	st.restarts(map[string]int{"a": 0})
 	st.say("docker", exited("a", 1)).run("a", 8)

@@ -5,6 +5,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -24,38 +25,58 @@ const (
 	stateDead       = "dead"
 )
 
-// life is what one source tells of the runs of one container. Each source
-// tells them in order; one beside the other they need not be.
+const (
+	// startSlack is how much later than it is told a run can be dated, where
+	// clocks are read roughly. No more: an engine that is asked about a run can
+	// answer about the next one.
+	startSlack = time.Millisecond
+	// maxRuns bounds the runs and ends that are remembered of one container,
+	// so that none that is told late or again counts twice.
+	maxRuns = 16
+)
+
+// life is what one source tells of the runs of one container. An event and an
+// answer tell of the same start, and either can come first.
 type life struct {
-	runs    int
-	running bool
-	open    bool      // the end of its last run was not told
-	started time.Time // of its last run; zero: not told yet
-	ended   time.Time // its last end
-	pid     int
+	starts []start     // of runs, by time
+	ends   []time.Time // of runs, by time
+	count  int         // of runs
+	pid    int
 }
 
-// seen takes what a source says, and tells whether a run has begun.
-func (l *life) seen(b signal.ContainerSeen) (begun bool) {
+// start is when a run began; told is when it was told, where no more is known.
+type start struct {
+	at   time.Time
+	told bool
+}
+
+// seen takes what a source says, and tells whether it is of a run that is news.
+func (l *life) seen(at time.Time, b signal.ContainerSeen) (news bool) {
 	runs, over := phase(b.State)
-	if b.Started.IsZero() {
+	first := l.count == 0
+	switch {
+	case !b.Started.IsZero():
+		news = l.dated(b.Started)
+	case runs:
 		another := b.PID != 0 && l.pid != 0 && b.PID != l.pid
-		begun = runs && (!l.running || another) || over && l.runs == 0
-	} else if begun = l.dated(b.Started, runs); !begun && !b.Started.Equal(l.started) {
-		return false // of an earlier run, told late
+		news = another || l.begun(at)
+	case over:
+		news = first
 	}
-	if begun {
-		l.runs++
-		l.open, l.started, l.pid = true, b.Started, 0
+	if news {
+		if s := (start{at, true}); b.Started.IsZero() {
+			l.add(s)
+		} else {
+			l.add(start{at: b.Started})
+		}
 	}
-	if !l.open {
-		return false // its end was told
+	if first && over {
+		l.exit(at.Add(1), time.Time{}) // which is not told any more
 	}
-	l.running = runs || l.running && !over
 	if b.PID != 0 {
 		l.pid = b.PID
 	}
-	return begun
+	return news
 }
 
 // phase tells whether a state is that of a run, or of its end.
@@ -69,24 +90,61 @@ func phase(state string) (runs, over bool) {
 	return false, false
 }
 
-// dated takes when a run started, and tells whether it is one not yet told.
-func (l *life) dated(started time.Time, runs bool) (begun bool) {
-	switch {
-	case !l.ended.IsZero() && !started.After(l.ended), !started.After(l.started):
-		return false
-	case l.runs > 0 && l.open && l.started.IsZero() && (l.running || !runs):
-		l.started = started // of the run that was told without it
-		return false
+// begun tells whether one that runs at that time is in a run not yet told: the
+// one before it has ended, or there was none.
+func (l *life) begun(at time.Time) bool {
+	for _, s := range slices.Backward(l.starts) {
+		if !s.at.After(at) {
+			return l.endBetween(s.at, at)
+		}
+	}
+	return len(l.starts) < maxRuns // else it is one that was forgotten
+}
+
+// dated takes the exact time of a start, and tells whether it is of a run not
+// yet told. It is of the first that was told after it, unless one ended between.
+func (l *life) dated(started time.Time) (news bool) {
+	for i, s := range l.starts {
+		switch {
+		case !s.told && s.at.Equal(started):
+			return false
+		case s.told && !started.After(s.at.Add(startSlack)) && !l.endBetween(started, s.at):
+			l.starts[i] = start{at: started}
+			return false
+		case i == 0 && started.Before(s.at) && len(l.starts) == maxRuns:
+			return false // it was forgotten
+		}
 	}
 	return true
 }
 
-// exit takes that a run ended.
-func (l *life) exit(at, started time.Time) {
-	if at.Before(l.started) || !at.After(l.ended) || !started.IsZero() && started.Before(l.started) {
-		return // an earlier one, told late
+func (l *life) endBetween(after, until time.Time) bool {
+	return slices.ContainsFunc(l.ends, func(t time.Time) bool { return t.After(after) && !t.After(until) })
+}
+
+func (l *life) add(s start) {
+	l.count++
+	i, _ := slices.BinarySearchFunc(l.starts, s.at, func(a start, at time.Time) int { return a.at.Compare(at) })
+	if l.starts = slices.Insert(l.starts, i, s); len(l.starts) > maxRuns {
+		l.starts = slices.Delete(l.starts, 0, 1)
 	}
-	l.running, l.open, l.ended = false, false, at
+}
+
+// exit takes that the run that began at started ended; zero: not told which.
+func (l *life) exit(at, started time.Time) {
+	for _, s := range l.starts {
+		if !started.IsZero() && !s.told && s.at.After(started) && !at.Before(s.at) {
+			at = s.at.Add(-1) // told late
+			break
+		}
+	}
+	i, known := slices.BinarySearchFunc(l.ends, at, time.Time.Compare)
+	if known {
+		return
+	}
+	if l.ends = slices.Insert(l.ends, i, at); len(l.ends) > maxRuns {
+		l.ends = slices.Delete(l.ends, 0, 1)
+	}
 }
 
 // story counts the restarts of a container, or of a pod's container over all

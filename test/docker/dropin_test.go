@@ -18,6 +18,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	"github.com/coroner-dev/coroner/test/engines"
 	"github.com/coroner-dev/coroner/test/rig"
 )
 
@@ -31,11 +32,11 @@ type row struct {
 func rows(t *testing.T, base string) map[string]row {
 	t.Helper()
 	res, err := http.Get(base + "/metrics")
-	must(t, err)
+	engines.Must(t, err)
 	defer res.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(res.Body)
-	must(t, err)
+	engines.Must(t, err)
 	out := map[string]row{}
 	for name, set := range map[string]func(*row, float64){
 		"container_restarts":       func(r *row, v float64) { r.restarts = v },
@@ -61,13 +62,30 @@ func rows(t *testing.T, base string) map[string]row {
 // TestDropIn holds what the metrics say against what the test did, and against
 // what the engine has counted.
 func TestDropIn(t *testing.T) {
+	t.Run("Docker", func(t *testing.T) { dropIn(t, false) })
+	t.Run("Docker and the containerd beneath", func(t *testing.T) { dropIn(t, true) })
+}
+
+func dropIn(t *testing.T, beneath bool) {
 	history := filepath.Join(t.TempDir(), "deaths.db")
-	m := newMorgue(t, func(o *agent.Options) { o.History.Path = history })
+	options := func(e *engine) func(o *agent.Options) {
+		return func(o *agent.Options) {
+			o.Source.DockerHosts = []string{"unix://" + e.socket()}
+			o.History.Path = history
+			if o.Source.Containerd = beneath; beneath {
+				o.Source.ContainerdHosts = []string{"unix://" + filepath.Join(e.dir, "exec", "containerd", "containerd.sock")}
+			}
+		}
+	}
+	oomtest.Require(t, oomtest.RealKills)
+	e := startEngine(t)
+	e.addProgram(coroner(t))
+	m := &morgue{e, rig.Start(t, options(e))}
 	made, err := m.client.ContainerCreate(t.Context(), client.ContainerCreateOptions{
 		Name: "policy", Config: &container.Config{Image: "base:1", Cmd: []string{"/bin/sh", "-c", "exit 9"}},
 		HostConfig: &container.HostConfig{NetworkMode: "none", RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 3}},
 	})
-	must(t, err)
+	engines.Must(t, err)
 	want := map[string]row{made.ID: {restarts: 3, code: 9}}
 	is := func(what string) {
 		t.Helper()
@@ -84,15 +102,15 @@ func TestDropIn(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	poll(t, "it is known before it starts", func() bool { _, ok := rows(t, m.agent.Base)[made.ID]; return ok })
+	engines.Poll(t, "it is known before it starts", func() bool { _, ok := rows(t, m.agent.Base)[made.ID]; return ok })
 	_, err = m.client.ContainerStart(t.Context(), made.ID, client.ContainerStartOptions{})
-	must(t, err)
+	engines.Must(t, err)
 
 	byHand := m.run("by-hand", false, nil, "/bin/sh", "-c", "trap 'exit 4' TERM; while :; do sleep 0.05; done")
 	for range 3 {
 		m.running(t, byHand)
 		_, err := m.client.ContainerRestart(t.Context(), byHand, client.ContainerRestartOptions{})
-		must(t, err)
+		engines.Must(t, err)
 	}
 	want[byHand] = row{restarts: 3, code: 4}
 	survives := m.run("survives", false, nil, "/bin/sh", "-c", "i=0; while [ $i -lt 10 ]; do /coroner leak --block 32M --max 200M; i=$((i+1)); done; sleep 600")
@@ -103,14 +121,14 @@ func TestDropIn(t *testing.T) {
 	want[still] = row{}
 	quick := m.run("quick", false, nil, "/bin/true")
 	for range 5 { // as fast as the engine can
-		poll(t, "its end", func() bool { return m.pid(t, quick) == 0 })
+		engines.Poll(t, "its end", func() bool { return m.pid(t, quick) == 0 })
 		_, err := m.client.ContainerStart(t.Context(), quick, client.ContainerStartOptions{})
-		must(t, err)
+		engines.Must(t, err)
 	}
 	want[quick] = row{restarts: 5}
 	is("as it happens")
 	c, err := m.client.ContainerInspect(t.Context(), made.ID, client.ContainerInspectOptions{})
-	must(t, err)
+	engines.Must(t, err)
 	if c.Container.RestartCount != 3 {
 		t.Errorf("the engine has counted %d restarts by its policy, want 3", c.Container.RestartCount)
 	}
@@ -127,23 +145,20 @@ func TestDropIn(t *testing.T) {
 	// Another agent goes on from there, over what happened meanwhile.
 	m.agent.Stop()
 	delete(want, removed) // it was gone before this one began
-	m.agent = rig.Start(t, func(o *agent.Options) {
-		o.Source.DockerHosts = []string{"unix://" + m.socket()}
-		o.History.Path = history
-	})
+	m.agent = rig.Start(t, options(e))
 	is("after the agent was started again")
 	_, err = m.client.ContainerRestart(t.Context(), byHand, client.ContainerRestartOptions{})
-	must(t, err)
+	engines.Must(t, err)
 	want[byHand] = row{restarts: 4, code: 4}
 	is("and goes on")
 
 	// While the engine is away nothing is lost, and nothing counts twice.
-	m.stop()
-	m.start()
+	m.daemon.Stop()
+	m.daemon.Start()
 	m.agent.WaitUp(t)
 	is("after the engine was started again")
 	_, err = m.client.ContainerRemove(t.Context(), still, client.ContainerRemoveOptions{Force: true})
-	must(t, err)
+	engines.Must(t, err)
 	want[still] = row{code: 137}
 	is("removed")
 }
