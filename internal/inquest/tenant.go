@@ -172,6 +172,7 @@ func (t *tenant) name(rank int, c *death.Container) {
 	set(&t.Name, c.Name)
 	set(&t.Runtime, c.Runtime)
 	set(&t.Image, c.Image)
+	set(&t.ImageID, c.ImageID)
 	if c.RestartCount != nil && (wins || t.RestartCount == nil) {
 		t.RestartCount = c.RestartCount
 	}
@@ -266,7 +267,7 @@ func (t *tenant) dress(c *death.Container) *death.Container {
 	for _, f := range []struct {
 		dst *string
 		src string
-	}{{&d.Name, t.Name}, {&d.Image, t.Image}, {&d.Cgroup, t.Cgroup}} {
+	}{{&d.Name, t.Name}, {&d.Image, t.Image}, {&d.ImageID, t.ImageID}, {&d.Cgroup, t.Cgroup}} {
 		if *f.dst == "" {
 			*f.dst = f.src
 		}
