@@ -100,6 +100,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 		Sinks:      func() []metrics.SinkStat { return []metrics.SinkStat{a.keeper.stat()} },
 		Node:       a.nodeStat,
 		Containers: func() []metrics.Container { return a.pipe.living.list() },
+		Memory:     func() []metrics.Memory { return a.pipe.living.memory(a.recorder.Figures()) },
 	})
 	if err := a.wire(ctx); err != nil {
 		closeAll(listeners)

@@ -9,6 +9,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/inquest"
 	"github.com/coroner-dev/coroner/internal/recorder"
 	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/sink/metrics"
 )
 
 // observed is what the recorder is told as signals come.
@@ -45,4 +46,22 @@ func memoryOf(rec *recorder.Recorder, w inquest.Want) *signal.Signal {
 	}
 	h.Path = w.Cgroup
 	return &signal.Signal{Time: w.At, Observed: time.Now(), Source: death.SourceCgroup, Body: h}
+}
+
+// memory gives each living container what the recorder knows of its cgroup.
+func (r *roster) memory(figures []recorder.Figure) []metrics.Memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]metrics.Memory, 0, len(figures))
+	for _, f := range figures {
+		l := r.byKey[r.byPath[f.Path]]
+		if l == nil {
+			continue // a pod's own, that only holds its namespaces
+		}
+		out = append(out, metrics.Memory{
+			Container: l.Container, WorkingSetBytes: f.Reading.WorkingSetBytes, UsageBytes: f.Reading.UsageBytes,
+			LimitBytes: f.LimitBytes, PeakBytes: f.PeakBytes, LimitETASeconds: f.LimitETASeconds,
+		})
+	}
+	return out
 }

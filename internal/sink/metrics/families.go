@@ -30,6 +30,7 @@ func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
 	}
 	families = append(families, g.deaths(known)...)
 	families = append(families, g.dropIn(known)...)
+	families = append(families, g.memory()...)
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return families, err
 }

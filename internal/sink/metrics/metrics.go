@@ -37,6 +37,8 @@ type Options struct {
 	Node func() NodeStat
 	// Containers tells which containers there are, and were until lately.
 	Containers func() []Container
+	// Memory tells what the living containers hold.
+	Memory func() []Memory
 	// MaxSeries bounds the label sets of deaths; 0 means DefaultMaxSeries.
 	MaxSeries int
 	// Now is the clock; nil means time.Now.

@@ -387,6 +387,10 @@ func full() *metrics.Metrics {
 		Sinks: func() []metrics.SinkStat {
 			return []metrics.SinkStat{{Sink: "history", QueueLength: 2, Dropped: 1, Errors: 4}}
 		},
+		Memory: func() []metrics.Memory {
+			n, seconds := int64(64<<20), 90.0
+			return []metrics.Memory{{Container: death.Container{ID: "77", Name: "db"}, WorkingSetBytes: n / 2, UsageBytes: n, LimitBytes: &n, PeakBytes: &n, LimitETASeconds: &seconds}}
+		},
 		Containers: func() []metrics.Container {
 			return []metrics.Container{
 				{Container: death.Container{ID: strings.Repeat("0123456789abcdef", 4), Pod: &death.Pod{UID: "5e3f"}}},

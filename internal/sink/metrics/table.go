@@ -45,6 +45,12 @@ const (
 	foldedDeaths   = "coroner_folded_deaths_total"
 	buildInfo      = "coroner_build_info"
 
+	memoryWorkingSet = "coroner_container_memory_working_set_bytes"
+	memoryUsage      = "coroner_container_memory_usage_bytes"
+	memoryLimit      = "coroner_container_memory_limit_bytes"
+	memoryPeak       = "coroner_container_memory_peak_bytes"
+	memoryETA        = "coroner_container_memory_limit_eta_seconds"
+
 	// Those of missing-container-metrics, by its names.
 	containerRestarts = "container_restarts"
 	containerOOMs     = "container_ooms"
@@ -59,6 +65,7 @@ const (
 // the documentation shows them. A new metric starts here.
 func Table() []Metric {
 	owner := []string{"namespace", "pod", "container", "cause"}
+	named := []string{"namespace", "pod", "container"}
 	source, sink := []string{"source"}, []string{"sink"}
 	container := []string{"container_id", "container_short_id", "docker_container_id", "name", "image_id", "pod", "namespace"}
 	return []Metric{
@@ -67,6 +74,11 @@ func Table() []Metric {
 		{containerRestarts, typeCounter, container, "Starts of the container after its first; of a pod's container, over all its ids.", Stable},
 		{containerOOMs, typeCounter, container, "Processes of the container that the kernel's OOM killer took.", Stable},
 		{containerLastExit, typeGauge, container, "Exit code of the container's last end; 0 until there was one.", Stable},
+		{memoryWorkingSet, typeGauge, named, "Memory that the container uses without what could be dropped at once, as the kubelet computes it.", Stable},
+		{memoryUsage, typeGauge, named, "Memory that the container uses, page cache and all.", Stable},
+		{memoryLimit, typeGauge, named, "The container's own memory limit; absent where it has none.", Stable},
+		{memoryPeak, typeGauge, named, "The most memory that the container used so far.", Stable},
+		{memoryETA, typeGauge, named, "At the present rate, the time until the container reaches its limit; absent where it does not grow.", Stable},
 		{lastDeath, typeGauge, owner, "When the latest death happened, by the kernel's clock.", Stable},
 		{nodeKills, typeCounter, nil, "OOM kills that the kernel itself counted (/proc/vmstat) since the agent first ran.", Stable},
 		{unattributed, typeCounter, nil, "OOM kills that the kernel counted and for which no death could be written. It must stay 0.", Stable},
