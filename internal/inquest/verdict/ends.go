@@ -282,52 +282,71 @@ func SignalName(n int) string {
 
 // endSentence is the summary of a container's end that was no OOM kill.
 func endSentence(c death.Cause, rule string, f *Facts) string {
-	name := where(f)
-	switch rule {
-	case "never-ran":
-		s := upper(name) + " never ran"
+	if say, known := endSentences[rule]; known {
+		return say(f)
+	}
+	return fmt.Sprintf("%s ended: %s %s%s.", upper(where(f)), firstName(f), endedHow(f), byFault(c, f))
+}
+
+// endSentences are the summaries of the rules that have one of their own.
+var endSentences = map[string]func(*Facts) string{
+	"never-ran": func(f *Facts) string {
+		s := upper(where(f)) + " never ran"
 		if f.Fault != "" {
 			s += ": " + shorten(death.Printable(f.Fault), 300)
 		}
 		return s + "."
-	case "left-in-runtime":
-		return upper(name) + " never ran: the runtime could not run its program, and left with " + strings.TrimPrefix(endedHow(f), "left with ") + "."
-	case "stop-timeout":
+	},
+	"left-in-runtime": func(f *Facts) string {
+		return upper(where(f)) + " never ran: the runtime could not run its program, and left with " + strings.TrimPrefix(endedHow(f), "left with ") + "."
+	},
+	"stop-timeout": func(f *Facts) string {
 		return fmt.Sprintf("%s was asked to %s %s%s; it did not end within %s and was killed (SIGKILL).",
-			engineName(f.Stop.Engine), stopOrRestart(f.Stop), name, bySignal(f.Stop.Signal), spell(f.Stop.KilledAt.Sub(f.Stop.At)))
-	case "killed-on-request":
-		return fmt.Sprintf("%s was asked to kill %s at once (SIGKILL, as by docker kill or docker rm -f), and it ended.", engineName(f.Stop.Engine), name)
-	case "stopped":
+			engineName(f.Stop.Engine), stopOrRestart(f.Stop), where(f), bySignal(f.Stop.Signal), spell(f.Stop.KilledAt.Sub(f.Stop.At)))
+	},
+	"killed-on-request": func(f *Facts) string {
+		return fmt.Sprintf("%s was asked to kill %s at once (SIGKILL, as by docker kill or docker rm -f), and it ended.", engineName(f.Stop.Engine), where(f))
+	},
+	"stopped": func(f *Facts) string {
 		return fmt.Sprintf("%s was asked to %s %s%s; it ended in time: it %s after %s.", engineName(f.Stop.Engine),
-			stopOrRestart(f.Stop), name, bySignal(f.Stop.Signal), endedHow(f), spell(f.Stop.End.Sub(f.Stop.At)))
-	case "stop-timeout-by-runtime":
+			stopOrRestart(f.Stop), where(f), bySignal(f.Stop.Signal), endedHow(f), spell(f.Stop.End.Sub(f.Stop.At)))
+	},
+	"stop-timeout-by-runtime": func(f *Facts) string {
 		s := f.toldToStop(true)
 		return fmt.Sprintf("The container's runtime (%s, pid %d) told %s to stop (%s); it did not end within %s and was killed (SIGKILL).",
-			death.Printable(s.Comm), s.PID, name, SignalName(s.Signal), spell(s.Before))
-	case "stopped-by-runtime":
+			death.Printable(s.Comm), s.PID, where(f), SignalName(s.Signal), spell(s.Before))
+	},
+	"stopped-by-runtime": func(f *Facts) string {
 		s := f.toldToStop(true)
 		return fmt.Sprintf("The container's runtime (%s, pid %d) told %s to stop (%s); it ended in time: it %s after %s.",
-			death.Printable(s.Comm), s.PID, name, SignalName(s.Signal), endedHow(f), spell(s.Before))
-	case "told-to-end":
+			death.Printable(s.Comm), s.PID, where(f), SignalName(s.Signal), endedHow(f), spell(s.Before))
+	},
+	"told-to-end": func(f *Facts) string {
 		s := f.toldToStop(false)
 		return fmt.Sprintf("%s sent %s to the first process of %s, which %s after %s.",
-			senderName(&s.Killer), SignalName(s.Signal), name, endedHow(f), spell(s.Before))
-	case "sigkill-flagged":
-		return fmt.Sprintf("%s was killed (SIGKILL), and %s calls it OOM-killed; the kernel was not watched, so whether it was is not known.", upper(name), engineName(f.Engine))
-	case "sigkill-not-oom":
-		return fmt.Sprintf("%s was killed (SIGKILL) by somebody who was not seen; it was not the OOM killer, whose counter did not rise.", upper(name))
-	case "sigkill":
-		return fmt.Sprintf("%s was killed (SIGKILL); whether by the OOM killer or by somebody else, no source has told.", upper(name))
-	case "heap-limit":
+			senderName(&s.Killer), SignalName(s.Signal), where(f), endedHow(f), spell(s.Before))
+	},
+	"sigkill-flagged": func(f *Facts) string {
+		return fmt.Sprintf("%s was killed (SIGKILL), and %s calls it OOM-killed; the kernel was not watched, so whether it was is not known.", upper(where(f)), engineName(f.Engine))
+	},
+	"sigkill-not-oom": func(f *Facts) string {
+		return fmt.Sprintf("%s was killed (SIGKILL) by somebody who was not seen; it was not the OOM killer, whose counter did not rise.", upper(where(f)))
+	},
+	"sigkill": func(f *Facts) string {
+		return fmt.Sprintf("%s was killed (SIGKILL); whether by the OOM killer or by somebody else, no source has told.", upper(where(f)))
+	},
+	"heap-limit": func(f *Facts) string {
 		return heapSentence(f)
-	case "bus-error-shm-full":
+	},
+	"bus-error-shm-full": func(f *Facts) string {
 		return shmSentence(f)
-	case "completed":
-		return fmt.Sprintf("%s ran to its end: %s left with exit code 0.", upper(name), firstName(f))
-	case "unknown":
-		return "Something died in " + name + ", and nothing that was seen says why."
-	}
-	return fmt.Sprintf("%s ended: %s %s%s.", upper(name), firstName(f), endedHow(f), byFault(c, f))
+	},
+	"completed": func(f *Facts) string {
+		return fmt.Sprintf("%s ran to its end: %s left with exit code 0.", upper(where(f)), firstName(f))
+	},
+	"unknown": func(f *Facts) string {
+		return "Something died in " + where(f) + ", and nothing that was seen says why."
+	},
 }
 
 // endedHow says how the first process ended.
