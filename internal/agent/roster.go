@@ -86,11 +86,15 @@ func (r *roster) feed(s signal.Signal, c *death.Container, key string) {
 		}
 		if l := r.take(c, key); l != nil {
 			l.engine = true
-			r.told(l, s, b)
+			if !s.Time.Before(r.began) { // else an event of before, which an earlier run counted
+				r.told(l, s, b)
+			}
 		}
 	case signal.ContainerExit:
 		if l := r.byKey[key]; l != nil {
-			l.life(s.Source).exit(s.Time, b.Started)
+			if !s.Time.Before(r.began) {
+				l.life(s.Source).exit(s.Time, b.Started)
+			}
 			l.ended(b.Code, s.Time)
 		}
 	case signal.ContainerGone:
