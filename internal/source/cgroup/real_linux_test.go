@@ -412,7 +412,7 @@ func TestReal_InitPIDIsNoNestedOne(t *testing.T) {
 		return s != nil && s.InitPID != 0
 	})
 	for _, b := range r.all() {
-		if s, ok := b.(signal.CgroupSeen); ok && s.InitPID != 0 && s.InitPID != p.cmd.Process.Pid {
+		if s, ok := b.(signal.CgroupSeen); ok && s.Path == a.path("/docker/"+cid) && s.InitPID != 0 && s.InitPID != p.cmd.Process.Pid {
 			t.Errorf("first process %d, want %d", s.InitPID, p.cmd.Process.Pid)
 		}
 	}
