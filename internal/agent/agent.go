@@ -47,6 +47,7 @@ type Agent struct {
 	words   *words
 
 	recorder *recorder.Recorder
+	escapes  *recorder.Escapes
 	keeper   *keeper
 	figures  figures
 	read     position
@@ -100,7 +101,7 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 		Sinks:      func() []metrics.SinkStat { return []metrics.SinkStat{a.keeper.stat()} },
 		Node:       a.nodeStat,
 		Containers: func() []metrics.Container { return a.pipe.living.list() },
-		Memory:     func() []metrics.Memory { return a.pipe.living.memory(a.recorder.Figures()) },
+		Memory:     func() []metrics.Memory { return a.pipe.living.memory(a.recorder.Figures(), a.escaped()) },
 	})
 	if err := a.wire(ctx); err != nil {
 		closeAll(listeners)
@@ -184,6 +185,7 @@ func (a *Agent) wire(ctx context.Context) error {
 	a.words = newWords(a.opts.Path, a.pipe.emit, a.log)
 	a.recorder = recorder.New(recorder.Options{Roots: a.opts.Path, Logger: a.log})
 	a.pipe.rec = a.recorder
+	a.escapes = recorder.NewEscapes(recorder.EscapesOptions{Roots: a.opts.Path, Logger: a.log, Containers: a.pipe.homes.list})
 	a.pipe.ask = func(w inquest.Want) *signal.Signal {
 		if w.Kind == inquest.WantMemory {
 			return memoryOf(a.recorder, w)
@@ -252,6 +254,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	watched.Go(func() {
 		if err := a.recorder.Run(watch); err != nil {
 			a.log.Warn("containers' memory is not recorded", "err", err)
+		}
+	})
+	watched.Go(func() {
+		if err := a.escapes.Run(watch); err != nil {
+			a.log.Warn("processes outside of their containers are not looked for", "err", err)
 		}
 	})
 	watched.Go(func() {

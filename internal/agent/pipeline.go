@@ -41,6 +41,7 @@ type pipeline struct {
 	// the answer where it will not.
 	ask    func(inquest.Want) *signal.Signal
 	rec    *recorder.Recorder // nil: nothing is recorded
+	homes  homes
 	stats  atomic.Pointer[inquest.Stats]
 	living *roster
 }

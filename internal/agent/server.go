@@ -78,7 +78,7 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		Store:  shelf{a.store},
 		Status: a.Status,
 		Ready:  a.Ready, History: a.keeping,
-		Broker:  broker,
+		Broker: broker, Containers: a.containers,
 		Metrics: a.metrics.Handler(), TelemetryPath: o.TelemetryPath,
 		RoutePrefix: prefix, ExternalURL: external,
 		Version: a.opts.Version, Logger: a.log,

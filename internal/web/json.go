@@ -127,6 +127,29 @@ func (h *handler) statusJSON(w http.ResponseWriter, r *http.Request) {
 	h.writeJSON(w, r, s)
 }
 
+// containersJSON serves GET /api/v1/containers.
+func (h *handler) containersJSON(w http.ResponseWriter, r *http.Request) {
+	if h.Containers == nil {
+		writeError(w, http.StatusNotFound, "this program knows no containers that live")
+		return
+	}
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, "the address's parameters: "+err.Error())
+		return
+	}
+	q, err := api.ParseContainersQuery(v)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	page := api.ContainersPage{Containers: h.Containers(q)}
+	if page.Containers == nil {
+		page.Containers = []api.Container{}
+	}
+	h.writeJSON(w, r, page)
+}
+
 // query reads the filters of a request.
 func (h *handler) query(r *http.Request) (api.Query, error) {
 	v, err := url.ParseQuery(r.URL.RawQuery)

@@ -75,6 +75,8 @@ type Options struct {
 	// History says whether deaths are kept, and how that goes in a line; nil
 	// leaves it out.
 	History func() (bool, string)
+	// Containers lists those that are there; nil leaves them out.
+	Containers func(api.ContainersQuery) []api.Container
 	// Broker tells of new deaths.
 	Broker *Broker
 	// Metrics serves TelemetryPath; nil leaves it out.
@@ -165,6 +167,7 @@ func (h *handler) routes() []route {
 		{api.PathDeaths + "/{id}", get, turn(h.deathJSON)},
 		{api.PathStream, []string{http.MethodGet}, h.stream},
 		{api.PathStatus, get, turn(h.statusJSON)},
+		{api.PathContainers, get, turn(h.containersJSON)},
 		{"/-/healthy", get, h.healthy},
 		{"/-/ready", get, h.ready},
 		{"/", get, turn(h.notFound)},

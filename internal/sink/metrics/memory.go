@@ -19,6 +19,8 @@ type Memory struct {
 	LimitBytes, PeakBytes *int64
 	// LimitETASeconds is nil where it does not grow.
 	LimitETASeconds *float64
+	// Escaped are processes of it outside its cgroup; nil: not known.
+	Escaped *int
 }
 
 // memory shows what the living containers hold. Of several with one name the
@@ -43,6 +45,7 @@ func (g *gatherer) memory() []*dto.MetricFamily {
 		return cmp.Or(cmp.Compare(a.container, b.container), cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.pod, b.pod))
 	})
 	workingSet, usage, limit, peak, eta := family(memoryWorkingSet), family(memoryUsage), family(memoryLimit), family(memoryPeak), family(memoryETA)
+	escaped := family(escapedProcesses)
 	for _, o := range owners {
 		c := held[o]
 		pairs := []*dto.LabelPair{pairOf("container", o.container), pairOf("namespace", o.namespace), pairOf("pod", o.pod)}
@@ -57,9 +60,12 @@ func (g *gatherer) memory() []*dto.MetricFamily {
 		if c.PeakBytes != nil {
 			gauge(peak, float64(*c.PeakBytes))
 		}
+		if c.Escaped != nil {
+			gauge(escaped, float64(*c.Escaped))
+		}
 		if c.LimitETASeconds != nil {
 			gauge(eta, *c.LimitETASeconds)
 		}
 	}
-	return slices.DeleteFunc([]*dto.MetricFamily{workingSet, usage, limit, peak, eta}, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 })
+	return slices.DeleteFunc([]*dto.MetricFamily{workingSet, usage, limit, peak, eta, escaped}, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 })
 }

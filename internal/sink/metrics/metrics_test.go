@@ -389,7 +389,7 @@ func full() *metrics.Metrics {
 		},
 		Memory: func() []metrics.Memory {
 			n, seconds := int64(64<<20), 90.0
-			return []metrics.Memory{{Container: death.Container{ID: "77", Name: "db"}, WorkingSetBytes: n / 2, UsageBytes: n, LimitBytes: &n, PeakBytes: &n, LimitETASeconds: &seconds}}
+			return []metrics.Memory{{Container: death.Container{ID: "77", Name: "db"}, WorkingSetBytes: n / 2, UsageBytes: n, LimitBytes: &n, PeakBytes: &n, LimitETASeconds: &seconds, Escaped: new(int)}}
 		},
 		Containers: func() []metrics.Container {
 			return []metrics.Container{

@@ -50,6 +50,7 @@ const (
 	memoryLimit      = "coroner_container_memory_limit_bytes"
 	memoryPeak       = "coroner_container_memory_peak_bytes"
 	memoryETA        = "coroner_container_memory_limit_eta_seconds"
+	escapedProcesses = "coroner_escaped_processes"
 
 	// Those of missing-container-metrics, by its names.
 	containerRestarts = "container_restarts"
@@ -79,6 +80,7 @@ func Table() []Metric {
 		{memoryLimit, typeGauge, named, "The container's own memory limit; absent where it has none.", Stable},
 		{memoryPeak, typeGauge, named, "The most memory that the container used so far.", Stable},
 		{memoryETA, typeGauge, named, "At the present rate, the time until the container reaches its limit; absent where it does not grow.", Stable},
+		{escapedProcesses, typeGauge, named, "Processes of the container that live outside its cgroup, so that its limits do not hold for them; looked for each minute.", Stable},
 		{lastDeath, typeGauge, owner, "When the latest death happened, by the kernel's clock.", Stable},
 		{nodeKills, typeCounter, nil, "OOM kills that the kernel itself counted (/proc/vmstat) since the agent first ran.", Stable},
 		{unattributed, typeCounter, nil, "OOM kills that the kernel counted and for which no death could be written. It must stay 0.", Stable},
