@@ -5,6 +5,7 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/coroner-dev/coroner/internal/api"
@@ -27,7 +28,7 @@ func TestContainersJSON(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil {
 		t.Fatal(err)
 	}
-	if want := (api.ContainersQuery{Namespace: "shop", Container: "web"}); asked != want || len(page.Containers) != 1 || page.Containers[0].Name != hostile || page.Containers[0].Memory.UsageBytes != 7 {
+	if want := (api.ContainersQuery{Namespace: "shop", Container: "web"}); asked != want || len(page.Containers) != 1 || page.Containers[0].Name != strings.ToValidUTF8(hostile, "\ufffd") || page.Containers[0].Memory.UsageBytes != 7 {
 		t.Errorf("asked for %+v, got %s", asked, w.Body)
 	}
 	if got := s.get(api.PathContainers + "?pod=x").Body.String(); got != "{\"containers\":[]}\n" {
