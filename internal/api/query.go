@@ -49,7 +49,7 @@ func parameters() []string {
 // not find yet: asking for them is right and finds nothing.
 func laterCauses() []death.Cause {
 	return []death.Cause{
-		"oom_userspace", "evicted_memory", "evicted_storage", "evicted_pids",
+		"evicted_memory", "evicted_storage", "evicted_pids",
 		"preempted", "drained", "node_shutdown", "liveness_probe", "startup_probe",
 	}
 }

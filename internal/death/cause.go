@@ -14,6 +14,7 @@ const (
 	OOMNode            Cause = "oom_node"
 	OOMCpuset          Cause = "oom_cpuset"
 	HeapLimit          Cause = "heap_limit"
+	OOMUserspace       Cause = "oom_userspace"
 	Stopped            Cause = "stopped"
 	StopTimeout        Cause = "stop_timeout"
 	Killed             Cause = "killed"
@@ -50,6 +51,7 @@ func Causes() []CauseInfo {
 		{OOMNode, "node out of memory", "The machine itself ran out of memory.", true},
 		{OOMCpuset, "NUMA node out of memory", "The memory of the NUMA nodes that the task may use ran out (cpuset or memory policy).", true},
 		{HeapLimit, "heap limit", "The language runtime was refused more memory and gave up; the kernel killed nothing.", false},
+		{OOMUserspace, "killed by an OOM daemon", "systemd-oomd, oomd, earlyoom or nohang killed it, before the kernel had to.", false},
 		{Stopped, "stopped", "It was asked to stop, and did in time.", false},
 		{StopTimeout, "stop timeout", "It was asked to stop, did not, and was killed at the end of its grace period.", false},
 		{Killed, "killed", "Somebody who is not the container's runtime sent a fatal signal; the killer is named where it was seen.", false},

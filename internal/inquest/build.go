@@ -195,7 +195,7 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		Manual: c.oom.Order != nil && *c.oom.Order == -1,
 		Group:  c.group, CountedOnly: c.countedOnly,
 		Trigger: c.oom.Trigger, Ended: c.ended && c.container != nil, Tasks: c.oom.Tasks,
-		Killer: q.dressKiller(c.killer), KillerIsRuntime: c.killerRuntime,
+		Killer: q.dressKiller(c.killer), KillerIsRuntime: c.killerRuntime, OOMDaemon: c.daemon,
 	}
 	for _, p := range c.procs {
 		f.Processes = append(f.Processes, p.known())

@@ -65,6 +65,7 @@ type caseFile struct {
 
 	killer        *death.Killer
 	killerRuntime bool
+	daemon        string       // that killed before the kernel had to
 	sent          []sentSignal // to its first process
 	exit          *death.Exit
 	ended         bool

@@ -219,6 +219,53 @@ func TestEnd_ByRuntime(t *testing.T) {
 	}
 }
 
+// TestEnd_OOMDaemon: what earlyoom or systemd-oomd kill is their doing, also a
+// worker or a host process; a container that calls itself so is a killer like
+// any other.
+func TestEnd_OOMDaemon(t *testing.T) {
+	early := onHost(task(700, "earlyoom", "/system.slice/earlyoom.service", false))
+	fake := task(701, "earlyoom", rightPth+"/system.slice/earlyoom.service", false)
+	first, worker, host := task(100, "app", leftPath, true), task(101, "worker", leftPath, false), task(102, "browser", "/user.slice/user-1000.slice/session-2.scope", false)
+	for _, tc := range []struct {
+		name    string
+		by, of  signal.Task
+		cause   death.Cause
+		subject death.Subject
+		deaths  int
+	}{
+		{"a container's first process", early, first, death.OOMUserspace, death.SubjectContainer, 1},
+		{"a worker", early, worker, death.OOMUserspace, death.SubjectProcess, 1},
+		{"a host process", early, host, death.OOMUserspace, death.SubjectProcess, 1},
+		{"by a container that calls itself so", fake, first, death.Killed, death.SubjectContainer, 1},
+		{"of a worker by such a one", fake, worker, "", "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := append(sources(sc, "tracepoint"), sc.sig("tracepoint", signal.Kill{Target: tc.of, Sender: tc.by, Signal: 9}),
+				sc.sig("tracepoint", signal.Exit{Task: tc.of, Signal: ptr(9)}))
+			ds := ticking(New(Options{}), sigs...)
+			if len(ds) != tc.deaths {
+				t.Fatalf("deaths = %d, want %d\n%s", len(ds), tc.deaths, sketch(ds))
+			}
+			for _, d := range ds {
+				if d.Cause != tc.cause || d.Subject != tc.subject || d.Killer.PID != tc.by.PID || d.OOMKills() != 0 {
+					t.Errorf("got:\n%s", sketch(ds))
+				}
+			}
+		})
+	}
+	t.Run("process by process", func(t *testing.T) {
+		sc := &scene{}
+		sigs := sources(sc, "tracepoint")
+		for _, v := range []signal.Task{worker, first} {
+			sigs = append(sigs, sc.sig("tracepoint", signal.Kill{Target: v, Sender: early, Signal: 9}), sc.sig("tracepoint", signal.Exit{Task: v, Signal: ptr(9)}))
+		}
+		if d := only(t, ticking(New(Options{}), sigs...)); len(d.Processes) != 2 || d.Subject != death.SubjectContainer {
+			t.Errorf("got:\n%s", sketch([]death.Death{d}))
+		}
+	})
+}
+
 // TestEnd_SurvivedKillThenEndedWell: OOMKilled of a container that ended well
 // later is the flag of a child's kill: two deaths, and the engine contradicted.
 func TestEnd_SurvivedKillThenEndedWell(t *testing.T) {

@@ -33,6 +33,10 @@ func (q *Inquest) kill(s signal.Signal, b signal.Kill) {
 		return
 	}
 	own := b.Sender.PID == b.Target.PID
+	if daemon := q.oomDaemon(b.Sender); daemon != "" && !own && b.Result == 0 {
+		q.killedByDaemon(s, b, daemon)
+		return
+	}
 	if first := b.Target.Init != nil && *b.Target.Init; !first || own || b.Result != 0 {
 		q.bystanderKill(s, b)
 		return

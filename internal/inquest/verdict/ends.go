@@ -57,6 +57,13 @@ var endRules = []Rule{
 		advice: adviseStopTimeout,
 	},
 	{
+		ID: "oom-daemon", Cause: death.OOMUserspace, Confidence: death.Certain,
+		Meaning: "A program that frees memory before the kernel must (systemd-oomd, earlyoom, oomd, nohang) killed it.",
+		Needs:   "signal_generate: SIGKILL by a process of such a program's unit below /system.slice",
+		fits:    func(f *Facts) bool { return f.OOMDaemon != "" && f.Killer != nil },
+		advice:  adviseDaemon,
+	},
+	{
 		ID: "killed-past-engine", Cause: death.Killed, Confidence: death.Probable,
 		Meaning: "A process outside containers that is named like a container runtime sent the SIGKILL, and the engine, which tells of what it is asked, was asked for nothing.",
 		Needs:   "signal_generate: SIGKILL by a runtime's process; an engine that tells requests, and told none",
@@ -326,6 +333,13 @@ var endSentences = map[string]func(*Facts) string{
 		return fmt.Sprintf("%s sent %s to the first process of %s, which %s after %s.",
 			senderName(&s.Killer), SignalName(s.Signal), where(f), endedHow(f), spell(s.Before))
 	},
+	"oom-daemon": func(f *Facts) string {
+		s := fmt.Sprintf("%s killed %s in %s, to free memory before the kernel must", senderName(f.Killer), tellProcesses(f.Processes), where(f))
+		if f.Ended {
+			s += "; the container ended"
+		}
+		return s + "."
+	},
 	"sigkill-flagged": func(f *Facts) string {
 		return fmt.Sprintf("%s was killed (SIGKILL), and %s calls it OOM-killed; the kernel was not watched, so whether it was is not known.", upper(where(f)), engineName(f.Engine))
 	},
@@ -430,6 +444,25 @@ func shorten(s string, n int) string {
 		return s
 	}
 	return string(r[:n]) + " …"
+}
+
+// tellProcesses names the first of the killed, and counts the others.
+func tellProcesses(ps []death.Process) string {
+	if len(ps) == 0 {
+		return "a process"
+	}
+	return some(ps)
+}
+
+func adviseDaemon(f *Facts) []string {
+	out := []string{"Look at what uses the machine's memory: " + f.OOMDaemon + " goes by that, or by the pressure on it, and its victim need not be the cause."}
+	switch f.OOMDaemon {
+	case "systemd-oomd":
+		out = append(out, "Its limits are ManagedOOMSwap= and ManagedOOMMemoryPressure= of the unit or slice (oomctl shows what it watches); ManagedOOMPreference=omit spares a unit.")
+	case "earlyoom":
+		out = append(out, "Its limits are the options -m and -s in /etc/default/earlyoom; --avoid spares processes by name.")
+	}
+	return out
 }
 
 func noAdvice(*Facts) []string { return nil }

@@ -75,6 +75,8 @@ type Facts struct {
 	// at work for somebody else.
 	Killer          *death.Killer
 	KillerIsRuntime bool
+	// OOMDaemon is the program that killed before the machine ran out of memory.
+	OOMDaemon string
 
 	// Exit is how the container's first process ended, FromKernel whether the
 	// kernel told it: an engine's code of 128 and more can be the process's own.
