@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/coroner-dev/coroner/internal/agent"
@@ -251,11 +252,48 @@ func TestDeaths_Crowds(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("50 at the same time", func(t *testing.T) {
+		const n = 50
+		for i := range n {
+			m.run(fmt.Sprintf("par-%d", i), false, nil, "/bin/sh", "-c", "sleep 5; /coroner leak --block 8M --max 200M; sleep 600")
+		}
+		for i := range n {
+			m.wait(t, fmt.Sprintf("par-%d", i), 1, func(d *death.Death) error {
+				if d.Cause != death.OOMContainerLimit || d.Subject != death.SubjectProcess || d.OOMKills() != 1 {
+					return fmt.Errorf("%s %s, %d OOM kills", d.Subject, d.Cause, d.OOMKills())
+				}
+				return nil
+			})
+		}
+	})
+	t.Run("a parent's limit", func(t *testing.T) {
+		parent := oomtest.New(t).Cgroup("parent", oomtest.Limit(64<<20))
+		in := container.Resources{CgroupParent: parent.Path}
+		quiet := []string{m.runWith("quiet-1", false, nil, in, "/bin/sleep", "600"), m.runWith("quiet-2", false, nil, in, "/bin/sleep", "600")}
+		loud := m.runWith("loud", false, nil, in, "/bin/sh", "-c", "i=0; while [ $i -lt 5 ]; do /coroner leak --block 8M --max 400M; i=$((i+1)); done; sleep 600")
+		m.wait(t, "loud", 5, func(d *death.Death) error {
+			if d.Cause != death.OOMAncestorLimit || d.Subject != death.SubjectProcess || d.OOM.OOMMemcg != parent.Path || d.Container.ID != loud {
+				return fmt.Errorf("%s %s at %s", d.Subject, d.Cause, d.OOM.OOMMemcg)
+			}
+			return nil
+		})
+		m.wait(t, "quiet-1", 0, nil)
+		m.wait(t, "quiet-2", 0, nil)
+		for _, id := range append(quiet, loud) {
+			m.remove(t, id)
+		}
+	})
 	st, err := m.agent.Client.Status(t.Context())
 	engines.Must(t, err)
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
 		t.Errorf("unattributed OOM kills: %v", n)
 	}
+}
+
+func (m *morgue) remove(t *testing.T, id string) {
+	t.Helper()
+	_, err := m.client.ContainerRemove(t.Context(), id, client.ContainerRemoveOptions{Force: true})
+	engines.Must(t, err)
 }
 
 // TestDeaths_EngineRestarts: what the kernel tells while the engine is away is

@@ -93,11 +93,17 @@ func (e *engine) addProgram(programs ...string) {
 // run starts a container and gives its id.
 func (e *engine) run(name string, remove bool, labels map[string]string, command ...string) string {
 	e.t.Helper()
+	return e.runWith(name, remove, labels, container.Resources{Memory: 32 << 20}, command...)
+}
+
+// runWith starts a container with limits of its own.
+func (e *engine) runWith(name string, remove bool, labels map[string]string, limits container.Resources, command ...string) string {
+	e.t.Helper()
 	made, err := e.client.ContainerCreate(e.t.Context(), client.ContainerCreateOptions{
 		Name:   name,
 		Config: &container.Config{Image: "base:1", Cmd: command, Labels: labels, StopTimeout: new(1)},
 		HostConfig: &container.HostConfig{
-			NetworkMode: "none", AutoRemove: remove, ShmSize: 8 << 20, Resources: container.Resources{Memory: 32 << 20},
+			NetworkMode: "none", AutoRemove: remove, ShmSize: 8 << 20, Resources: limits,
 		},
 	})
 	engines.Must(e.t, err)
