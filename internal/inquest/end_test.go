@@ -377,6 +377,22 @@ func TestEnd_CgroupThatNamesNoContainer(t *testing.T) {
 	}
 }
 
+// TestEnd_KilledWhereTheCgroupNamesNoContainer is S10 on containerd alone.
+func TestEnd_KilledWhereTheCgroupNamesNoContainer(t *testing.T) {
+	const path = "/default/batch"
+	sc := &scene{}
+	first, person := task(100, "app", path, true), onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	sigs := append(sources(sc, "containerd", "tracepoint"),
+		sc.sig("containerd", signal.ContainerSeen{Namespace: "default", Container: death.Container{ID: "batch", Name: "batch", Runtime: "containerd", Cgroup: path}}),
+		sc.sig("tracepoint", signal.Kill{Target: first, Sender: person, Signal: 9}),
+		sc.sig("tracepoint", signal.Exit{Task: first, Signal: ptr(9)}),
+		sc.sig("containerd", signal.ContainerExit{Namespace: "default", ID: "batch", Runtime: "containerd", Code: ptr(137), PID: 100}))
+	d := only(t, ticking(New(Options{}), sigs...))
+	if d.Cause != death.Killed || d.Confidence != death.Certain || d.Killer == nil || d.Container.Name != "batch" {
+		t.Errorf("got:\n%s", sketch([]death.Death{d}))
+	}
+}
+
 // TestTenants_AreBounded: containers beyond the bound are counted, and the
 // removed make room.
 func TestTenants_AreBounded(t *testing.T) {

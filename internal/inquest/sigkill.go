@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -149,8 +148,10 @@ func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
 
 // killed makes a death of a SIGKILL to a container's first process.
 func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
-	if path := q.roster.path(b.Target.Cgroup); path != "" && cgpath.Parse(path).ContainerID == "" {
-		return // somebody's own pid namespace, and no container
+	if path := q.roster.path(b.Target.Cgroup); path != "" {
+		if c, _, _, _ := q.owner(path); c == nil {
+			return // somebody's own pid namespace, and no container
+		}
 	}
 	c := q.endToldBy(b.Target)
 	if c == nil {
