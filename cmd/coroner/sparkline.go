@@ -61,7 +61,7 @@ func memoryLine(samples [][3]float64, then time.Time) string {
 		}
 		low, high, first = min(low, s[1]), max(high, s[1]), min(first, s[0])
 	}
-	if high == 0 {
+	if high == 0 || end-first < 1 {
 		return ""
 	}
 	var b strings.Builder

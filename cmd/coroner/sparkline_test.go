@@ -21,6 +21,7 @@ func TestMemoryLine(t *testing.T) {
 		{"none", nil, ""},
 		{"nothing held", [][3]float64{at(10, 0)}, ""},
 		{"no figures", [][3]float64{at(10, math.NaN()), at(5, math.Inf(1)), at(3, -1)}, ""},
+		{"one alone", [][3]float64{at(0, 5)}, ""},
 		{"too old", [][3]float64{at(500, 10)}, ""},
 		{"grows", [][3]float64{at(9, 4), at(7, 8), at(4, 16), at(0, 32)}, "▂▃▅█  4 MiB to 32 MiB in 9 s"},
 		{"gaps stay", [][3]float64{at(20, 32), at(0, 16)}, "█      ▅  16 MiB to 32 MiB in 20 s"},
