@@ -30,7 +30,6 @@ type words struct {
 	started   time.Time
 	finished  time.Time
 	told      bool // by an engine, whatever it said
-	whole     bool // by an answer, not by an event alone
 }
 
 // exit takes the end of a process: how a container's first process ended, or
@@ -200,7 +199,7 @@ func (w *words) take(b signal.ContainerExit) bool {
 		w.code = b.Code
 	}
 	if b.OOMKilled != nil {
-		w.oomKilled, w.whole = b.OOMKilled, true
+		w.oomKilled = b.OOMKilled
 	}
 	if b.Error != "" {
 		w.fault = b.Error
