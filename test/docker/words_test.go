@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -67,7 +68,6 @@ func TestDeaths_HeapLimit(t *testing.T) {
 		{"go-crowd", refused(1500), usual, []death.Cause{death.HeapLimit}, "out of memory"},
 		{"python", printed(t, "python", 1), usual, []death.Cause{death.HeapLimit}, "MemoryError"},
 		{"jvm-local", printed(t, "java-exit", 3), log("local"), []death.Cause{death.HeapLimit}, "Terminating due to"},
-		{"node-removed", printed(t, "node", 134), func(h *container.HostConfig) { h.AutoRemove = true }, []death.Cause{death.HeapLimit}, "JavaScript heap out of memory"},
 		{"rotated", sh("i=0; while [ $i -lt 80 ]; do echo line $i >&2; i=$((i+1)); done; " + jvm + "exit 1"),
 			func(h *container.HostConfig) {
 				h.LogConfig = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1k", "max-file": "3"}}
@@ -104,5 +104,32 @@ func TestDeaths_HeapLimit(t *testing.T) {
 			})
 			t.Log(sketch(ds))
 		})
+	}
+}
+
+// TestDeaths_HeapLimitRemoved: Docker removes the log of a container that it
+// was told to remove, within some ten milliseconds. Where it was opened before,
+// it is read; where not, the death is told without.
+func TestDeaths_HeapLimitRemoved(t *testing.T) {
+	m := newMorgue(t, func(*agent.Options) {})
+	command := printed(t, "node", 134)
+	read := 0
+	for i := 0; i < 10 && read == 0; i++ {
+		name := fmt.Sprintf("node-removed-%d", i)
+		m.run(name, true, nil, command...)
+		m.wait(t, name, 1, func(d *death.Death) error {
+			if d.Cause == death.HeapLimit || d.Cause == death.Abort && time.Since(d.ObservedAt) > 5*time.Second {
+				return nil // it was read, or will not be
+			}
+			return fmt.Errorf("%s: %s", d.Cause, d.Summary)
+		})
+		for _, d := range m.of(t, name) {
+			if d.Cause == death.HeapLimit && strings.Contains(d.Summary, "JavaScript heap out of memory") {
+				read++
+			}
+		}
+	}
+	if read == 0 {
+		t.Error("no log of ten was read before it was removed")
 	}
 }
