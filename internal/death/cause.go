@@ -15,6 +15,14 @@ const (
 	OOMCpuset          Cause = "oom_cpuset"
 	HeapLimit          Cause = "heap_limit"
 	OOMUserspace       Cause = "oom_userspace"
+	EvictedMemory      Cause = "evicted_memory"
+	EvictedStorage     Cause = "evicted_storage"
+	EvictedPIDs        Cause = "evicted_pids"
+	Preempted          Cause = "preempted"
+	Drained            Cause = "drained"
+	NodeShutdown       Cause = "node_shutdown"
+	LivenessProbe      Cause = "liveness_probe"
+	StartupProbe       Cause = "startup_probe"
 	Stopped            Cause = "stopped"
 	StopTimeout        Cause = "stop_timeout"
 	Killed             Cause = "killed"
@@ -52,6 +60,14 @@ func Causes() []CauseInfo {
 		{OOMCpuset, "NUMA node out of memory", "The memory of the NUMA nodes that the task may use ran out (cpuset or memory policy).", true},
 		{HeapLimit, "heap limit", "The language runtime was refused more memory and gave up; the kernel killed nothing.", false},
 		{OOMUserspace, "killed by an OOM daemon", "systemd-oomd, oomd, earlyoom or nohang killed it, before the kernel had to.", false},
+		{EvictedMemory, "evicted: memory", "The kubelet evicted its pod because the node was short of memory. That is no OOM kill.", false},
+		{EvictedStorage, "evicted: storage", "The kubelet evicted its pod because the node was short of disk space or inodes, or the pod used more than it may.", false},
+		{EvictedPIDs, "evicted: process ids", "The kubelet evicted its pod because the node was short of process ids.", false},
+		{Preempted, "preempted", "Its pod had to make room for one of higher priority.", false},
+		{Drained, "drained", "Its pod was evicted through the API (kubectl drain, an autoscaler), or made to go by a taint of the node.", false},
+		{NodeShutdown, "node shutdown", "The node was shut down, and the kubelet ended its pods before that.", false},
+		{LivenessProbe, "liveness probe", "Its liveness probe failed, and the kubelet stopped it to start it again.", false},
+		{StartupProbe, "startup probe", "Its startup probe failed, and the kubelet stopped it to start it again.", false},
 		{Stopped, "stopped", "It was asked to stop, and did in time.", false},
 		{StopTimeout, "stop timeout", "It was asked to stop, did not, and was killed at the end of its grace period.", false},
 		{Killed, "killed", "Somebody who is not the container's runtime sent a fatal signal; the killer is named where it was seen.", false},

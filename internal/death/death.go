@@ -86,6 +86,7 @@ const (
 	SourceContainerd Source = "containerd"
 	SourceCRI        Source = "cri"
 	SourceKube       Source = "kube"
+	SourceJournal    Source = "journal"
 )
 
 // Container names the container that a death belongs to.
@@ -93,16 +94,34 @@ type Container struct {
 	ID      string `json:"id,omitempty"`
 	Name    string `json:"name,omitempty"`
 	Runtime string `json:"runtime,omitempty"` // containerd, docker, cri-o, podman
-	Image   string `json:"image,omitempty"`
+	// Kind is what a pod's container is if it is none of those that make the
+	// pod what it is.
+	Kind  Kind   `json:"kind,omitempty"`
+	Image string `json:"image,omitempty"`
 	// ImageID is the image's own id, as the runtime has it: sha256:...
 	ImageID string `json:"image_id,omitempty"`
+	// Namespace is containerd's, of a container that it alone names: another
+	// one may have the same id there.
+	Namespace string `json:"namespace,omitempty"`
 	// Cgroup is the container's own cgroup, as a path below the root of the
 	// memory hierarchy (v1) or of the unified one (v2).
 	Cgroup       string            `json:"cgroup,omitempty"`
 	RestartCount *int              `json:"restart_count,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Pod          *Pod              `json:"pod,omitempty"`
+	// Workload is what it belongs to outside Kubernetes.
+	Workload *Workload `json:"workload,omitempty"`
 }
+
+// Kind is what a container is to its pod.
+type Kind string
+
+// The kinds of a pod's containers that are not among its spec.containers.
+const (
+	KindInit      Kind = "init"      // one after the other, before the pod's own
+	KindSidecar   Kind = "sidecar"   // one of those that goes on beside them
+	KindEphemeral Kind = "ephemeral" // put into the running pod (kubectl debug)
+)
 
 // Pod names the Kubernetes (or podman) pod around a container.
 type Pod struct {
@@ -117,6 +136,9 @@ type Pod struct {
 type Owner struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
+	// Inferred is true where the name of what it owns says so, and its own word
+	// was not asked or not to be had.
+	Inferred bool `json:"inferred,omitempty"`
 }
 
 // Process is one process that the death took.
@@ -253,10 +275,11 @@ type Evidence struct {
 
 // Repeat places a death in a series of the same owner and cause.
 type Repeat struct {
-	Count   int       `json:"count"`
-	First   time.Time `json:"first,omitzero"`
-	Last    time.Time `json:"last,omitzero"`
-	PerHour *float64  `json:"per_hour,omitempty"`
+	Count int       `json:"count"`
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+	// PerHour is nil where they are too close together for a rate.
+	PerHour *float64 `json:"per_hour,omitempty"`
 }
 
 // OOMKills counts the processes of the death that the kernel's OOM killer took.

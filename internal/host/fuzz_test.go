@@ -19,7 +19,7 @@ func FuzzParseMountinfo(f *testing.F) {
 	}
 	escape := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, "#", `\043`)
 	f.Fuzz(func(t *testing.T, text string) {
-		ms, err := parseMountinfo(text)
+		ms, err := parseMountinfo(strings.NewReader(text))
 		if err != nil && (ms != nil || len(err.Error()) > 600) {
 			t.Errorf("mounts %v and the error %v", ms, err)
 		}

@@ -47,6 +47,17 @@ func (h Hierarchy) String() string {
 // Dir returns the directory of the cgroup with this path below the root.
 func (h Hierarchy) Dir(path string) string { return filepath.Join(h.Mount, path) }
 
+// Part tells whether only a part of the hierarchy is seen here, as in a
+// container that was not given the host's. On version 2 the root alone has no
+// limit; a part of version 1 is seen by how it is mounted.
+func (h Hierarchy) Part() bool {
+	if h.Version == 2 {
+		_, err := os.Stat(filepath.Join(h.Mount, "memory.max"))
+		return err == nil
+	}
+	return h.Root != "" && h.Root != "/" && !strings.Contains(h.Root, "..") // which is above the reader's own
+}
+
 // MemoryHierarchy finds where memory cgroups are mounted. Roots that name
 // places are believed: what is there is looked at. Otherwise mountinfo tells.
 func (r Roots) MemoryHierarchy() (Hierarchy, error) {
@@ -88,21 +99,24 @@ func hierarchyOf(ms []mount, hasMemory func(point string) bool) (Hierarchy, erro
 }
 
 // pick prefers a mount of the whole hierarchy to one of a part, and the first
-// to later ones.
+// to later ones. What it returns does not keep the table, which has a mount
+// for each container and more, in memory.
 func pick(ms []mount, want func(mount) bool) *mount {
-	var part *mount
+	var best *mount
 	for i := range ms {
-		if !want(ms[i]) {
-			continue
-		}
-		if ms[i].root == "/" {
-			return &ms[i]
-		}
-		if part == nil {
-			part = &ms[i]
+		if want(ms[i]) && (best == nil || ms[i].root == "/") {
+			if best = &ms[i]; best.root == "/" {
+				break
+			}
 		}
 	}
-	return part
+	if best == nil {
+		return nil
+	}
+	return &mount{
+		root: strings.Clone(best.root), point: strings.Clone(best.point), fstype: strings.Clone(best.fstype),
+		super: strings.Clone(best.super), options: strings.Clone(best.options),
+	}
 }
 
 // lookHierarchy tells the kind from the files that each kind has in its root.

@@ -4,6 +4,7 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +49,7 @@ func TestHierarchyOf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ms, err := parseMountinfo(tt.text)
+			ms, err := parseMountinfo(strings.NewReader(tt.text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,8 +63,46 @@ func TestHierarchyOf(t *testing.T) {
 
 func TestParseMountinfo_Malformed(t *testing.T) {
 	for _, text := range []string{"x\n", "1 2 3 4 - a b c\n", "36 35 98:0 / /p rw - ext4\n", mountsV2 + strings.Repeat("y", 500)} {
-		if ms, err := parseMountinfo(text); err == nil || len(err.Error()) > 300 {
+		if ms, err := parseMountinfo(strings.NewReader(text)); err == nil || len(err.Error()) > 300 {
 			t.Errorf("%.40q: got %v, %v, want a short error", text, ms, err)
+		}
+	}
+}
+
+// crowded is the mountinfo of a node with n containers.
+func crowded(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d 29 0:%d / /var/lib/docker/overlay2/%064x/merged rw,relatime shared:%d - overlay overlay rw,lowerdir=%s,upperdir=/var/lib/docker/overlay2/%064x/diff\n",
+			500+i, 60+i, i, i, strings.Repeat("/var/lib/docker/overlay2/l/ABCDEFGHIJKLMNOPQRSTUVWXYZ:", 12), i)
+	}
+	return b.String() + mountsV2
+}
+
+// TestParseMountinfo_Crowded: what containers have mounted is passed over, and
+// checked all the same.
+func TestParseMountinfo_Crowded(t *testing.T) {
+	alone, err := parseMountinfo(strings.NewReader(mountsV2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := crowded(200)
+	among, err := parseMountinfo(strings.NewReader(text))
+	if diff := cmp.Diff(alone, among, cmp.AllowUnexported(mount{})); diff != "" || err != nil {
+		t.Errorf("%v (-alone +among)\n%s", err, diff)
+	}
+	if _, err := parseMountinfo(strings.NewReader(text + "501 29 0:60 / - overlay overlay rw\n")); err == nil {
+		t.Error("a line without options is taken")
+	}
+}
+
+func BenchmarkParseMountinfo(b *testing.B) {
+	text := crowded(200)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if _, err := parseMountinfo(strings.NewReader(text)); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
@@ -139,6 +178,60 @@ func TestHierarchy_String(t *testing.T) {
 	for want, h := range map[string]Hierarchy{"v1": {Version: 1}, "v2": {Version: 2}, "hybrid v1": {Version: 1, Hybrid: true}, "none": {}} {
 		if h.String() != want {
 			t.Errorf("got %q, want %q", h, want)
+		}
+	}
+}
+
+func TestHierarchy_Part(t *testing.T) {
+	whole, part := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(part, "memory.max"), []byte("max\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		h    Hierarchy
+		want bool
+	}{
+		"v1":                                  {Hierarchy{Version: 1, Mount: whole, Root: "/"}, false},
+		"v1 in a container":                   {Hierarchy{Version: 1, Mount: whole, Root: "/docker/abc"}, true},
+		"v1 from a cgroup namespace":          {Hierarchy{Version: 1, Mount: whole, Root: "/../.."}, false},
+		"v1 where nobody told how":            {Hierarchy{Version: 1, Mount: whole}, false},
+		"v2":                                  {Hierarchy{Version: 2, Mount: whole, Root: "/"}, false},
+		"v2 in a cgroup namespace of its own": {Hierarchy{Version: 2, Mount: part, Root: "/"}, true},
+		"no hierarchy":                        {Hierarchy{}, false},
+	} {
+		if got := tt.h.Part(); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+func TestRoots_KernelPIDs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ns, status string
+		want       bool
+	}{
+		"the host":                        {"pid:[4026531836]", "NSpid:\t77\n", true},
+		"a container":                     {"pid:[4026532201]", "NSpid:\t1\n", false},
+		"a container, the host's procfs":  {"pid:[4026532201]", "NSpid:\t4711\t1\n", true},
+		"a container before Linux 4.1":    {"pid:[4026532201]", "Name:\tx\n", false},
+		"a container that tells nothing":  {"pid:[4026532201]", "", false},
+		"no such namespaces":              {"", "NSpid:\t1\n", true},
+		"a link of a form not known here": {"pid:4026531836", "NSpid:\t1\n", false},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "self", "ns"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if tt.ns != "" {
+			if err := os.Symlink(tt.ns, filepath.Join(dir, "self", "ns", "pid")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "self", "status"), []byte(tt.status), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := (Roots{Proc: dir}).KernelPIDs(); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }

@@ -9,6 +9,7 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -104,8 +105,20 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	var small [4096]byte // most are, and of many processes they are read in a row
+	n := 0
+	for n < len(small) && err == nil {
+		var more int
+		more, err = f.Read(small[n:])
+		n += more
+	}
+	b := bytes.Clone(small[:n])
+	if err == nil {
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(f, limit+1-int64(n)))
+		b = append(b, rest...)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if int64(len(b)) > limit {

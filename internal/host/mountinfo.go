@@ -3,7 +3,11 @@
 package host
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 )
 
@@ -23,12 +27,17 @@ type mount struct {
 // can be opened by their path.
 func (r Roots) mounts() ([]mount, error) {
 	path := r.ProcPath("self/mountinfo")
-	b, err := readFile(path, maxMountinfo)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	ms, err := parseMountinfo(string(b))
-	if err != nil {
+	defer f.Close()
+	rest := &io.LimitedReader{R: f, N: maxMountinfo + 1}
+	ms, err := parseMountinfo(rest)
+	switch {
+	case rest.N <= 0:
+		return nil, fmt.Errorf("read %s: larger than %d bytes", path, maxMountinfo)
+	case err != nil:
 		return nil, fmt.Errorf("parse %s: %w", path, err)
 	}
 	return ms, nil
@@ -38,34 +47,36 @@ func (r Roots) mounts() ([]mount, error) {
 //
 //	36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/root rw,errors=continue
 //
-// where any number of optional fields stand before the lone hyphen.
-func parseMountinfo(text string) ([]mount, error) {
+// where any number of optional fields stand before the lone hyphen. It gives the
+// mounts of the kernel's own file systems that somebody here asks for: a node
+// has several of other kinds for each container, with long options.
+func parseMountinfo(r io.Reader) ([]mount, error) {
 	var ms []mount
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimRight(line, "\n")
-		if line == "" {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 16<<10), maxMountinfo)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Bytes()
+		if len(line) == 0 {
 			continue
 		}
-		m, ok := parseMount(line)
-		if !ok {
-			return nil, fmt.Errorf("line %d: %q", n, clip(line))
+		before, after, ok := bytes.Cut(line, []byte(" - "))
+		if !ok || bytes.Count(before, []byte(" ")) < 5 || bytes.Count(after, []byte(" ")) < 2 {
+			return nil, fmt.Errorf("line %d: %q", n, clip(string(line)))
 		}
-		ms = append(ms, m)
+		switch fstype, _, _ := bytes.Cut(after, []byte(" ")); string(fstype) {
+		case "cgroup", "cgroup2", "tracefs":
+			ms = append(ms, mountOf(string(before), string(after)))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
 	}
 	return ms, nil
 }
 
-func parseMount(line string) (mount, bool) {
-	before, after, ok := strings.Cut(line, " - ")
-	if !ok {
-		return mount{}, false
-	}
+// mountOf reads what stands before and after the hyphen.
+func mountOf(before, after string) mount {
 	head, tail := strings.Split(before, " "), strings.Split(after, " ")
-	if len(head) < 6 || len(tail) < 3 {
-		return mount{}, false
-	}
 	return mount{
 		root:    unescapeOctal(head[3]),
 		point:   unescapeOctal(head[4]),
@@ -73,7 +84,7 @@ func parseMount(line string) (mount, bool) {
 		fstype:  tail[0],
 		// The options are last; the source before them may be empty.
 		super: tail[len(tail)-1],
-	}, true
+	}
 }
 
 // hasOption tells whether a comma separated list holds name as a whole.

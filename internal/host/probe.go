@@ -19,11 +19,12 @@ import (
 type Status string
 
 // The answers. Unknown means that the probe could not tell, not that the
-// thing is missing.
+// thing is missing; Absent that this machine has no such thing to begin with.
 const (
 	Yes     Status = "yes"
 	No      Status = "no"
 	Unknown Status = "unknown"
+	Absent  Status = "absent"
 )
 
 // Probe is one thing that this machine offers to this process, or does not.

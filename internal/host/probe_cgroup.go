@@ -36,6 +36,9 @@ func (r Roots) ProbeCgroup() Probe {
 	default:
 		p.Status, p.Detail = Yes, where
 	}
+	if p.Status == Yes && h.Part() {
+		p.Detail += ", but only a part of the cgroups: in a container, pass the host's in (--cgroupns host --volume /sys/fs/cgroup:/sys/fs/cgroup:ro)"
+	}
 	return p
 }
 

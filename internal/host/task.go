@@ -73,6 +73,49 @@ func statusLine(status, key string) (string, bool) {
 	return "", false
 }
 
+// Held returns the anonymous and shared memory that a process has mapped
+// (RssAnon and RssShmem of /proc/PID/status, since Linux 4.5).
+func (r Roots) Held(pid int) (int64, error) {
+	b, err := readFile(r.ProcPath(strconv.Itoa(pid), "status"), maxSmallFile)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, key := range [2]string{"RssAnon", "RssShmem"} {
+		line, _ := statusLine(string(b), key)
+		kb, err := strconv.ParseUint(strings.TrimSuffix(line, " kB"), 10, 52)
+		if err != nil {
+			return 0, fmt.Errorf("parse status of pid %d: line %s: %q", pid, key, clip(line))
+		}
+		sum += int64(kb) << 10
+	}
+	return sum, nil
+}
+
+// initialPIDNS is the inode number of the first pid namespace of every kernel
+// since 3.8 (PROC_PID_INIT_INO).
+const initialPIDNS = 0xEFFFFFFC
+
+// KernelPIDs tells whether the processes of this procfs have the ids by which
+// the kernel's events name them. In a pid namespace of its own, as a container
+// has it where nobody says otherwise, an id is another process's here.
+func (r Roots) KernelPIDs() bool {
+	target, err := os.Readlink(r.ProcPath("self", "ns", "pid"))
+	if err != nil {
+		return true // a kernel without such links has no such namespaces to tell of
+	}
+	if ns, err := parseNSLink(target); err != nil || ns == initialPIDNS {
+		return err == nil
+	}
+	// The host's procfs shows a process by one id for each namespace.
+	b, err := readFile(r.ProcPath("self", "status"), maxSmallFile)
+	if err != nil {
+		return false
+	}
+	ids, err := idLine(string(b), "NSpid")
+	return err == nil && len(ids) > 1
+}
+
 // PIDNS returns the inode number of a process's pid namespace
 // (/proc/PID/ns/pid, since Linux 3.8).
 func (r Roots) PIDNS(pid int) (uint64, error) {

@@ -27,3 +27,17 @@ func FuzzFileMappings(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPristineMappings: nothing that is not said to be.
+func FuzzPristineMappings(f *testing.F) {
+	f.Add("400000-500000 r-xp 0 08:01 7 /bin/x\nAnonymous: 0 kB\n500000-600000 r--p 0 0 7 /bin/x\nAnonymous: 8 kB\n")
+	f.Add("Anonymous: 0 kB\n-\nAnonymous: 0 kB\nx-y\n")
+	f.Fuzz(func(t *testing.T, smaps string) {
+		if got := pristineMappings(smaps); len(got) > strings.Count(smaps, "Anonymous:") || got[0] {
+			t.Errorf("%v in %q", got, smaps)
+		}
+		if got := pristineMappings("400000-500000 r-xp 0 08:01 7 /bin/x\n" + smaps); got[0x400000] && !strings.Contains(smaps, "Anonymous:") {
+			t.Errorf("%v in %q", got, smaps)
+		}
+	})
+}

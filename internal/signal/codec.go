@@ -38,6 +38,7 @@ type envelope struct {
 	Time      time.Time       `json:"time"`
 	Observed  time.Time       `json:"observed"`
 	Source    death.Source    `json:"source"`
+	User      string          `json:"user,omitempty"`
 	Recovered bool            `json:"recovered,omitempty"`
 	Kind      string          `json:"kind"`
 	Body      json.RawMessage `json:"body"`
@@ -64,7 +65,7 @@ func (w *Writer) Write(s Signal) error {
 	if err != nil {
 		return fmt.Errorf("encode %s signal: %w", s.Body.kind(), err)
 	}
-	return w.enc.Encode(envelope{s.Time, s.Observed, s.Source, s.Recovered, s.Body.kind(), body})
+	return w.enc.Encode(envelope{s.Time, s.Observed, s.Source, s.User, s.Recovered, s.Body.kind(), body})
 }
 
 // Reader reads what a Writer wrote.
@@ -107,7 +108,7 @@ func (r *Reader) Read() (Signal, error) {
 			r.Skipped++
 			continue
 		}
-		s := Signal{Time: e.Time.UTC(), Observed: e.Observed.UTC(), Source: e.Source, Recovered: e.Recovered, Body: body}
+		s := Signal{Time: e.Time.UTC(), Observed: e.Observed.UTC(), Source: e.Source, User: e.User, Recovered: e.Recovered, Body: body}
 		if !tellable(s.Time) || !tellable(s.Observed) {
 			return Signal{}, fmt.Errorf("signal %d: %s: time out of range", r.line, e.Kind)
 		}
@@ -121,26 +122,33 @@ func tellable(t time.Time) bool { return t.IsZero() || t.Year() >= 1700 && t.Yea
 
 // bodies decodes each kind of body.
 var bodies = map[string]func(json.RawMessage) (Body, error){
-	MarkVictim{}.kind():     decode[MarkVictim],
-	OOMInvocation{}.kind():  decode[OOMInvocation],
-	Kill{}.kind():           decode[Kill],
-	Exit{}.kind():           decode[Exit],
-	ReportedKill{}.kind():   decode[ReportedKill],
-	ReportedGroup{}.kind():  decode[ReportedGroup],
-	ReportedNote{}.kind():   decode[ReportedNote],
-	CgroupSeen{}.kind():     decode[CgroupSeen],
-	CgroupGone{}.kind():     decode[CgroupGone],
-	CgroupCounters{}.kind(): decode[CgroupCounters],
-	NodeCounters{}.kind():   decode[NodeCounters],
-	ContainerSeen{}.kind():  decode[ContainerSeen],
-	ContainerGone{}.kind():  decode[ContainerGone],
-	ContainerExit{}.kind():  decode[ContainerExit],
-	ContainerStop{}.kind():  decode[ContainerStop],
-	ContainerOOM{}.kind():   decode[ContainerOOM],
-	ContainerLog{}.kind():   decode[ContainerLog],
-	MemoryHistory{}.kind():  decode[MemoryHistory],
-	SourceState{}.kind():    decode[SourceState],
-	Lost{}.kind():           decode[Lost],
+	MarkVictim{}.kind():       decode[MarkVictim],
+	OOMInvocation{}.kind():    decode[OOMInvocation],
+	Kill{}.kind():             decode[Kill],
+	Exit{}.kind():             decode[Exit],
+	ReportedKill{}.kind():     decode[ReportedKill],
+	ReportedGroup{}.kind():    decode[ReportedGroup],
+	ReportedNote{}.kind():     decode[ReportedNote],
+	CgroupSeen{}.kind():       decode[CgroupSeen],
+	CgroupGone{}.kind():       decode[CgroupGone],
+	CgroupCounters{}.kind():   decode[CgroupCounters],
+	NodeCounters{}.kind():     decode[NodeCounters],
+	ContainerSeen{}.kind():    decode[ContainerSeen],
+	ContainerGone{}.kind():    decode[ContainerGone],
+	ContainerExit{}.kind():    decode[ContainerExit],
+	ContainerStop{}.kind():    decode[ContainerStop],
+	ContainerOOM{}.kind():     decode[ContainerOOM],
+	ContainerLog{}.kind():     decode[ContainerLog],
+	MemoryHistory{}.kind():    decode[MemoryHistory],
+	ProcessesEscaped{}.kind(): decode[ProcessesEscaped],
+	PIDNamespace{}.kind():     decode[PIDNamespace],
+	OOMDaemonWord{}.kind():    decode[OOMDaemonWord],
+	PodSeen{}.kind():          decode[PodSeen],
+	PodGone{}.kind():          decode[PodGone],
+	PodEvents{}.kind():        decode[PodEvents],
+	NodeSeen{}.kind():         decode[NodeSeen],
+	SourceState{}.kind():      decode[SourceState],
+	Lost{}.kind():             decode[Lost],
 }
 
 // Kinds lists the kinds of bodies, sorted.

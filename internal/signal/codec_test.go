@@ -40,17 +40,20 @@ func everyKind() []Signal {
 		CgroupCounters{Cgroup: c, OOMKill: 1, OOMKillBelow: 2, Since: at, OOMKillTotal: 3, OOMKillBelowTotal: 4, OOM: 5, OOMGroupKill: 6, Chain: []Level{level}},
 		MemoryHistory{
 			Cgroup: c, LimitBytes: &limit, PeakBytes: new(int64), PeakSampled: true, First: at,
+			Limits:  []LimitReading{{First: at, Last: at.Add(time.Second)}, {First: at.Add(2 * time.Second), Last: at.Add(2 * time.Second), Bytes: &limit}},
 			Samples: [][3]int64{{at.Unix(), 0, 4096}, {at.Unix() + 10, 1 << 62, -1}},
 			Last: &MemoryReading{
 				Time: at, WorkingSetBytes: 1, UsageBytes: 2, AnonBytes: new(int64), FileBytes: &limit, ShmemBytes: new(int64(3)),
 				KernelBytes: new(int64(4)), SomeAvg10: new(0.25),
 			},
 		},
+		ProcessesEscaped{Cgroup: c, PIDNS: 4026531836, Count: 2, HeldBytes: 1 << 20, Examples: []EscapedProcess{{PID: 7, Comm: "x\x1b", Cgroup: "/", HeldBytes: &limit}, {PID: 8}}},
+		PIDNamespace{PIDNS: 4026531836, Cgroup: c},
 		NodeCounters{OOMKill: 1, Total: 2, Counted: at},
 		SourceState{Up: true, Mode: "bpf", Reason: "r"},
 		Lost{Count: 1, Other: true, Why: "w"},
 	}...) {
-		all = append(all, Signal{Time: at, Observed: at.Add(time.Second), Source: death.SourceKmsg, Recovered: true, Body: b})
+		all = append(all, Signal{Time: at, Observed: at.Add(time.Second), Source: death.SourceKmsg, User: "1000", Recovered: true, Body: b})
 	}
 	return all
 }

@@ -21,6 +21,9 @@ type ContainerSeen struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 	// PID is the first process of the run that began at Started.
 	PID int `json:"pid,omitempty"`
+	// Program is what its first process is started as: the last part of the
+	// path. It may become another program by itself.
+	Program string `json:"program,omitempty"`
 	// State is created, running, paused, restarting, removing, exited or dead.
 	State   string    `json:"state,omitempty"`
 	Started time.Time `json:"started,omitzero"`
@@ -28,6 +31,11 @@ type ContainerSeen struct {
 	ExitCode *int `json:"exit_code,omitempty"`
 	// LimitBytes is the memory limit that was asked for; nil: none, or not known.
 	LimitBytes *int64 `json:"limit_bytes,omitempty"`
+	// MemorySwapBytes is the limit of memory and swap together that was asked
+	// for; -1: none, nil: not known.
+	MemorySwapBytes *int64 `json:"memory_swap_bytes,omitempty"`
+	// RequestBytes is the memory that it was promised; nil: none, or not known.
+	RequestBytes *int64 `json:"request_bytes,omitempty"`
 	// ShmSizeBytes is how large its own /dev/shm may grow; nil: it has none, or
 	// not known.
 	ShmSizeBytes *int64 `json:"shm_size_bytes,omitempty"`

@@ -26,6 +26,17 @@ type MemoryHistory struct {
 	Samples [][3]int64 `json:"samples,omitempty"`
 	// Last is the last reading; nil: there was none.
 	Last *MemoryReading `json:"last,omitempty"`
+	// Limits are what the cgroup's own limit was read to be, one after the
+	// other, the last few.
+	Limits []LimitReading `json:"limits,omitempty"`
+}
+
+// LimitReading is a limit that was read to be the same from First to Last.
+type LimitReading struct {
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Bytes is nil where there was none.
+	Bytes *int64 `json:"bytes,omitempty"`
 }
 
 // MemoryReading is what one reading of a cgroup's memory files said, with all

@@ -22,6 +22,9 @@ type Signal struct {
 	Observed time.Time
 	// Source is who says it.
 	Source death.Source
+	// User is whose engine says it, by the number; empty: the machine's own, or
+	// no engine. It can say what it likes, of others' containers too.
+	User string
 	// Recovered is true when it happened before this agent ran.
 	Recovered bool
 	// Body is what happened.
@@ -126,9 +129,13 @@ type Kill struct {
 	// tracefs it is).
 	Code int `json:"code"`
 	// Result is 0 when delivered (include/trace/events/signal.h). Of signals
-	// other than SIGKILL only those are told that are.
+	// other than SIGKILL only those are told that are, and, in mode bpf, those from
+	// outside its pid namespace that a first process has no handler for: ResultIgnored.
 	Result int `json:"result"`
 }
+
+// ResultIgnored is TRACE_SIGNAL_IGNORED: the kernel dropped the signal.
+const ResultIgnored = 1
 
 // CodeKernel is SI_KERNEL (include/uapi/asm-generic/siginfo.h): the kernel sent it.
 const CodeKernel = 128
@@ -160,7 +167,8 @@ type Exit struct {
 // ReportedKill is a "Killed process" line of the kernel's log, with what the
 // report around it said. What the log does not settle is absent.
 type ReportedKill struct {
-	// Seq is the record's sequence number in /dev/kmsg of the boot BootID.
+	// Seq is the record's place in the log of the boot BootID: its sequence
+	// number in /dev/kmsg, or a number made of its stamp.
 	Seq    uint64 `json:"seq,omitempty"`
 	BootID string `json:"boot_id,omitempty"`
 	// Report numbers the reports of one reader: kills of one invocation share it.
