@@ -25,9 +25,9 @@ type Engine struct {
 	// configured is true where somebody named it: then it is missed when it
 	// is not there.
 	configured bool
-	// foreign is true for an engine that a user runs: it cannot speak of
-	// containers of the machine's own engines.
-	foreign  bool
+	// user is who runs it, by the number; empty: the machine. A user's engine
+	// cannot speak of containers of the machine's own.
+	user     string
 	changed  chan struct{} // its socket is another one
 	follower Follower
 	skipped  map[string]int
@@ -44,9 +44,9 @@ type status struct {
 	absent bool // there is no socket
 }
 
-func (r *run) newEngine(path string, configured, foreign bool) *Engine {
+func (r *run) newEngine(path string, configured bool, user string) *Engine {
 	e := &Engine{
-		Path: path, Log: r.log.With("engine", path), r: r, configured: configured, foreign: foreign,
+		Path: path, Log: r.log.With("engine", path), r: r, configured: configured, user: user,
 		changed: make(chan struct{}, 1), skipped: map[string]int{}, status: status{reason: "no answer yet"},
 	}
 	e.follower = r.cfg.New(e)
@@ -58,7 +58,7 @@ func (e *Engine) Dial(ctx context.Context) (net.Conn, error) { return e.r.cfg.Di
 
 // Foreign tells whether a user runs this engine: what it says of the rest of
 // the machine is not to be believed.
-func (e *Engine) Foreign() bool { return e.foreign }
+func (e *Engine) Foreign() bool { return e.user != "" }
 
 // Reach says in plain words why an engine cannot be connected to.
 func (e *Engine) Reach(ctx context.Context) error {
@@ -67,7 +67,7 @@ func (e *Engine) Reach(ctx context.Context) error {
 	c, err := e.Dial(ctx)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: needs user 0, or the group of the socket", err)
+		return fmt.Errorf("%w: needs user 0, or the group of the socket (for the systemd unit: engines.conf)", err)
 	case err != nil:
 		return err
 	}
@@ -82,11 +82,11 @@ func (e *Engine) Up(mode, lesser string) {
 
 // Tell gives out one signal.
 func (e *Engine) Tell(at time.Time, recovered bool, b signal.Body) {
-	if e.foreign && e.r.owned(keyOf(b)) {
+	if e.Foreign() && e.r.owned(keyOf(b)) {
 		e.Skip(1, "words of a user's engine about a container that is not its own")
 		return
 	}
-	e.r.emit(signal.Signal{Time: at, Observed: time.Now().UTC(), Source: e.r.cfg.Source, Recovered: recovered, Body: b})
+	e.r.emit(signal.Signal{Time: at, Observed: time.Now().UTC(), Source: e.r.cfg.Source, User: e.user, Recovered: recovered, Body: b})
 }
 
 // Key names a container among those of all engines.

@@ -16,6 +16,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -127,7 +129,7 @@ func (r *run) configure() error {
 		if !filepath.IsAbs(path) || strings.Contains(path, "://") {
 			return fmt.Errorf("engine %.200q: not a unix socket, as unix:///run/docker.sock", h)
 		}
-		r.engines = append(r.engines, r.newEngine(filepath.Clean(path), true, false))
+		r.engines = append(r.engines, r.newEngine(filepath.Clean(path), true, ""))
 	}
 	return nil
 }
@@ -136,12 +138,12 @@ func (r *run) configure() error {
 func (r *run) look(start func(*Engine)) {
 	if len(r.cfg.Hosts) > 0 {
 		for _, e := range r.engines {
-			r.found(e.Path, false, start)
+			r.found(e.Path, "", start)
 		}
 		return
 	}
 	for _, p := range r.cfg.Own {
-		r.found(p, false, start)
+		r.found(p, "", start)
 	}
 	for _, pattern := range r.cfg.Users {
 		paths, err := filepath.Glob(pattern)
@@ -149,14 +151,14 @@ func (r *run) look(start func(*Engine)) {
 			continue // the roots have characters that mean something to it
 		}
 		for _, p := range paths {
-			r.found(p, true, start)
+			r.found(p, userOf(pattern, p), start)
 		}
 	}
 }
 
 // found takes a path where a socket may be. One socket by several names is
 // one engine.
-func (r *run) found(path string, foreign bool, start func(*Engine)) {
+func (r *run) found(path, user string, start func(*Engine)) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode()&os.ModeSocket == 0 {
 		return
@@ -180,7 +182,7 @@ func (r *run) found(path string, foreign bool, start func(*Engine)) {
 	if len(r.engines) >= maxEngines {
 		return
 	}
-	e := r.newEngine(path, false, foreign)
+	e := r.newEngine(path, false, user)
 	e.file = info
 	r.mu.Lock()
 	r.engines = append(r.engines, e)
@@ -188,9 +190,24 @@ func (r *run) found(path string, foreign bool, start func(*Engine)) {
 	start(e)
 }
 
+// unknownUser is no user's number.
+const unknownUser = "unknown"
+
+// userOf is whose a socket is, of which the pattern has one element that is the
+// user's number: the folder is made by the system (pam_systemd(8)).
+func userOf(pattern, path string) string {
+	p, f := strings.Split(pattern, "/"), strings.Split(path, "/")
+	if i := slices.Index(p, "*"); i >= 0 && len(p) == len(f) {
+		if _, err := strconv.ParseUint(f[i], 10, 32); err == nil {
+			return f[i]
+		}
+	}
+	return unknownUser
+}
+
 // own notes whose a container is.
 func (r *run) own(e *Engine, key string, mine bool) {
-	if e.foreign {
+	if e.Foreign() {
 		return
 	}
 	r.mu.Lock()

@@ -3,11 +3,14 @@
 package engines
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/coroner-dev/coroner/internal/death"
 )
 
 // Bounds of the text that is taken from an engine.
@@ -21,6 +24,7 @@ const (
 	MaxLabelName  = 256
 	MaxLabelValue = 4096
 	MaxVersion    = 32
+	MaxProgram    = 64
 )
 
 // Cut makes text valid UTF-8 of at most n bytes.
@@ -33,6 +37,14 @@ func Cut(s string, n int) string {
 	}
 	s = strings.ToValidUTF8(s, "?")
 	return strings.Clone(s) // keeps no large text alive
+}
+
+// Program is the last part of the path that args begin with; empty: none.
+func Program(args ...string) string {
+	if len(args) == 0 || args[0] == "" {
+		return ""
+	}
+	return Cut(path.Base(args[0]), MaxProgram)
 }
 
 // ValidID tells whether an id is one that can be asked for: nothing that means
@@ -114,6 +126,16 @@ func (s Selection) Pick(all map[string]string) (out map[string]string, lost int)
 		out[Cut(name, MaxLabelName)] = Cut(all[name], MaxLabelValue)
 	}
 	return out, lost
+}
+
+// Workload reads from all of a container's labels what it belongs to; nil: they
+// name nothing.
+func Workload(name string, labels map[string]string) *death.Workload {
+	w := death.WorkloadOf(name, labels)
+	if w != nil {
+		w.Group, w.Name = Cut(w.Group, MaxName), Cut(w.Name, MaxName)
+	}
+	return w
 }
 
 // signals are Linux' names of signals (include/uapi/asm-generic/signal.h).

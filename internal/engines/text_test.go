@@ -47,3 +47,37 @@ func TestSignalNumber(t *testing.T) {
 		}
 	}
 }
+
+// TestValidID: ids of any length and content; none gets into an address that
+// means something else there.
+func TestValidID(t *testing.T) {
+	for id, want := range map[string]bool{
+		"": false, "a": true, ".": false, "..": false, "...": false, "a.b": true, "web_1-x": true, "/": false, "a/b": false, "../a": false, "a%2fb": false,
+		"a?b": false, "a#b": false, "a b": false, "a\nb": false, "a\x00": false, "é": false, "\xff": false, "\u202e": false, `a"b`: false,
+		strings.Repeat("a", 12): true, strings.Repeat("0", 63): true, strings.Repeat("0", 64): true, strings.Repeat("0", 65): true,
+		strings.Repeat("a", MaxID): true, strings.Repeat("a", MaxID+1): false, strings.Repeat("a", 64<<10): false,
+	} {
+		if got := ValidID(id); got != want {
+			t.Errorf("%.40q of %d bytes: %v, want %v", id, len(id), got, want)
+		}
+	}
+}
+
+func TestWorkload_Bounds(t *testing.T) {
+	w := Workload("x", map[string]string{"com.docker.compose.project": strings.Repeat("p\n", 32<<10), "com.docker.compose.service": "s\xff\""})
+	if w == nil || len(w.Group) != MaxName || w.Name != `s?"` {
+		t.Errorf("got %+v", w)
+	}
+}
+
+// TestUserOf: whose an engine is, by the folder that the system makes.
+func TestUserOf(t *testing.T) {
+	for path, want := range map[string]string{
+		"/run/user/1000/docker.sock": "1000", "/run/user/0/docker.sock": "0", "/run/user/x/docker.sock": unknownUser,
+		"/run/user/-1/docker.sock": unknownUser, "/run/user/1000/podman/podman.sock": unknownUser, "/run/user/../docker.sock": unknownUser,
+	} {
+		if got := userOf("/run/user/*/docker.sock", path); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}

@@ -96,7 +96,7 @@ func (s *Source) Name() death.Source { return death.SourceContainerd }
 // Run looks for engines and follows them until ctx ends. That there is none is
 // no failure: it says so, and keeps looking.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
-	own, users := places(s.opt.Roots)
+	own, users := Places(s.opt.Roots)
 	rd := reader{labels: engines.SelectionOf(s.opt.Labels)}
 	return engines.Run(ctx, engines.Config{
 		Source: death.SourceContainerd, Hosts: s.opt.Hosts, Own: own, Users: users, Logger: s.opt.Logger, Dial: s.opt.dial,
@@ -104,10 +104,10 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	}, emit)
 }
 
-// places are where engines have their sockets: the machine's (its own, k3s and
+// Places are where engines have their sockets: the machine's (its own, k3s and
 // RKE2, Docker's, k0s, MicroK8s), then those of users' own (rootless containerd
 // and Docker: their /run/containerd and /run/docker lie there).
-func places(roots host.Roots) (own, users []string) {
+func Places(roots host.Roots) (own, users []string) {
 	for _, p := range []string{
 		"run/containerd/containerd.sock", "run/k3s/containerd/containerd.sock",
 		"run/docker/containerd/containerd.sock", "var/run/docker/containerd/containerd.sock",

@@ -108,7 +108,7 @@ func (e *engine) Session(ctx context.Context) error {
 		return err
 	}
 	s.group.Go(func() { s.receive(stream) })
-	s.group.Go(s.pings)
+	s.group.Go(func() { engines.Pings(s.ctx, pingInterval, s.api.ping, s.pong, s.failed) })
 	s.list()
 	return s.loop()
 }
@@ -243,26 +243,6 @@ func (s *session) doubt(d *described, lives string) string {
 		return ""
 	}
 	return lives
-}
-
-func (s *session) pings() {
-	ticker := time.NewTicker(pingInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := s.api.ping(s.ctx); err != nil {
-			s.failed <- err
-			return
-		}
-		select {
-		case s.pong <- struct{}{}:
-		default:
-		}
-	}
 }
 
 // want notes a container to be asked for, once, and tells whether it did.

@@ -3,12 +3,8 @@
 package containerd
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
-	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -24,7 +20,6 @@ import (
 	"github.com/containerd/containerd/api/types/task"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -34,13 +29,13 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/engines"
-	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 )
 
 // fake is an engine that plays what a test tells it, with containerd's own
-// services. Its connections are pipes, so that a test can run in a bubble of
-// synctest.
+// services.
 type fake struct {
+	*enginetest.Socket
 	t  *testing.T
 	mu sync.Mutex
 
@@ -50,23 +45,16 @@ type fake struct {
 	busy    int // gets at once
 	most    int
 
-	down    bool  // refuses connections
-	dialErr error // and says so
 	// hang is called before each answer, with the method's name, where it is not nil.
 	hang func(ctx context.Context, method string) error
-	raw  func(c net.Conn) // plays another server
 
-	server   *grpc.Server
-	accepted chan net.Conn
-	closed   chan struct{}
-	conns    map[net.Conn]bool
+	server *grpc.Server
 }
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
-		t: t, boxes: map[string]*containersapi.Container{}, tasks: map[string]*task.Process{},
-		streams:  map[chan *types.Envelope]bool{},
-		accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]bool{},
+		Socket: enginetest.NewSocket(), t: t, boxes: map[string]*containersapi.Container{}, tasks: map[string]*task.Process{},
+		streams: map[chan *types.Envelope]bool{},
 	}
 	before := func(ctx context.Context, method string) error {
 		f.mu.Lock()
@@ -90,33 +78,15 @@ func newFake(t *testing.T) *fake {
 			}
 			return next(srv, ss)
 		}),
-		grpc.ForceServerCodecV2(spoiling{engines.NewCodec()}),
+		grpc.ForceServerCodecV2(enginetest.NewRawCodec()),
 	)
 	versionapi.RegisterVersionServer(f.server, version{f: f})
 	namespacesapi.RegisterNamespacesServer(f.server, namespaces{f: f})
 	containersapi.RegisterContainersServer(f.server, containers{f: f})
 	tasksapi.RegisterTasksServer(f.server, tasks{f: f})
 	eventsvc.RegisterEventsServer(f.server, events{f: f})
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.server.Serve(f) }()
-	t.Cleanup(func() {
-		f.cutOff()
-		f.server.Stop()
-		<-done
-	})
+	enginetest.Serve(t, f, f.server, func() { f.CutOff(); f.server.Stop() })
 	return f
-}
-
-// spoiling sends text that is not UTF-8, as containerd 1 does: in place of
-// "BAD!".
-type spoiling struct{ engines.Codec }
-
-func (s spoiling) Marshal(v any) (mem.BufferSlice, error) {
-	out, err := s.Codec.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return mem.BufferSlice{mem.SliceBuffer(bytes.ReplaceAll(out.Materialize(), []byte("BAD!"), []byte("\xff\xfe\xff\xfe")))}, nil
 }
 
 type (
@@ -141,67 +111,6 @@ type (
 		f *fake
 	}
 )
-
-// Accept, Close and Addr make a fake its own listener.
-func (f *fake) Accept() (net.Conn, error) {
-	select {
-	case c := <-f.accepted:
-		return c, nil
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (f *fake) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	select {
-	case <-f.closed:
-	default:
-		close(f.closed)
-	}
-	return nil
-}
-
-func (f *fake) Addr() net.Addr { return &net.UnixAddr{Name: "fake", Net: "unix"} }
-
-func (f *fake) dial(ctx context.Context, _ string) (net.Conn, error) {
-	f.mu.Lock()
-	down, err, raw := f.down, f.dialErr, f.raw
-	f.mu.Unlock()
-	switch {
-	case err != nil:
-		return nil, err
-	case down:
-		return nil, fmt.Errorf("dial unix: connection refused")
-	}
-	ours, theirs := net.Pipe()
-	f.mu.Lock()
-	f.conns[theirs] = true
-	f.mu.Unlock()
-	if raw != nil {
-		go raw(theirs)
-		return ours, nil
-	}
-	select {
-	case f.accepted <- theirs:
-		return ours, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// cutOff ends all connections, as an engine's crash does.
-func (f *fake) cutOff() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for c := range f.conns {
-		_ = c.Close()
-	}
-	clear(f.conns)
-}
 
 func (f *fake) change(do func()) {
 	f.mu.Lock()
@@ -377,69 +286,15 @@ func (f *fake) removed(namespace, id string) {
 	})
 }
 
-// recorder keeps what a source says.
-type recorder struct {
-	mu   sync.Mutex
-	said []signal.Signal
-	stop func()
-}
-
 // follow runs a source over a fake until the test ends.
-func follow(t *testing.T, f *fake, opt Options) *recorder {
+func follow(t *testing.T, f *fake, opt Options) *enginetest.Recorder {
 	t.Helper()
 	if opt.Hosts == nil {
 		opt.Hosts = []string{"unix:///fake.sock"}
 	}
 	if f != nil {
-		opt.dial = f.dial
+		opt.dial = f.Dial
 	}
-	opt.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &recorder{}
-	done := make(chan error, 1)
-	go func() { done <- New(opt).Run(ctx, r.take) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(r.stop)
-	return r
-}
-
-func (r *recorder) take(s signal.Signal) {
-	if s.Source != death.SourceContainerd || s.Time.IsZero() || s.Observed.IsZero() {
-		panic(fmt.Sprintf("head of %+v", s))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.said = append(r.said, s)
-}
-
-// taken gives what was said since it was last called.
-func (r *recorder) taken() []signal.Signal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := r.said
-	r.said = nil
-	return out
-}
-
-// of picks the bodies of one kind.
-func of[B signal.Body](said []signal.Signal) []B {
-	var out []B
-	for _, s := range said {
-		if b, ok := s.Body.(B); ok {
-			out = append(out, b)
-		}
-	}
-	return out
-}
-
-func lastState(said []signal.Signal) (st signal.SourceState) {
-	for _, s := range of[signal.SourceState](said) {
-		st = s
-	}
-	return st
+	opt.Logger = enginetest.Logger(t)
+	return enginetest.Follow(t, death.SourceContainerd, New(opt).Run)
 }

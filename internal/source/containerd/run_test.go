@@ -5,16 +5,15 @@
 package containerd
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -22,73 +21,19 @@ import (
 // listenAt serves a fake engine at a real socket.
 func listenAt(t *testing.T, f *fake, path string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.server.Serve(l) }()
-	t.Cleanup(func() {
-		f.server.Stop()
-		<-done
-	})
-}
-
-// until waits for something to be said.
-func (r *recorder) until(t *testing.T, what string, ok func(said []signal.Signal) bool) {
-	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		r.mu.Lock()
-		said := r.said[:len(r.said):len(r.said)]
-		r.mu.Unlock()
-		if ok(said) {
-			return
-		}
-		if time.Now().After(deadline) {
-			for _, s := range said {
-				t.Logf("said %T %+v", s.Body, s.Body)
-			}
-			t.Fatalf("waited for %s", what)
-		}
-		<-tick.C
-	}
-}
-
-// shortTemp is a folder whose paths fit into a socket's address.
-func shortTemp(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
+	enginetest.Serve(t, enginetest.Listen(t, path), f.server, f.server.Stop)
 }
 
 // processes makes a procfs in which each process lives in a cgroup, and a
 // memory hierarchy.
 func processes(t *testing.T, root string, live map[int]string) host.Roots {
 	t.Helper()
-	write := func(path, text string) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	r := host.Roots{Root: root, Proc: filepath.Join(root, "proc"), Cgroup: filepath.Join(root, "cgroup")}
-	write(filepath.Join(r.Cgroup, "cgroup.controllers"), "memory\n")
+	enginetest.Write(t, filepath.Join(r.Cgroup, "cgroup.controllers"), "memory\n")
 	for pid, cgroup := range live {
 		dir := filepath.Join(r.Proc, strconv.Itoa(pid))
-		write(filepath.Join(dir, "cgroup"), "0::"+cgroup+"\n")
-		write(filepath.Join(dir, "stat"), strconv.Itoa(pid)+" (x) S 1 7 7 0 -1 0 0")
+		enginetest.Write(t, filepath.Join(dir, "cgroup"), "0::"+cgroup+"\n")
+		enginetest.Write(t, filepath.Join(dir, "stat"), strconv.Itoa(pid)+" (x) S 1 7 7 0 -1 0 0")
 	}
 	return r
 }
@@ -96,13 +41,13 @@ func processes(t *testing.T, root string, live map[int]string) host.Roots {
 // TestRun_FindsEngines: none at first, then Docker's, and a user's own, which
 // may not speak of the other's containers, nor of cgroups that are no user's.
 func TestRun_FindsEngines(t *testing.T) {
-	root := shortTemp(t)
+	root := enginetest.ShortTemp(t)
 	roots := processes(t, root, map[int]string{
 		11: "/nested/default/a/inner", 12: "/user.slice/user-1000.slice/default/b/x", 13: "/system.slice/ssh.service",
 	})
 	r := follow(t, nil, Options{Roots: roots, Hosts: []string{}})
-	r.until(t, "none", func(said []signal.Signal) bool {
-		st := lastState(said)
+	r.Until(t, "none", func(said []signal.Signal) bool {
+		st := enginetest.LastState(said)
 		return !st.Up && strings.HasPrefix(st.Reason, "no engine found at "+root+"/run/containerd/containerd.sock, ") &&
 			strings.HasSuffix(st.Reason, root+"/run/user/*/docker/containerd/containerd.sock")
 	})
@@ -119,15 +64,15 @@ func TestRun_FindsEngines(t *testing.T) {
 	if err := os.Symlink("../run", filepath.Join(root, "var/run")); err != nil {
 		t.Fatal(err)
 	}
-	r.until(t, "Docker's containerd", func(said []signal.Signal) bool {
-		return lastState(said) == signal.SourceState{Up: true, Mode: "containerd 1.6.20"} && len(of[signal.ContainerSeen](said)) == 2
+	r.Until(t, "Docker's containerd", func(said []signal.Signal) bool {
+		return enginetest.LastState(said) == signal.SourceState{Up: true, Mode: "containerd 1.6.20"} && len(enginetest.Of[signal.ContainerSeen](said)) == 2
 	})
 	listenAt(t, users, filepath.Join(root, "run/user/1000/containerd/containerd.sock"))
-	r.until(t, "the user's engine", func(said []signal.Signal) bool {
-		return lastState(said).Mode == "2 engines" && len(of[signal.ContainerSeen](said)) == 6
+	r.Until(t, "the user's engine", func(said []signal.Signal) bool {
+		return enginetest.LastState(said).Mode == "2 engines" && len(enginetest.Of[signal.ContainerSeen](said)) == 6
 	})
 	cgroups := map[string]string{}
-	for _, s := range of[signal.ContainerSeen](r.taken()) {
+	for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 		cgroups[s.Container.ID] += s.Container.Cgroup
 		if s.Container.ID == "a" && s.PID == 666 {
 			t.Errorf("a user's engine spoke of another engine's container: %+v", s)
@@ -142,7 +87,7 @@ func TestRun_FindsEngines(t *testing.T) {
 func TestRun_NotASocket(t *testing.T) {
 	var said []signal.Signal
 	err := New(Options{Hosts: []string{"tcp://127.0.0.1:1"}}).Run(t.Context(), func(s signal.Signal) { said = append(said, s) })
-	if err == nil || len(said) != 1 || lastState(said).Reason != err.Error() {
+	if err == nil || len(said) != 1 || enginetest.LastState(said).Reason != err.Error() {
 		t.Errorf("%v, said %+v", err, said)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/coroner-dev/coroner/internal/engines"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -30,26 +31,18 @@ func bubble(t *testing.T, test func(t *testing.T, f *fake)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newFake(t)) })
 }
 
-// settle waits until nothing moves; a little time passes first.
-func settle() { pass(100 * time.Millisecond) }
-
-func pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
 func TestSource_Life(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("default", "old", 11)
 		f.runs("k8s.io", "other", 21)
 		r := follow(t, f, Options{})
-		settle()
-		said := r.taken()
-		if st := lastState(said); st != (signal.SourceState{Up: true, Mode: "containerd 1.6.20"}) {
+		enginetest.Settle()
+		said := r.Taken()
+		if st := enginetest.LastState(said); st != (signal.SourceState{Up: true, Mode: "containerd 1.6.20"}) {
 			t.Errorf("state %+v", st)
 		}
 		got := map[string]string{}
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			got[s.Namespace+"/"+s.Container.ID] += fmt.Sprint(s.Container.Name, s.PID, s.State, s.Container.Cgroup, " ")
 		}
 		if diff := cmp.Diff(map[string]string{"default/old": "old0/default/old 11running ", "k8s.io/other": "other0/k8s.io/other 21running "}, got); diff != "" {
@@ -60,8 +53,8 @@ func TestSource_Life(t *testing.T) {
 		f.event("default", &eventsapi.TaskCreate{ContainerID: "a", Pid: 12})
 		start := f.event("default", &eventsapi.TaskStart{ContainerID: "a", Pid: 12})
 		f.started("default", "a", 12)
-		settle()
-		seen := of[signal.ContainerSeen](r.taken())
+		enginetest.Settle()
+		seen := enginetest.Of[signal.ContainerSeen](r.Taken())
 		var described, running signal.ContainerSeen
 		for _, s := range seen {
 			if s.Container.Cgroup != "" {
@@ -82,27 +75,27 @@ func TestSource_Life(t *testing.T) {
 		exit := f.exits("default", "a", 12, 137)
 		f.ended("default", "a", 137)
 		f.event("default", &eventsapi.TaskDelete{ContainerID: "a", Pid: 12, ExitStatus: 137, ExitedAt: exit.Timestamp})
-		settle()
-		said = r.taken()
+		enginetest.Settle()
+		said = r.Taken()
 		want := []signal.ContainerExit{{
 			ID: "a", Namespace: "default", Runtime: "containerd", Code: new(137), PID: 12,
 			Started: running.Started, Finished: exit.Timestamp.AsTime(),
 		}}
-		if diff := cmp.Diff(want, of[signal.ContainerExit](said)); diff != "" {
+		if diff := cmp.Diff(want, enginetest.Of[signal.ContainerExit](said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
-		if n := len(of[signal.ContainerOOM](said)); n != 1 {
+		if n := len(enginetest.Of[signal.ContainerOOM](said)); n != 1 {
 			t.Errorf("%d OOM events", n)
 		}
 		f.removed("default", "a")
 		f.event("default", &eventsapi.ContainerDelete{ID: "a"})
-		settle()
+		enginetest.Settle()
 		want2 := []signal.ContainerGone{{ID: "a", Namespace: "default", Runtime: "containerd"}}
-		if diff := cmp.Diff(want2, of[signal.ContainerGone](r.taken())); diff != "" {
+		if diff := cmp.Diff(want2, enginetest.Of[signal.ContainerGone](r.Taken())); diff != "" {
 			t.Errorf("gone (-want +got):\n%s", diff)
 		}
-		pass(time.Minute)
-		if said := r.taken(); len(said) != 0 {
+		enginetest.Pass(time.Minute)
+		if said := r.Taken(); len(said) != 0 {
 			t.Errorf("said when nothing happened: %+v", said)
 		}
 	})
@@ -115,8 +108,8 @@ func TestSource_ShortLife(t *testing.T) {
 		t.Run(fmt.Sprint("slow ", slow), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fake) {
 				r := follow(t, f, Options{})
-				settle()
-				r.taken()
+				enginetest.Settle()
+				r.Taken()
 				if slow { // the answer is right, but late
 					f.change(func() {
 						f.hang = func(_ context.Context, method string) error {
@@ -140,8 +133,8 @@ func TestSource_ShortLife(t *testing.T) {
 				f.event("default", &eventsapi.ContainerDelete{ID: "b"})
 				time.Sleep(1200 * time.Millisecond)
 				f.removed("default", "a")
-				pass(5 * time.Second)
-				said := r.taken()
+				enginetest.Pass(5 * time.Second)
+				said := r.Taken()
 				names, gone := map[string]string{}, map[string]bool{}
 				for _, s := range said {
 					switch b := s.Body.(type) {
@@ -157,10 +150,10 @@ func TestSource_ShortLife(t *testing.T) {
 				if !strings.Contains(names["a"], "abase:1/default/a") || names["b"] != "base:1 b " || !gone["a"] || !gone["b"] {
 					t.Errorf("names %q, gone %v", names, gone)
 				}
-				if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
+				if exits := enginetest.Of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
 					t.Errorf("exits: %+v", exits)
 				}
-				if lost := of[signal.Lost](said); len(lost) != 0 {
+				if lost := enginetest.Of[signal.Lost](said); len(lost) != 0 {
 					t.Errorf("lost %+v", lost)
 				}
 			})
@@ -173,28 +166,30 @@ func TestSource_EventsTwice(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("default", "a", 12)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		e := f.exits("default", "a", 12, 1)
 		f.send(e)
 		f.ended("default", "a", 1)
-		settle()
-		f.event("default", &eventsapi.TaskStart{ContainerID: "a", Pid: 12}) // the number came back
+		enginetest.Settle()
+		enginetest.Pass(time.Millisecond)
+		f.event("default", &eventsapi.TaskCreate{ContainerID: "a", Pid: 12}) // the number came back
+		f.event("default", &eventsapi.TaskStart{ContainerID: "a", Pid: 12})
 		f.exits("default", "a", 12, 2)
 		f.event("default", &eventsapi.ContainerDelete{ID: "a"})
 		f.removed("default", "a")
 		f.event("default", &eventsapi.ContainerDelete{ID: "a"})
 		f.event("default", &eventsapi.TaskDelete{ContainerID: "a", Pid: 12, ExitStatus: 2})
-		pass(10 * time.Second)
-		said := r.taken()
+		enginetest.Pass(10 * time.Second)
+		said := r.Taken()
 		var codes []int
-		for _, x := range of[signal.ContainerExit](said) {
+		for _, x := range enginetest.Of[signal.ContainerExit](said) {
 			codes = append(codes, *x.Code)
 		}
 		if diff := cmp.Diff([]int{1, 2}, codes); diff != "" {
 			t.Errorf("codes (-want +got):\n%s", diff)
 		}
-		if n := len(of[signal.ContainerGone](said)); n != 1 {
+		if n := len(enginetest.Of[signal.ContainerGone](said)); n != 1 {
 			t.Errorf("%d times gone", n)
 		}
 	})
@@ -208,14 +203,14 @@ func TestSource_WhileAway(t *testing.T) {
 			f.runs("default", id, uint32(10+i))
 		}
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.ended("default", "told", 1)
 		f.exits("default", "told", 15, 1)
-		pass(15 * time.Second)
-		r.taken()
+		enginetest.Pass(15 * time.Second)
+		r.Taken()
 
-		f.change(func() { f.down = true })
-		f.cutOff()
+		f.Refuse(syscall.ECONNREFUSED)
+		f.CutOff()
 		time.Sleep(2 * time.Second)
 		f.ended("default", "dies", 137)
 		diedAt := time.Now().UTC()
@@ -225,18 +220,18 @@ func TestSource_WhileAway(t *testing.T) {
 		f.started("default", "again", 99)
 		f.runs("default", "new", 50)
 		f.ended("default", "new", 2)
-		pass(3 * time.Second)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "refused") {
+		enginetest.Pass(3 * time.Second)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "refused") {
 			t.Errorf("while away: %+v", st)
 		}
-		f.change(func() { f.down = false })
-		pass(20 * time.Second)
+		f.Refuse(nil)
+		enginetest.Pass(20 * time.Second)
 		// A shim's event that waited for the engine says the code of an end
 		// that is told already.
 		f.event("default", &eventsapi.TaskExit{ContainerID: "late", ID: "late", Pid: 16, ExitStatus: 9, ExitedAt: timestamppb.New(diedAt)})
 		f.exits("default", "dies", 11, 137)
-		pass(20 * time.Second)
-		said := r.taken()
+		enginetest.Pass(20 * time.Second)
+		said := r.Taken()
 		got, times := map[string]string{}, map[string][]time.Time{}
 		for _, s := range said {
 			e, ok := s.Body.(signal.ContainerExit)
@@ -261,10 +256,10 @@ func TestSource_WhileAway(t *testing.T) {
 		if !times["dies"][0].Equal(diedAt) || !times["late"][0].Equal(times["late"][1]) {
 			t.Errorf("died at %v, told %v; late told %v", diedAt, times["dies"], times["late"])
 		}
-		if gone := of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "removed" {
+		if gone := enginetest.Of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "removed" {
 			t.Errorf("gone %+v", gone)
 		}
-		if st := lastState(said); !st.Up {
+		if st := enginetest.LastState(said); !st.Up {
 			t.Errorf("after: %+v", st)
 		}
 	})
@@ -284,18 +279,18 @@ func TestSource_BeforeItListens(t *testing.T) {
 			}
 		})
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.exits("default", "a", 12, 137)
 		f.ended("default", "a", 137)
 		endedAt := time.Now().UTC()
-		pass(5 * time.Second)
-		said := r.taken()
+		enginetest.Pass(5 * time.Second)
+		said := r.Taken()
 		for _, s := range said {
 			if _, ok := s.Body.(signal.ContainerExit); ok && (s.Recovered || !s.Time.Equal(endedAt)) {
 				t.Errorf("%+v", s)
 			}
 		}
-		if x := of[signal.ContainerExit](said); len(x) != 1 || *x[0].Code != 137 {
+		if x := enginetest.Of[signal.ContainerExit](said); len(x) != 1 || *x[0].Code != 137 {
 			t.Errorf("exits %+v", x)
 		}
 	})
@@ -322,14 +317,14 @@ func TestSource_ListIsOlder(t *testing.T) {
 		f.change(func() { f.hang = nil })
 		f.ended("default", "a", 1)
 		f.removed("default", "b")
-		pass(5 * time.Second)
-		said := r.taken()
-		for _, s := range of[signal.ContainerSeen](said) {
+		enginetest.Pass(5 * time.Second)
+		said := r.Taken()
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.State == "running" || s.Container.ID == "b" {
 				t.Errorf("seen %+v", s)
 			}
 		}
-		if n := len(of[signal.ContainerExit](said)); n != 1 {
+		if n := len(enginetest.Of[signal.ContainerExit](said)); n != 1 {
 			t.Errorf("%d exits", n)
 		}
 	})
@@ -359,23 +354,23 @@ func TestSource_Hangs(t *testing.T) {
 					}
 				})
 				r := follow(t, f, Options{})
-				pass(50 * time.Second)
-				said := r.taken()
-				st := lastState(said)
+				enginetest.Pass(50 * time.Second)
+				said := r.Taken()
+				st := enginetest.LastState(said)
 				if st.Up != (at == "Tasks") || !strings.Contains(st.Reason, "no answer in") {
 					t.Errorf("hanging %+v", st)
 				}
-				if n := len(of[signal.ContainerSeen](said)); at == "Tasks" && n != 1 {
+				if n := len(enginetest.Of[signal.ContainerSeen](said)); at == "Tasks" && n != 1 {
 					t.Errorf("%d seen", n)
 				}
 				f.change(func() { f.hang = nil })
-				pass(90 * time.Second)
-				said = r.taken()
-				if st := lastState(said); !st.Up || st.Reason != "" || calls == 0 {
+				enginetest.Pass(90 * time.Second)
+				said = r.Taken()
+				if st := enginetest.LastState(said); !st.Up || st.Reason != "" || calls == 0 {
 					t.Errorf("afterwards %+v, %d calls", st, calls)
 				}
 				if at == "Tasks" {
-					if seen := of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].PID != 12 {
+					if seen := enginetest.Of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].PID != 12 {
 						t.Errorf("afterwards seen %+v", seen)
 					}
 				}
@@ -388,8 +383,8 @@ func TestSource_Hangs(t *testing.T) {
 func TestSource_GetHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.change(func() {
 			f.hang = func(ctx context.Context, method string) error {
 				if method == "Get" {
@@ -403,22 +398,22 @@ func TestSource_GetHangs(t *testing.T) {
 		}
 		f.exits("default", "c99", 12, 3)
 		f.event("default", &eventsapi.ContainerDelete{ID: "c99"})
-		settle()
-		if n := len(of[signal.ContainerExit](r.taken())); n != 1 {
+		enginetest.Settle()
+		if n := len(enginetest.Of[signal.ContainerExit](r.Taken())); n != 1 {
 			t.Errorf("%d exits", n)
 		}
-		pass(2 * time.Minute)
-		said := r.taken()
-		if st := lastState(said); st.Reason != "" {
+		enginetest.Pass(2 * time.Minute)
+		said := r.Taken()
+		if st := enginetest.LastState(said); st.Reason != "" {
 			t.Errorf("state %+v", st)
 		}
 		named := map[string]int{}
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.Container.Name == s.Container.ID {
 				named[s.Container.ID]++
 			}
 		}
-		if len(named) != 100 || len(of[signal.ContainerGone](said)) != 1 {
+		if len(named) != 100 || len(enginetest.Of[signal.ContainerGone](said)) != 1 {
 			t.Errorf("%d named by their ids", len(named))
 		}
 	})
@@ -427,7 +422,7 @@ func TestSource_GetHangs(t *testing.T) {
 func TestSource_GetsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.change(func() {
 			f.hang = func(_ context.Context, method string) error {
 				if method == "Get" {
@@ -441,9 +436,9 @@ func TestSource_GetsAreBounded(t *testing.T) {
 		for i := range 100 {
 			f.created("default", fmt.Sprint("c", i))
 		}
-		pass(20 * time.Second)
+		enginetest.Pass(20 * time.Second)
 		described := map[string]bool{}
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			described[s.Container.ID] = described[s.Container.ID] || s.LimitBytes != nil
 		}
 		if len(described) != 100 || f.most != maxGets {
@@ -457,13 +452,13 @@ func TestSource_GetsAreBounded(t *testing.T) {
 func TestSource_StreamEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.change(func() {
 			f.hang = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
 		})
-		pass(21 * time.Second)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "ping: no answer") {
+		enginetest.Pass(21 * time.Second)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "ping: no answer") {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -484,16 +479,16 @@ func TestSource_Garbage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fake) {
-				f.change(func() { f.raw = play })
+				f.Play(play)
 				r := follow(t, f, Options{})
-				pass(25 * time.Second)
-				if st := lastState(r.taken()); st.Up || !strings.HasPrefix(st.Reason, "/fake.sock: ask for its version: ") || len(st.Reason) > engines.MaxReason {
+				enginetest.Pass(25 * time.Second)
+				if st := enginetest.LastState(r.Taken()); st.Up || !strings.HasPrefix(st.Reason, "/fake.sock: ask for its version: ") || len(st.Reason) > engines.MaxReason {
 					t.Errorf("state %+v", st)
 				}
-				f.change(func() { f.raw = nil })
-				f.cutOff()
-				pass(90 * time.Second)
-				if st := lastState(r.taken()); !st.Up {
+				f.Play(nil)
+				f.CutOff()
+				enginetest.Pass(90 * time.Second)
+				if st := enginetest.LastState(r.Taken()); !st.Up {
 					t.Errorf("afterwards %+v", st)
 				}
 			})
@@ -507,17 +502,17 @@ func TestSource_GarbageEvents(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("default", "a", 12)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.send(&types.Envelope{})
 		f.send(&types.Envelope{Namespace: "default", Event: &anypb.Any{TypeUrl: "containerd.events.TaskExit", Value: []byte("\xff\xff\xff")}})
 		f.send(envelope("../x", &eventsapi.TaskOOM{ContainerID: "a"}, time.Now()))
 		f.send(envelope("default", &eventsapi.TaskOOM{ContainerID: strings.Repeat("a", 200)}, time.Now()))
 		f.send(envelope("default", &eventsapi.TaskExit{ContainerID: "a", ID: "a", Pid: 12, ExitStatus: 1<<32 - 1, ExitedAt: &timestamppb.Timestamp{Seconds: 1 << 60}}, time.Unix(1<<40, 0)))
-		pass(15 * time.Second)
-		said := r.taken()
+		enginetest.Pass(15 * time.Second)
+		said := r.Taken()
 		var lost uint64
-		for _, l := range of[signal.Lost](said) {
+		for _, l := range enginetest.Of[signal.Lost](said) {
 			lost += l.Count
 			if !l.Other {
 				t.Errorf("%+v", l)
@@ -526,10 +521,10 @@ func TestSource_GarbageEvents(t *testing.T) {
 		if lost != 3 {
 			t.Errorf("%d lost", lost)
 		}
-		if x := of[signal.ContainerExit](said); len(x) != 1 || x[0].Code != nil || !x[0].Finished.IsZero() {
+		if x := enginetest.Of[signal.ContainerExit](said); len(x) != 1 || x[0].Code != nil || !x[0].Finished.IsZero() {
 			t.Errorf("exits %+v", x)
 		}
-		if len(of[signal.SourceState](said)) != 0 {
+		if len(enginetest.Of[signal.SourceState](said)) != 0 {
 			t.Error("the connection was given up")
 		}
 	})
@@ -540,8 +535,8 @@ func TestSource_TooLarge(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.create("default", "a", map[string]string{"x": strings.Repeat("x", maxAnswer)})
 		r := follow(t, f, Options{})
-		pass(5 * time.Second)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "larger than max") {
+		enginetest.Pass(5 * time.Second)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "larger than max") {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -550,23 +545,23 @@ func TestSource_TooLarge(t *testing.T) {
 // TestSource_HostileLabels: text that is not UTF-8, and much of it, spoils no list.
 func TestSource_HostileLabels(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		f.create("default", "a", map[string]string{"io.kubernetes.x": "aBAD!\"\nb", "io.kubernetes.big": strings.Repeat("x", 64<<10), "nerdctl/name": "nBAD!"})
+		f.create("default", "a", map[string]string{"io.kubernetes.x": "a" + enginetest.InvalidUTF8 + "\"\nb", "io.kubernetes.big": strings.Repeat("x", 64<<10), "nerdctl/name": "n" + enginetest.InvalidUTF8})
 		f.create("default", "b", nil)
 		r := follow(t, f, Options{})
-		pass(15 * time.Second)
-		said := r.taken()
-		if st := lastState(said); !st.Up {
+		enginetest.Pass(15 * time.Second)
+		said := r.Taken()
+		if st := enginetest.LastState(said); !st.Up {
 			t.Errorf("state %+v", st)
 		}
 		seen := map[string]signal.ContainerSeen{}
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			seen[s.Container.ID] = s
 		}
 		a := seen["a"].Container
-		if a.Labels["io.kubernetes.x"] != "a?\"\nb" || len(a.Labels["io.kubernetes.big"]) != engines.MaxLabelValue || a.Name != "n?" || seen["b"].Container.Name != "b" {
+		if a.Labels["io.kubernetes.x"] != "a?I?ID8\"\nb" || len(a.Labels["io.kubernetes.big"]) != engines.MaxLabelValue || a.Name != "n?I?ID8" || seen["b"].Container.Name != "b" {
 			t.Errorf("seen %+v", seen)
 		}
-		if lost := of[signal.Lost](said); len(lost) != 1 || lost[0].Count != 1 {
+		if lost := enginetest.Of[signal.Lost](said); len(lost) != 1 || lost[0].Count != 1 {
 			t.Errorf("lost %+v", lost)
 		}
 	})
@@ -574,11 +569,11 @@ func TestSource_HostileLabels(t *testing.T) {
 
 func TestSource_Denied(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		f.dialErr = &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES}
+		f.Refuse(syscall.EACCES)
 		r := follow(t, f, Options{})
-		settle()
-		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket"}
-		if st := lastState(r.taken()); st != want {
+		enginetest.Settle()
+		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket (for the systemd unit: engines.conf)"}
+		if st := enginetest.LastState(r.Taken()); st != want {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -591,8 +586,8 @@ func TestSource_NotContainerd(t *testing.T) {
 			f.hang = func(context.Context, string) error { return status.Error(codes.Unimplemented, "unknown service") }
 		})
 		r := follow(t, f, Options{})
-		settle()
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "unknown service") {
+		enginetest.Settle()
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "unknown service") {
 			t.Errorf("state %+v", st)
 		}
 	})

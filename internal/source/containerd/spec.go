@@ -43,7 +43,10 @@ var criMetadata = []string{"io.cri-containerd.container.metadata", "io.container
 // spec is what is read of an OCI runtime's configuration.
 type spec struct {
 	Annotations map[string]string `json:"annotations"`
-	Linux       *struct {
+	Process     struct {
+		Args []string `json:"args"`
+	} `json:"process"`
+	Linux *struct {
 		CgroupsPath string `json:"cgroupsPath"`
 		Resources   *struct {
 			Memory *struct {
@@ -134,6 +137,7 @@ func (d *described) name(c *containersapi.Container) {
 		}
 	default:
 		seen.Container.Name = engines.Cut(labels[labelNerdctl], engines.MaxName)
+		seen.Container.Workload = engines.Workload(seen.Container.Name, labels)
 		seen.LogPath = nerdctlLog(seen.Namespace, seen.Container.ID, labels)
 	}
 	if seen.Container.Name == "" {
@@ -158,7 +162,7 @@ func (d *described) cri(extensions map[string]*anypb.Any) {
 			d.seen.StopSignal = n
 		}
 		if f := m.Metadata.Config; f != nil && f.Metadata != nil && f.Metadata.Attempt >= 0 {
-			d.seen.Container.RestartCount = &f.Metadata.Attempt
+			d.seen.Container.RestartCount = new(f.Metadata.Attempt)
 		}
 	}
 }
@@ -204,6 +208,9 @@ func (d *described) configure(c *containersapi.Container) {
 	const imageName = "io.kubernetes.cri.image-name"
 	if name := s.Annotations[imageName]; name != "" && d.seen.Namespace == nsKubernetes && strings.HasPrefix(d.seen.Container.Image, "sha256:") {
 		d.seen.Container.Image = engines.Cut(name, engines.MaxImage)
+	}
+	if d.seen.Namespace != nsDocker { // Docker says itself what it was asked for, its init put aside
+		d.seen.Program = engines.Program(s.Process.Args...)
 	}
 	if s.Linux == nil {
 		return

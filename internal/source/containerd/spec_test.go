@@ -57,6 +57,9 @@ func TestDescribe(t *testing.T) {
 		if c.Runtime == "" {
 			c.Runtime = "containerd"
 		}
+		if service := c.Labels["com.docker.compose.service"]; service != "" && namespace != nsDocker {
+			c.Workload = &death.Workload{Kind: death.WorkloadCompose, Name: service}
+		}
 		return signal.ContainerSeen{Namespace: namespace, Container: c}
 	}
 	inPod := &death.Pod{Namespace: "shop", Name: "web-1", UID: "0a1b"}
@@ -177,9 +180,9 @@ func TestDescribe_Real(t *testing.T) {
 	for name, want := range map[string]signal.ContainerSeen{
 		"container.json": {
 			Container: death.Container{Name: "web", Pod: pod, Labels: inPod, RestartCount: new(2)}, LimitBytes: new(int64(32 << 20)),
-			LogPath: "/var/log/pods/shop_web-1_0a1b/web/2.log", StopSignal: 2,
+			LogPath: "/var/log/pods/shop_web-1_0a1b/web/2.log", StopSignal: 2, Program: "sleep",
 		},
-		"sandbox.json": {Container: death.Container{Pod: pod, Labels: labels}, Sandbox: true},
+		"sandbox.json": {Container: death.Container{Pod: pod, Labels: labels}, Sandbox: true, Program: "sleep"},
 	} {
 		c := sample(t, "containerd-1.6.20/"+name)
 		got, err := ourReader().describe("k8s.io", c)

@@ -208,8 +208,8 @@ func (t *table) task(key string, b *box, h happening) {
 
 // run takes an event of a run's begin or end.
 func (t *table) run(key string, b *box, h happening) {
-	if e := t.told(key, h.pid); e != nil && !h.at.After(e.at) && (h.action == taskCreated || h.action == taskStarted) {
-		return // it ended since
+	if t.over(key, b, h) {
+		return
 	}
 	t.touch(key, fresh{task: true})
 	switch h.action {
@@ -238,6 +238,20 @@ func (t *table) run(key string, b *box, h happening) {
 			t.finish(key, b)
 		}
 	}
+}
+
+// over tells whether the run that begins by this event has ended since. Of a
+// short one containerd tells the start after the end, and with a later time;
+// another run of its pid is created first.
+func (t *table) over(key string, b *box, h happening) bool {
+	e := t.told(key, h.pid)
+	switch {
+	case e == nil || b.running && b.pid == h.pid:
+		return false
+	case h.action == taskCreated:
+		return !h.at.After(e.at)
+	}
+	return h.action == taskStarted
 }
 
 // begin notes that a container has a task. If another one was not known to

@@ -44,6 +44,24 @@ func (t *table) play(a action, pid int, code *int, after time.Duration) {
 	t.event(happening{namespace: "n", id: "a", action: a, at: start.Add(after), pid: pid, code: code}, nil, start.Add(time.Hour))
 }
 
+// TestTable_StartAfterItsEnd: of a short run containerd tells the start last.
+func TestTable_StartAfterItsEnd(t *testing.T) {
+	tb, lines := told(t)
+	tb.connect(time.Time{}, start)
+	tb.play(containerCreated, 0, nil, 0)
+	tb.play(taskCreated, 7, nil, 10*time.Millisecond)
+	tb.play(taskExited, 7, new(3), 40*time.Millisecond)
+	tb.play(taskStarted, 7, nil, 41*time.Millisecond)
+	tb.play(taskCreated, 7, nil, time.Second) // its number came back
+	tb.play(taskStarted, 7, nil, 2*time.Second)
+	tb.play(taskExited, 7, new(4), 3*time.Second)
+	tb.play(taskStarted, 7, nil, 4*time.Second)
+	want := []string{"seen a created", "seen a created", "exit a 7 3", "seen a created", "seen a running", "exit a 7 4"}
+	if diff := cmp.Diff(want, *lines); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
 // TestTable_RemovedBeforeItsEnd: shims send an end later than containerd the
 // removal; it is told first, and without it the removal is told all the same.
 func TestTable_RemovedBeforeItsEnd(t *testing.T) {

@@ -9,8 +9,8 @@
 // a container is; not for why it ended: the reason OOMKilled is missing for
 // real OOM kills, and stands for ends long after a kill that was survived.
 //
-// All containers are listed again and again, the more often the more happens:
-// the interface promises no more. An end between two lists is not lost, for
+// All containers are listed again and again, the more often the more happens,
+// and at once when a new cgroup of a pod was seen: the interface promises no more. An end between two lists is not lost, for
 // the kubelet removes a container some time after its end. Where the runtime
 // gives container events to each who asks, they are taken too, and tell an end
 // at once; lists then find what events left out.
@@ -36,6 +36,10 @@ type Options struct {
 	// Labels are those to carry, each a name or a prefix ending in *, of a
 	// container and of its pod; nil: DefaultLabels.
 	Labels []string
+	// News is closed when somebody else has seen a new container of a pod, and
+	// the next one then: what is new is listed at once, before it has gone.
+	// nil: nobody tells.
+	News func() <-chan struct{}
 	// Logger is told of runtimes that come and go; nil discards.
 	Logger *slog.Logger
 
@@ -59,7 +63,8 @@ const (
 	paceFirst  = time.Second
 	paceLast   = 2 * time.Second
 	paceEvents = 30 * time.Second // the last where events tell, too
-	paceShare  = 50               // a list takes at most this part of the time
+	paceNews   = 100 * time.Millisecond
+	paceShare  = 50 // a list takes at most this part of the time
 	paceMost   = time.Minute
 )
 
@@ -97,13 +102,13 @@ func (s *Source) Name() death.Source { return death.SourceCRI }
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	labels, began := engines.SelectionOf(s.opt.Labels), time.Now().UTC()
 	return engines.Run(ctx, engines.Config{
-		Source: death.SourceCRI, Hosts: s.opt.Endpoints, Own: places(s.opt.Roots), Logger: s.opt.Logger, Dial: s.opt.dial,
-		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt.Roots, began) },
+		Source: death.SourceCRI, Hosts: s.opt.Endpoints, Own: Places(s.opt.Roots), Logger: s.opt.Logger, Dial: s.opt.dial,
+		New: func(e *engines.Engine) engines.Follower { return newEngine(e, labels, s.opt, began) },
 	}, emit)
 }
 
-// places are where runtimes have their sockets.
-func places(roots host.Roots) []string {
+// Places are where runtimes have their sockets.
+func Places(roots host.Roots) []string {
 	var at []string
 	for _, p := range []string{
 		"run/containerd/containerd.sock", "run/k3s/containerd/containerd.sock", "run/crio/crio.sock", "var/run/crio/crio.sock", "run/cri-dockerd.sock",

@@ -20,14 +20,18 @@ type engine struct {
 	*engines.Engine
 	labels engines.Selection
 	roots  host.Roots
+	news   func() <-chan struct{}
 	table  *table
 	// since is up to when all that ended is known: shortly before the last list
 	// that it answered was asked for; at first, when this source began.
 	since time.Time
 }
 
-func newEngine(of *engines.Engine, labels engines.Selection, roots host.Roots, began time.Time) *engine {
-	e := &engine{Engine: of, labels: labels, roots: roots, table: newTable(), since: began}
+func newEngine(of *engines.Engine, labels engines.Selection, opt Options, began time.Time) *engine {
+	e := &engine{Engine: of, labels: labels, roots: opt.Roots, news: opt.News, table: newTable(), since: began}
+	if e.news == nil {
+		e.news = func() <-chan struct{} { return nil }
+	}
 	e.table.tell, e.table.lost = of.Tell, of.Skip
 	return e
 }
@@ -54,10 +58,14 @@ type session struct {
 	// up since that only a list can tell.
 	listing, hurry bool
 	asked, next    time.Time
-	// pace is how far lists are apart, least how far at the least.
-	pace, least time.Duration
-	heeded      bool // events come
-	timer       *time.Timer
+	// pace is how far lists are apart, least how far at the least, and took how
+	// long the last was under way.
+	pace, least, took time.Duration
+	// called is true where somebody has seen what is new, since the last list
+	// was asked for.
+	called bool
+	heeded bool // events come
+	timer  *time.Timer
 }
 
 // containerdNamespace is where containerd keeps the containers of the CRI.
@@ -99,8 +107,13 @@ func (e *engine) Session(ctx context.Context) error {
 
 // loop takes what comes, in one goroutine.
 func (s *session) loop() error {
+	news := s.news()
 	for {
 		select {
+		case <-news:
+			news = s.news()
+			s.called = true
+			s.next = earlier(s.next, s.asked.Add(max(paceNews, paceShare*s.took)))
 		case <-s.timer.C:
 		case l := <-s.listed:
 			s.take(l)
@@ -142,7 +155,17 @@ func (s *session) take(l listing) {
 	}
 	s.hurry = false
 	s.least = min(max(paceFirst, paceShare*l.took), paceMost)
-	s.next = now.Add(max(s.pace, s.least))
+	s.next, s.took = now.Add(max(s.pace, s.least)), l.took
+	if s.called {
+		s.next = earlier(s.next, now.Add(max(paceNews, paceShare*s.took)))
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // soon lets the next list come as early as lists do.
@@ -167,7 +190,7 @@ func (s *session) ask() {
 	now := time.Now()
 	at := s.table.due(now.UTC())
 	if !s.listing && !now.Before(s.next) {
-		s.listing, s.hurry, s.asked = true, false, now
+		s.listing, s.hurry, s.called, s.asked = true, false, false, now
 		asked := s.table.seq
 		s.group.Go(func() { s.list(asked) })
 	}

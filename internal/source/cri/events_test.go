@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -26,13 +27,13 @@ const (
 )
 
 // telling is a bubble with a runtime that has events.
-func telling(t *testing.T, test func(t *testing.T, f *fake, r *recorder)) {
+func telling(t *testing.T, test func(t *testing.T, f *fake, r *enginetest.Recorder)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, f *fake) {
 		f.name, f.version, f.tells = "cri-o", "1.30.2", true
 		r := follow(t, f, Options{})
-		after(10*time.Minute + 10*time.Second) // lists are far apart by now
-		if st := lastState(r.taken()); st != (signal.SourceState{Up: true, Mode: "cri-o 1.30.2, events"}) {
+		enginetest.Pass(10*time.Minute + 10*time.Second) // lists are far apart by now
+		if st := enginetest.LastState(r.Taken()); st != (signal.SourceState{Up: true, Mode: "cri-o 1.30.2, events"}) {
 			t.Errorf("state %+v", st)
 		}
 		f.change(func() { clear(f.asked) })
@@ -42,18 +43,18 @@ func telling(t *testing.T, test func(t *testing.T, f *fake, r *recorder)) {
 
 // TestEvents_Life: what events tell is told at once.
 func TestEvents_Life(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		f.podRuns("p1", "web")
 		f.event("p1", evStarted)
 		f.runs("a", "p1", 12)
 		f.change(func() { f.boxes["a"].State = runtimeapi.ContainerState_CONTAINER_CREATED })
 		f.event("a", evCreated)
-		settle()
+		enginetest.Settle()
 		f.change(func() { f.boxes["a"].State = runtimeapi.ContainerState_CONTAINER_RUNNING })
 		f.event("a", evStarted)
-		settle()
+		enginetest.Settle()
 		var got []string
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			pod := ""
 			if s.Container.Pod != nil {
 				pod = s.Container.Pod.Name
@@ -69,8 +70,8 @@ func TestEvents_Life(t *testing.T) {
 		}
 		at := f.ended("a", 137, "OOMKilled")
 		f.event("a", evStopped)
-		settle()
-		said := r.taken()
+		enginetest.Settle()
+		said := r.Taken()
 		if diff := cmp.Diff([]string{"a 137 OOMKilled pid 12 recovered false"}, exits(said)); diff != "" || !said[0].Time.Equal(at) {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
@@ -78,15 +79,15 @@ func TestEvents_Life(t *testing.T) {
 		f.event("a", evDeleted)
 		f.removed("p1")
 		f.event("p1", evDeleted)
-		settle()
-		if gone := of[signal.ContainerGone](r.taken()); len(gone) != 2 || gone[0].ID != "a" || gone[1].ID != "p1" {
+		enginetest.Settle()
+		if gone := enginetest.Of[signal.ContainerGone](r.Taken()); len(gone) != 2 || gone[0].ID != "a" || gone[1].ID != "p1" {
 			t.Errorf("gone %+v", gone)
 		}
 		if n := f.count("ListContainers", ""); n != 0 {
 			t.Errorf("%d lists", n)
 		}
-		after(5 * time.Minute)
-		if said := r.taken(); len(said) != 0 {
+		enginetest.Pass(5 * time.Minute)
+		if said := r.Taken(); len(said) != 0 {
 			t.Errorf("said later: %+v", said)
 		}
 	})
@@ -95,25 +96,25 @@ func TestEvents_Life(t *testing.T) {
 // TestEvents_OfWhomNobodyKnows: an event that names nobody makes a list, and
 // one that says nothing of an end a question.
 func TestEvents_OfWhomNobodyKnows(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		f.runs("a", "", 12)
 		f.change(func() {
 			f.send(&runtimeapi.ContainerEventResponse{ContainerId: "a", ContainerEventType: evStarted})
 			f.send(&runtimeapi.ContainerEventResponse{ContainerId: "../a", ContainerEventType: evStarted})
 			f.send(&runtimeapi.ContainerEventResponse{ContainerId: "b", ContainerEventType: 99})
 		})
-		after(2 * paceFirst) // what was skipped is told with the next list
-		said := r.taken()
-		if seen := of[signal.ContainerSeen](said); len(seen) != 2 || seen[1].PID != 12 {
+		enginetest.Pass(2 * paceFirst) // what was skipped is told with the next list
+		said := r.Taken()
+		if seen := enginetest.Of[signal.ContainerSeen](said); len(seen) != 2 || seen[1].PID != 12 {
 			t.Errorf("seen %+v", seen)
 		}
-		if l := of[signal.Lost](said); len(l) != 1 || l[0].Count != 1 {
+		if l := enginetest.Of[signal.Lost](said); len(l) != 1 || l[0].Count != 1 {
 			t.Errorf("lost %+v", l)
 		}
 		f.ended("a", 5, "Error")
 		f.change(func() { f.send(&runtimeapi.ContainerEventResponse{ContainerId: "a", ContainerEventType: evStopped}) })
-		settle()
-		if diff := cmp.Diff([]string{"a 5 Error pid 12 recovered false"}, exits(r.taken())); diff != "" {
+		enginetest.Settle()
+		if diff := cmp.Diff([]string{"a 5 Error pid 12 recovered false"}, exits(r.Taken())); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
 	})
@@ -121,10 +122,10 @@ func TestEvents_OfWhomNobodyKnows(t *testing.T) {
 
 // TestEvents_Storm: events of nobody do not make lists without end.
 func TestEvents_Storm(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		for range 1000 {
 			f.change(func() { f.send(&runtimeapi.ContainerEventResponse{ContainerId: "b", ContainerEventType: evStarted}) })
-			after(10 * time.Millisecond)
+			enginetest.Pass(10 * time.Millisecond)
 		}
 		if n := f.count("ListContainers", ""); n < 9 || n > 12 {
 			t.Errorf("%d lists in ten seconds", n)
@@ -135,7 +136,7 @@ func TestEvents_Storm(t *testing.T) {
 // TestEvents_ListIsOlder: what an event said while a list was under way stands
 // against the list.
 func TestEvents_ListIsOlder(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		for i, id := range []string{"a", "b"} {
 			f.runs(id, "", 12+i)
 			f.event(id, evStarted)
@@ -143,8 +144,8 @@ func TestEvents_ListIsOlder(t *testing.T) {
 		f.runs("d", "", 16)
 		f.change(func() { f.boxes["d"].State = runtimeapi.ContainerState_CONTAINER_CREATED })
 		f.event("d", evCreated)
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" { // its rows are those of before
 				f.beforeEach(nil)
@@ -160,15 +161,15 @@ func TestEvents_ListIsOlder(t *testing.T) {
 			}
 			return nil
 		})
-		after(2 * time.Minute)
-		said := r.taken()
+		enginetest.Pass(2 * time.Minute)
+		said := r.Taken()
 		if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
-		if gone := of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "b" {
+		if gone := enginetest.Of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "b" {
 			t.Errorf("gone %+v", gone)
 		}
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.Container.ID != "c" && (s.Container.ID != "d" || s.State != "running") {
 				t.Errorf("seen %+v", s)
 			}
@@ -179,7 +180,7 @@ func TestEvents_ListIsOlder(t *testing.T) {
 // TestEvents_WhileListing: an event that says too little, while a list is under
 // way, makes another list soon.
 func TestEvents_WhileListing(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		listed := make(chan struct{})
 		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" {
@@ -192,9 +193,9 @@ func TestEvents_WhileListing(t *testing.T) {
 			return nil
 		})
 		<-listed
-		r.taken()
-		after(paceFirst + 200*time.Millisecond)
-		if seen := of[signal.ContainerSeen](r.taken()); len(seen) != 2 || seen[1].PID != 12 {
+		r.Taken()
+		enginetest.Pass(paceFirst + 200*time.Millisecond)
+		if seen := enginetest.Of[signal.ContainerSeen](r.Taken()); len(seen) != 2 || seen[1].PID != 12 {
 			t.Errorf("seen %+v", seen)
 		}
 	})
@@ -203,18 +204,18 @@ func TestEvents_WhileListing(t *testing.T) {
 // TestEvents_OfARemovedPod: the last event of a container does not bring back
 // its pod.
 func TestEvents_OfARemovedPod(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		f.podRuns("p", "web")
 		f.runs("a", "p", 12)
 		f.event("a", evStarted)
-		settle()
+		enginetest.Settle()
 		f.event("p", evDeleted)
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.event("a", evDeleted)
 		f.event("a", evStarted)
-		settle()
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		enginetest.Settle()
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			if s.Sandbox {
 				t.Errorf("seen %+v", s)
 			}
@@ -224,12 +225,12 @@ func TestEvents_OfARemovedPod(t *testing.T) {
 
 // TestEvents_LostOnes: what no event tells, a list does.
 func TestEvents_LostOnes(t *testing.T) {
-	telling(t, func(t *testing.T, f *fake, r *recorder) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
 		f.runs("a", "", 12)
-		after(paceEvents)
+		enginetest.Pass(paceEvents)
 		f.ended("a", 1, "Error")
-		after(paceEvents)
-		if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(r.taken())); diff != "" {
+		enginetest.Pass(paceEvents)
+		if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(r.Taken())); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
 	})
@@ -241,7 +242,7 @@ func TestEvents_Held(t *testing.T) {
 		f.name, f.version, f.tells = "containerd", "v2.1.0", true
 		f.runs("a", "", 12)
 		at := f.ended("a", 1, "Error")
-		after(time.Minute)
+		enginetest.Pass(time.Minute)
 		f.beforeEach(func(_ context.Context, method, _ string) error {
 			if method == "ListContainers" {
 				<-time.After(time.Second)
@@ -249,10 +250,10 @@ func TestEvents_Held(t *testing.T) {
 			return nil
 		})
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.event("a", evStopped)
-		after(10 * time.Second)
-		said := r.taken()
+		enginetest.Pass(10 * time.Second)
+		said := r.Taken()
 		if diff := cmp.Diff([]string{"a 1 Error pid 0 recovered true"}, exits(said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
@@ -281,14 +282,14 @@ func TestEvents_End(t *testing.T) {
 				f.name, f.version, f.before = "cri-o", "1.30.2", before
 				f.runs("a", "", 12)
 				r := follow(t, f, Options{})
-				after(2 * paceFirst)
-				if st := lastState(r.taken()); !st.Up || !strings.HasSuffix(st.Mode, ", lists") {
+				enginetest.Pass(2 * paceFirst)
+				if st := enginetest.LastState(r.Taken()); !st.Up || !strings.HasSuffix(st.Mode, ", lists") {
 					t.Errorf("state %+v", st)
 				}
-				after(time.Minute)
+				enginetest.Pass(time.Minute)
 				f.ended("a", 1, "Error")
-				after(paceLast)
-				if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(r.taken())); diff != "" {
+				enginetest.Pass(paceLast)
+				if diff := cmp.Diff([]string{"a 1 Error pid 12 recovered false"}, exits(r.Taken())); diff != "" {
 					t.Errorf("exits (-want +got):\n%s", diff)
 				}
 				if n := f.count("GetContainerEvents", ""); n != 1 {
@@ -305,8 +306,8 @@ func TestEvents_NotShared(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.version, f.tells = "1.7.27", true
 		r := follow(t, f, Options{})
-		after(time.Minute)
-		if st := lastState(r.taken()); !st.Up || f.count("GetContainerEvents", "") != 0 {
+		enginetest.Pass(time.Minute)
+		if st := enginetest.LastState(r.Taken()); !st.Up || f.count("GetContainerEvents", "") != 0 {
 			t.Errorf("state %+v", st)
 		}
 	})

@@ -3,10 +3,8 @@
 package cri
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"strconv"
 	"sync"
@@ -15,20 +13,18 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/engines"
-	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 )
 
-// fake is a runtime that plays what a test tells it. Its connections are pipes,
-// so that a test can run in a bubble of synctest.
+// fake is a runtime that plays what a test tells it.
 type fake struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
+	*enginetest.Socket
 	t  *testing.T
 	mu sync.Mutex
 
@@ -43,100 +39,23 @@ type fake struct {
 	asked      map[string]int // calls, by method and id
 	busy, most int            // statuses at once
 	before     func(ctx context.Context, method, id string) error
-
-	down     bool // refuses connections
-	dialErr  error
-	server   *grpc.Server
-	accepted chan net.Conn
-	closed   chan struct{}
-	conns    map[net.Conn]bool
 }
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
-		t: t, name: "containerd", version: "1.6.20~ds1", boxes: map[string]*runtimeapi.ContainerStatus{}, places: map[string]string{},
+		Socket: enginetest.NewSocket(), t: t, name: "containerd", version: "1.6.20~ds1", boxes: map[string]*runtimeapi.ContainerStatus{}, places: map[string]string{},
 		infos: map[string]string{}, pods: map[string]*runtimeapi.PodSandbox{}, streams: map[chan *runtimeapi.ContainerEventResponse]bool{},
-		asked: map[string]int{}, accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]bool{},
+		asked: map[string]int{},
 	}
-	f.server = grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{engines.NewCodec()}))
-	runtimeapi.RegisterRuntimeServiceServer(f.server, f)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.server.Serve(f) }()
-	t.Cleanup(func() {
-		f.cutOff()
-		f.server.Stop()
-		<-done
-	})
+	f.serve(f)
 	return f
 }
 
-// invalidUTF8 stands for itself with its letters made none.
-const invalidUTF8 = "INVALID8"
-
-// rawCodec passes on text that is no UTF-8, as containerd does.
-type rawCodec struct{ engines.Codec }
-
-func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	b, err := c.Codec.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return mem.BufferSlice{mem.SliceBuffer(bytes.ReplaceAll(b.Materialize(), []byte(invalidUTF8), []byte("\xff\xfeI\xc0\xafID8")))}, nil
-}
-
-// Accept, Close and Addr make a fake its own listener.
-func (f *fake) Accept() (net.Conn, error) {
-	select {
-	case c := <-f.accepted:
-		return c, nil
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (f *fake) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	select {
-	case <-f.closed:
-	default:
-		close(f.closed)
-	}
-	return nil
-}
-
-func (f *fake) Addr() net.Addr { return &net.UnixAddr{Name: "fake", Net: "unix"} }
-
-func (f *fake) dial(ctx context.Context, _ string) (net.Conn, error) {
-	f.mu.Lock()
-	down, err := f.down, f.dialErr
-	f.mu.Unlock()
-	switch {
-	case err != nil:
-		return nil, err
-	case down:
-		return nil, fmt.Errorf("dial unix: connection refused")
-	}
-	ours, theirs := net.Pipe()
-	f.change(func() { f.conns[theirs] = true })
-	select {
-	case f.accepted <- theirs:
-		return ours, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// cutOff ends all connections, as a runtime's crash does.
-func (f *fake) cutOff() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for c := range f.conns {
-		_ = c.Close()
-	}
-	clear(f.conns)
+// serve answers at a socket until the test or stop ends it.
+func (f *fake) serve(l net.Listener) (stop func()) {
+	s := grpc.NewServer(grpc.ForceServerCodecV2(enginetest.NewRawCodec()))
+	runtimeapi.RegisterRuntimeServiceServer(s, f)
+	return enginetest.Serve(f.t, l, s, func() { f.CutOff(); s.Stop() })
 }
 
 func (f *fake) change(do func()) {
@@ -333,15 +252,8 @@ func (f *fake) removed(id string) {
 	f.change(func() { delete(f.boxes, id); delete(f.pods, id) })
 }
 
-// recorder keeps what a source says.
-type recorder struct {
-	mu   sync.Mutex
-	said []signal.Signal
-	stop func()
-}
-
 // follow runs a source over a fake until the test ends.
-func follow(t *testing.T, f *fake, opt Options) *recorder {
+func follow(t *testing.T, f *fake, opt Options) *enginetest.Recorder {
 	t.Helper()
 	if opt.Endpoints == nil {
 		opt.Endpoints = []string{"unix:///fake.sock"}
@@ -353,55 +265,8 @@ func follow(t *testing.T, f *fake, opt Options) *recorder {
 		opt.Roots.Proc, opt.Roots.Sys = t.TempDir(), t.TempDir()
 	}
 	if f != nil {
-		opt.dial = f.dial
+		opt.dial = f.Dial
 	}
-	opt.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &recorder{}
-	done := make(chan error, 1)
-	go func() { done <- New(opt).Run(ctx, r.take) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(r.stop)
-	return r
-}
-
-func (r *recorder) take(s signal.Signal) {
-	if s.Source != death.SourceCRI || s.Time.IsZero() || s.Observed.IsZero() {
-		panic(fmt.Sprintf("head of %+v", s))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.said = append(r.said, s)
-}
-
-// taken gives what was said since it was last called.
-func (r *recorder) taken() []signal.Signal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := r.said
-	r.said = nil
-	return out
-}
-
-// of picks the bodies of one kind.
-func of[B signal.Body](said []signal.Signal) []B {
-	var out []B
-	for _, s := range said {
-		if b, ok := s.Body.(B); ok {
-			out = append(out, b)
-		}
-	}
-	return out
-}
-
-func lastState(said []signal.Signal) (st signal.SourceState) {
-	for _, s := range of[signal.SourceState](said) {
-		st = s
-	}
-	return st
+	opt.Logger = enginetest.Logger(t)
+	return enginetest.Follow(t, death.SourceCRI, New(opt).Run)
 }

@@ -187,7 +187,7 @@ func (r reader) status(s *runtimeapi.ContainerStatus, own info, cgroup string, p
 	if path := s.GetLogPath(); len(path) <= engines.MaxPath {
 		seen.LogPath = engines.Cut(path, engines.MaxPath)
 	}
-	seen.LimitBytes = own.limit
+	seen.LimitBytes, seen.Program = own.limit, own.program
 	if n := s.GetResources().GetLinux().GetMemoryLimitInBytes(); n > 0 {
 		seen.LimitBytes = &n
 	}

@@ -73,14 +73,14 @@ func TestOwnCgroup(t *testing.T) {
 }
 
 func TestParseInfo(t *testing.T) {
-	const crio = `{"sandboxID":"s","pid":7,"runtimeSpec":{"ociVersion":"1.0.2-dev","annotations":{"pid":"9"},"linux":{"cgroupsPath":"a.slice:crio:x","resources":{"memory":{"limit":-1}}}},"privileged":false}`
+	const crio = `{"sandboxID":"s","pid":7,"runtimeSpec":{"ociVersion":"1.0.2-dev","annotations":{"pid":"9"},"process":{"args":["/usr/bin/java","-jar"]},"linux":{"cgroupsPath":"a.slice:crio:x","resources":{"memory":{"limit":-1}}}},"privileged":false}`
 	for _, tt := range []struct {
 		text string
 		want info
 		bad  bool
 	}{
 		{"", info{}, false},
-		{crio, info{pid: 7, cgroup: "/a.slice/crio-x.scope"}, false},
+		{crio, info{pid: 7, cgroup: "/a.slice/crio-x.scope", program: "java"}, false},
 		{`{"pid":0,"runtimeSpec":null}`, info{}, false},
 		{`{"pid":-4,"runtimeSpec":{"linux":{"cgroupsPath":"/x","resources":{"memory":{"limit":5}}}}}`, info{cgroup: "/x", limit: new(int64(5))}, false},
 		{`{"runtimeType":"io.containerd.runc.v2","runtimeOptions":{"systemd_cgroup":true},"runtimeSpec":{"linux":{"cgroupsPath":"a.slice:p:x"}}}`, info{cgroup: "/a.slice/p-x.scope"}, false},
@@ -162,14 +162,14 @@ func TestStatus_Containerd(t *testing.T) {
 			RestartCount: new(2), Labels: map[string]string{"io.kubernetes.pod.name": "web-0"},
 			Pod: &death.Pod{Namespace: "shop", Name: "web-0", UID: uid, QoSClass: "Burstable"},
 		},
-		Namespace: "k8s.io", State: "running", PID: 30484, Started: time.Unix(0, 1795351906108368185).UTC(), LimitBytes: new(int64(32 << 20)),
+		Namespace: "k8s.io", State: "running", PID: 30484, Program: "sleep", Started: time.Unix(0, 1795351906108368185).UTC(), LimitBytes: new(int64(32 << 20)),
 		LogPath: "/var/log/pods/web-0/web.2.log", StopTimeout: new(int64(7)),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("container (-want +got):\n%s", diff)
 	}
 	own, err = parseInfo(s.GetInfo()[infoKey])
-	if want := (info{pid: 30446, cgroup: "/kubepods/burstable/pod" + uid + "/251a9cfa05f80ff8f56ce510498d9b52b11b6af15033e93a0c239b49fe9f1ab0"}); err != nil || own != want {
+	if want := (info{pid: 30446, cgroup: "/kubepods/burstable/pod" + uid + "/251a9cfa05f80ff8f56ce510498d9b52b11b6af15033e93a0c239b49fe9f1ab0", program: "sleep"}); err != nil || own != want {
 		t.Errorf("sandbox %+v, %v, want %+v", own, err, want)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -27,26 +28,17 @@ func bubble(t *testing.T, test func(t *testing.T, f *fake)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newFake(t)) })
 }
 
-// after lets time go by, until nothing moves.
-func after(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-// settle lets a little time go by, less than until the next list.
-func settle() { after(100 * time.Millisecond) }
-
 func TestSource_Life(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.podRuns("p1", "web")
 		f.runs("old", "p1", 11)
 		r := follow(t, f, Options{})
-		settle()
-		said := r.taken()
-		if st := lastState(said); st != (signal.SourceState{Up: true, Mode: "containerd 1.6.20~ds1, lists"}) {
+		enginetest.Settle()
+		said := r.Taken()
+		if st := enginetest.LastState(said); st != (signal.SourceState{Up: true, Mode: "containerd 1.6.20~ds1, lists"}) {
 			t.Errorf("state %+v", st)
 		}
-		got := of[signal.ContainerSeen](said)
+		got := enginetest.Of[signal.ContainerSeen](said)
 		labels := map[string]string{"app.kubernetes.io/name": "web"}
 		pod := &death.Pod{Namespace: "shop", Name: "web", UID: "uid-web"}
 		sandbox := signal.ContainerSeen{
@@ -71,13 +63,13 @@ func TestSource_Life(t *testing.T) {
 		}
 
 		at := f.ended("old", 137, "OOMKilled")
-		after(2 * time.Second)
-		said = r.taken()
+		enginetest.Pass(2 * time.Second)
+		said = r.Taken()
 		want := []signal.ContainerExit{{
 			ID: "old", Runtime: "containerd", Namespace: "k8s.io", Code: new(137), OOMKilled: new(true), Reason: "OOMKilled", PID: 11,
 			Started: full.Started, Finished: at,
 		}}
-		if diff := cmp.Diff(want, of[signal.ContainerExit](said)); diff != "" {
+		if diff := cmp.Diff(want, enginetest.Of[signal.ContainerExit](said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
 		for _, s := range said {
@@ -86,8 +78,8 @@ func TestSource_Life(t *testing.T) {
 			}
 		}
 		f.removed("old")
-		after(5 * time.Second)
-		if gone := of[signal.ContainerGone](r.taken()); len(gone) != 1 || gone[0] != (signal.ContainerGone{ID: "old", Runtime: "containerd", Namespace: "k8s.io"}) {
+		enginetest.Pass(5 * time.Second)
+		if gone := enginetest.Of[signal.ContainerGone](r.Taken()); len(gone) != 1 || gone[0] != (signal.ContainerGone{ID: "old", Runtime: "containerd", Namespace: "k8s.io"}) {
 			t.Errorf("gone: %+v", gone)
 		}
 	})
@@ -113,14 +105,14 @@ func exits(said []signal.Signal) []string {
 func TestSource_BetweenLists(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.podRuns("p1", "web")
 		f.runs("a", "p1", 11)
 		at := f.ended("a", 3, "Error")
-		after(4 * time.Second)
-		said := r.taken()
-		seen := of[signal.ContainerSeen](said)
+		enginetest.Pass(4 * time.Second)
+		said := r.Taken()
+		seen := enginetest.Of[signal.ContainerSeen](said)
 		named := false
 		for _, s := range seen {
 			named = named || s.Container.ID == "a" && s.Container.Name == "name-a" && s.Container.Pod.Name == "web"
@@ -148,8 +140,8 @@ func TestSource_RemovedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.ended("a", 3, "Error")
 		f.beforeEach(func(_ context.Context, method, id string) error {
 			if method == "ContainerStatus" && id == "a" {
@@ -157,12 +149,12 @@ func TestSource_RemovedAtOnce(t *testing.T) {
 			}
 			return nil
 		})
-		after(10 * time.Second)
-		said := r.taken()
+		enginetest.Pass(10 * time.Second)
+		said := r.Taken()
 		if diff := cmp.Diff([]string{"a -  pid 11 recovered false"}, exits(said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
-		if n := len(of[signal.ContainerGone](said)); n != 1 {
+		if n := len(enginetest.Of[signal.ContainerGone](said)); n != 1 {
 			t.Errorf("gone %d times", n)
 		}
 	})
@@ -174,13 +166,13 @@ func TestSource_LateReason(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		at := f.ended("a", 137, "Error")
-		after(time.Second)
+		enginetest.Pass(time.Second)
 		f.change(func() { f.boxes["a"].Reason = "OOMKilled" })
-		after(10 * time.Second)
-		said := r.taken()
+		enginetest.Pass(10 * time.Second)
+		said := r.Taken()
 		want := []string{"a 137 Error pid 11 recovered false", "a 137 OOMKilled pid 11 recovered false"}
 		if diff := cmp.Diff(want, exits(said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
@@ -199,17 +191,17 @@ func TestSource_EndedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		f.ended("a", 3, "Error")
-		after(10 * time.Millisecond)
-		f.change(func() { f.down = true })
+		enginetest.Pass(10 * time.Millisecond)
+		f.Refuse(syscall.ECONNREFUSED)
 		r := follow(t, f, Options{})
-		after(10 * time.Second)
+		enginetest.Pass(10 * time.Second)
 		f.runs("b", "", 12)
 		f.ended("b", 4, "Error")
-		after(10 * time.Second)
-		f.change(func() { f.down = false })
-		after(time.Minute)
-		said := r.taken()
-		if seen := of[signal.ContainerSeen](said); len(seen) != 4 || seen[0].State != "exited" {
+		enginetest.Pass(10 * time.Second)
+		f.Refuse(nil)
+		enginetest.Pass(time.Minute)
+		said := r.Taken()
+		if seen := enginetest.Of[signal.ContainerSeen](said); len(seen) != 4 || seen[0].State != "exited" {
 			t.Errorf("seen %+v", seen)
 		}
 		if diff := cmp.Diff([]string{"b 4 Error pid 0 recovered true"}, exits(said)); diff != "" {
@@ -227,8 +219,8 @@ func TestSource_StartedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", "", 11)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.ended("a", 0, "Completed")
 		f.runs("b", "", 0)
 		f.ended("b", 128, "StartError")
@@ -236,16 +228,16 @@ func TestSource_StartedAgain(t *testing.T) {
 			f.boxes["b"].Metadata = &runtimeapi.ContainerMetadata{Name: "name-a", Attempt: 3}
 			f.boxes["b"].Message = "exec: no such file"
 		})
-		after(5 * time.Second)
-		said := r.taken()
-		got := of[signal.ContainerExit](said)
+		enginetest.Pass(5 * time.Second)
+		said := r.Taken()
+		got := enginetest.Of[signal.ContainerExit](said)
 		if len(got) == 2 && got[0].ID == "b" {
 			got[0], got[1] = got[1], got[0]
 		}
 		if len(got) != 2 || got[0].Reason != "Completed" || *got[0].OOMKilled || got[1].Error != "exec: no such file" || *got[1].Code != 128 {
 			t.Errorf("exits %+v", got)
 		}
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.Container.ID == "b" && (s.Container.Name != "name-a" || *s.Container.RestartCount != 3) {
 				t.Errorf("seen %+v", s)
 			}
@@ -261,17 +253,17 @@ func TestSource_WhileAway(t *testing.T) {
 			f.runs(id, "", 10+i)
 		}
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.ended("told", 1, "Error")
-		after(15 * time.Second)
-		r.taken()
+		enginetest.Pass(15 * time.Second)
+		r.Taken()
 		f.runs("ancient", "", 0)
 		f.ended("ancient", 9, "Error")
-		after(15 * time.Second)
-		r.taken()
+		enginetest.Pass(15 * time.Second)
+		r.Taken()
 
-		f.change(func() { f.down = true })
-		f.cutOff()
+		f.Refuse(syscall.ECONNREFUSED)
+		f.CutOff()
 		time.Sleep(2 * time.Second)
 		diedAt := f.ended("dies", 137, "OOMKilled")
 		f.removed("removed")
@@ -281,13 +273,13 @@ func TestSource_WhileAway(t *testing.T) {
 		f.runs("stranger", "", 60)
 		f.ended("stranger", 4, "Error")
 		f.change(func() { f.boxes["stranger"].FinishedAt = time.Now().Add(-time.Hour).UnixNano() })
-		after(10 * time.Second)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "refused") {
+		enginetest.Pass(10 * time.Second)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "refused") {
 			t.Errorf("while away: %+v", st)
 		}
-		f.change(func() { f.down = false })
-		after(40 * time.Second)
-		said := r.taken()
+		f.Refuse(nil)
+		enginetest.Pass(40 * time.Second)
+		said := r.Taken()
 		got := map[string]bool{}
 		for _, e := range exits(said) {
 			got[e] = true
@@ -301,10 +293,10 @@ func TestSource_WhileAway(t *testing.T) {
 				t.Errorf("died at %v, told %v", diedAt, s.Time)
 			}
 		}
-		if gone := of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "removed" {
+		if gone := enginetest.Of[signal.ContainerGone](said); len(gone) != 1 || gone[0].ID != "removed" {
 			t.Errorf("gone %+v", gone)
 		}
-		if st := lastState(said); !st.Up {
+		if st := enginetest.LastState(said); !st.Up {
 			t.Errorf("after: %+v", st)
 		}
 	})
@@ -317,8 +309,8 @@ func TestSource_Hangs(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fake) {
 				r := follow(t, f, Options{})
-				settle()
-				if st := lastState(r.taken()); !st.Up {
+				enginetest.Settle()
+				if st := enginetest.LastState(r.Taken()); !st.Up {
 					t.Fatalf("at first %+v", st)
 				}
 				f.change(func() {
@@ -330,15 +322,15 @@ func TestSource_Hangs(t *testing.T) {
 					}
 				})
 				if at == "Version" {
-					f.cutOff()
+					f.CutOff()
 				}
-				after(50 * time.Second)
-				if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
+				enginetest.Pass(50 * time.Second)
+				if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
 					t.Errorf("hanging %+v", st)
 				}
 				f.beforeEach(nil)
-				after(90 * time.Second)
-				if st := lastState(r.taken()); !st.Up {
+				enginetest.Pass(90 * time.Second)
+				if st := enginetest.LastState(r.Taken()); !st.Up {
 					t.Errorf("afterwards %+v", st)
 				}
 			})
@@ -358,26 +350,26 @@ func TestSource_StatusHangs(t *testing.T) {
 			return nil
 		})
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.runs("good", "", 77)
-		after(2 * time.Second)
+		enginetest.Pass(2 * time.Second)
 		f.ended("good", 7, "Error")
-		after(4 * time.Second)
-		if diff := cmp.Diff([]string{"good 7 Error pid 77 recovered false"}, exits(r.taken())); diff != "" {
+		enginetest.Pass(4 * time.Second)
+		if diff := cmp.Diff([]string{"good 7 Error pid 77 recovered false"}, exits(r.Taken())); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
-		after(5 * time.Minute)
+		enginetest.Pass(5 * time.Minute)
 		if n := f.count("ContainerStatus", "bad"); n != maxTries {
 			t.Errorf("asked %d times", n)
 		}
 		f.ended("bad", 1, "Error")
-		after(2 * time.Minute)
-		said := r.taken()
+		enginetest.Pass(2 * time.Minute)
+		said := r.Taken()
 		if diff := cmp.Diff([]string{"bad -  pid 0 recovered false"}, exits(said)); diff != "" {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
 		var lost uint64
-		for _, l := range of[signal.Lost](said) {
+		for _, l := range enginetest.Of[signal.Lost](said) {
 			lost += l.Count
 		}
 		if lost != 2 {
@@ -403,9 +395,9 @@ func TestSource_ManyPods(t *testing.T) {
 			return nil
 		})
 		r := follow(t, f, Options{})
-		after(time.Minute)
+		enginetest.Pass(time.Minute)
 		pids := map[int]bool{}
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			if s.PID != 0 && !s.Sandbox {
 				pids[s.PID] = true
 			}
@@ -426,11 +418,11 @@ func TestSource_ManyPods(t *testing.T) {
 func TestSource_Pace(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		after(time.Hour)
+		enginetest.Pass(time.Hour)
 		if n := f.count("ListContainers", ""); n < 1790 || n > 1805 {
 			t.Errorf("%d lists in a quiet hour", n)
 		}
-		r.taken()
+		r.Taken()
 		f.change(func() {
 			f.before = func(_ context.Context, method, _ string) error {
 				if method == "ListContainers" {
@@ -440,7 +432,7 @@ func TestSource_Pace(t *testing.T) {
 			}
 			clear(f.asked)
 		})
-		after(time.Hour)
+		enginetest.Pass(time.Hour)
 		if n := f.count("ListContainers", ""); n < 150 || n > 185 {
 			t.Errorf("%d slow lists in an hour", n)
 		}
@@ -453,8 +445,8 @@ func TestSource_Large(t *testing.T) {
 		f.runs("a", "", 11)
 		f.change(func() { f.boxes["a"].Annotations = map[string]string{"x": strings.Repeat("y", maxList)} })
 		r := follow(t, f, Options{})
-		after(time.Minute)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "too large") {
+		enginetest.Pass(time.Minute)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "too large") {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -469,18 +461,18 @@ func TestSource_HostileText(t *testing.T) {
 		f.runs("good", "", 12)
 		f.change(func() {
 			f.pods["p1"].Labels = map[string]string{"app.kubernetes.io/name": strings.Repeat("x\n\"", 20<<10), "app.kubernetes.io/" + strings.Repeat("k", 300): "v"}
-			f.pods["p1"].Annotations = map[string]string{"any": invalidUTF8, invalidUTF8: "x"}
-			f.boxes["a"].Labels = map[string]string{"app.kubernetes.io/part": invalidUTF8, "other": strings.Repeat("z", 64<<10)}
-			f.boxes["a"].Metadata.Name = invalidUTF8
+			f.pods["p1"].Annotations = map[string]string{"any": enginetest.InvalidUTF8, enginetest.InvalidUTF8: "x"}
+			f.boxes["a"].Labels = map[string]string{"app.kubernetes.io/part": enginetest.InvalidUTF8, "other": strings.Repeat("z", 64<<10)}
+			f.boxes["a"].Metadata.Name = enginetest.InvalidUTF8
 		})
 		r := follow(t, f, Options{})
-		settle()
-		said := r.taken()
-		if st := lastState(said); !st.Up {
+		enginetest.Settle()
+		said := r.Taken()
+		if st := enginetest.LastState(said); !st.Up {
 			t.Fatalf("state %+v", st)
 		}
 		pids := 0
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.PID > 0 {
 				pids++
 			}
@@ -496,11 +488,11 @@ func TestSource_HostileText(t *testing.T) {
 			t.Errorf("%d pids", pids)
 		}
 		var lost uint64
-		for _, l := range of[signal.Lost](said) {
+		for _, l := range enginetest.Of[signal.Lost](said) {
 			lost += l.Count
 		}
 		if lost != 2 {
-			t.Errorf("lost %+v", of[signal.Lost](said))
+			t.Errorf("lost %+v", enginetest.Of[signal.Lost](said))
 		}
 	})
 }
@@ -513,19 +505,19 @@ func TestSource_BadRows(t *testing.T) {
 		f.runs("good", "", 13)
 		f.change(func() { f.infos["good"] = "{\"pid\":\"x\"" })
 		r := follow(t, f, Options{})
-		after(time.Minute)
-		said := r.taken()
+		enginetest.Pass(time.Minute)
+		said := r.Taken()
 		lost := map[string]uint64{}
-		for _, l := range of[signal.Lost](said) {
+		for _, l := range enginetest.Of[signal.Lost](said) {
 			lost[strings.TrimPrefix(l.Why, "/fake.sock: ")] += l.Count
 			if !l.Other {
 				t.Errorf("%+v", l)
 			}
 		}
-		if diff := cmp.Diff(map[string]uint64{whyNoID: 2, whyInfo: 1}, lost); diff != "" || len(of[signal.Lost](said)) != 2 {
+		if diff := cmp.Diff(map[string]uint64{whyNoID: 2, whyInfo: 1}, lost); diff != "" || len(enginetest.Of[signal.Lost](said)) != 2 {
 			t.Errorf("lost (-want +got):\n%s", diff)
 		}
-		if seen := of[signal.ContainerSeen](said); len(seen) != 2 || seen[0].Container.ID != "good" {
+		if seen := enginetest.Of[signal.ContainerSeen](said); len(seen) != 2 || seen[0].Container.ID != "good" {
 			t.Errorf("seen %+v", seen)
 		}
 	})
@@ -533,11 +525,11 @@ func TestSource_BadRows(t *testing.T) {
 
 func TestSource_Denied(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		f.dialErr = &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES}
+		f.Refuse(syscall.EACCES)
 		r := follow(t, f, Options{})
-		settle()
-		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket"}
-		if st := lastState(r.taken()); st != want {
+		enginetest.Settle()
+		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket (for the systemd unit: engines.conf)"}
+		if st := enginetest.LastState(r.Taken()); st != want {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -550,8 +542,8 @@ func TestSource_NoCRI(t *testing.T) {
 			return status.Error(codes.Unimplemented, "unknown service runtime.v1.RuntimeService")
 		})
 		r := follow(t, f, Options{})
-		settle()
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "CRI v1 is not served there") {
+		enginetest.Settle()
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "CRI v1 is not served there") {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -575,12 +567,12 @@ func TestSource_Garbage(t *testing.T) {
 					}()
 					return ours, nil
 				}})
-				after(30 * time.Second)
-				if st := lastState(r.taken()); st.Up || st.Reason == "" || len(st.Reason) > 1024 {
+				enginetest.Pass(30 * time.Second)
+				if st := enginetest.LastState(r.Taken()); st.Up || st.Reason == "" || len(st.Reason) > 1024 {
 					t.Errorf("state %+v", st)
 				}
-				r.stop()
-				after(time.Minute)
+				r.Stop()
+				enginetest.Pass(time.Minute)
 			})
 		})
 	}

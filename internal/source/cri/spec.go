@@ -20,6 +20,8 @@ type info struct {
 	pid    int
 	cgroup string // path of the cgroup that was asked for; empty: not known
 	limit  *int64
+	// program is what the first process is started as.
+	program string
 }
 
 // parseInfo reads it. The interface does not say what is in it; empty is
@@ -33,6 +35,9 @@ func parseInfo(text string) (info, error) {
 		RuntimeType    string          `json:"runtimeType"` // containerd's
 		RuntimeOptions json.RawMessage `json:"runtimeOptions"`
 		RuntimeSpec    struct {
+			Process struct {
+				Args []string `json:"args"`
+			} `json:"process"`
 			Linux struct {
 				CgroupsPath string `json:"cgroupsPath"`
 				Resources   struct {
@@ -46,7 +51,7 @@ func parseInfo(text string) (info, error) {
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		return info{}, fmt.Errorf("parse info: %w", err)
 	}
-	i := info{cgroup: cgroupOf(raw.RuntimeSpec.Linux.CgroupsPath)}
+	i := info{cgroup: cgroupOf(raw.RuntimeSpec.Linux.CgroupsPath), program: engines.Program(raw.RuntimeSpec.Process.Args...)}
 	if raw.RuntimeType != "" && !strings.HasPrefix(raw.RuntimeSpec.Linux.CgroupsPath, "/") && !asksSystemd(raw.RuntimeOptions) {
 		i.cgroup = ""
 	}

@@ -270,6 +270,9 @@ func (t *table) row(c *runtimeapi.Container, asked uint64, now time.Time) (news 
 func (t *table) meet(c named, sandbox string, now time.Time) *box {
 	b := &box{pod: sandbox, state: stateOf(c.GetState())}
 	t.boxes[c.GetId()] = b
+	if t.homes[sandbox] == nil && engines.ValidID(sandbox) { // gone since, or not listed yet
+		t.tell(now, false, t.rd.sandbox(sandbox, "", pod{}))
+	}
 	if seen, lost, err := t.rd.name(c, t.podOf(sandbox)); err == nil {
 		t.cut(lost)
 		t.tell(now, false, seen)

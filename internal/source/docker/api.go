@@ -111,8 +111,11 @@ func (a *engineAPI) identify(ctx context.Context) (identity, error) {
 
 // subscribe opens the stream of events, beginning with those since then that
 // the engine remembers. The stream ends with ctx.
-func (a *engineAPI) subscribe(ctx context.Context, since time.Time) (client.EventsResult, error) {
+func (a *engineAPI) subscribe(ctx context.Context, runtime string, since time.Time) (client.EventsResult, error) {
 	f := client.Filters{}.Add("type", string(events.ContainerEventType))
+	if runtime != podman {
+		f.Add("type", string(events.NetworkEventType)).Add("event", string(events.ActionDisconnect))
+	}
 	for name := range actions {
 		f.Add("event", string(name))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -34,9 +35,9 @@ func TestSource_Cgroup(t *testing.T) {
 		f.runs("mine", 12)
 		f.runs("moved", 13)
 		r := follow(t, f, Options{Roots: host.Roots{Proc: proc, Cgroup: cgroups}})
-		settle()
+		enginetest.Settle()
 		got := map[string]string{}
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			got[s.Container.ID] += s.Container.Cgroup
 		}
 		if diff := cmp.Diff(map[string]string{"mine": "/docker/mine", "moved": ""}, got); diff != "" {

@@ -12,8 +12,9 @@
 // One goroutine for each engine subscribes to events and then lists, so that
 // nothing falls between. What an event carries is told at once; what else
 // there is to know is asked for afterwards, with a time limit, a few at a
-// time. When the connection ends, what happened meanwhile is found by asking
-// for old events and by looking at each container's state.
+// time. A start that fails has no event, so what was made and has not run is
+// asked about a few times. When the connection ends, what happened meanwhile is
+// found by asking for old events and by looking at each container's state.
 package docker
 
 import (
@@ -91,7 +92,7 @@ func (s *Source) Name() death.Source { return death.SourceDocker }
 // Run looks for engines and follows them until ctx ends. That there is none is
 // no failure: it says so, and keeps looking.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
-	own, users := places(s.opt.Roots)
+	own, users := Places(s.opt.Roots)
 	labels := engines.SelectionOf(s.opt.Labels)
 	return engines.Run(ctx, engines.Config{
 		Source: death.SourceDocker, Hosts: s.opt.Hosts, Own: own, Users: users, Logger: s.opt.Logger, Dial: s.opt.dial,
@@ -99,9 +100,9 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	}, emit)
 }
 
-// places are where engines have their sockets: the machine's, then those of
+// Places are where engines have their sockets: the machine's, then those of
 // users' own.
-func places(roots host.Roots) (own, users []string) {
+func Places(roots host.Roots) (own, users []string) {
 	for _, p := range []string{"var/run/docker.sock", "run/docker.sock", "run/podman/podman.sock"} {
 		own = append(own, roots.RootPath(p))
 	}

@@ -44,6 +44,7 @@ type session struct {
 	listed  chan []container.Summary
 	answers chan answer
 	pong    chan struct{}
+	starts  starts
 
 	who     identity
 	waiting []job
@@ -73,7 +74,9 @@ func (e *engine) Session(ctx context.Context) error {
 	s := &session{
 		engine: e, api: api, ctx: ctx, failed: make(chan error, 2), listed: make(chan []container.Summary, 1),
 		answers: make(chan answer, maxInspects), pong: make(chan struct{}, 1), pending: map[string]int{},
+		starts: newStarts(),
 	}
+	defer s.starts.timer.Stop()
 	defer s.group.Wait()
 	defer cancel()
 	if s.who, err = api.identify(ctx); err != nil {
@@ -88,14 +91,14 @@ func (e *engine) Session(ctx context.Context) error {
 		since = since.Add(-overlap)
 	}
 	e.table.connect(reader{runtime: s.who.runtime, labels: e.labels}, since, began)
-	e.table.want = s.want
+	e.table.want, e.table.made = s.want, s.awaitStart
 	// An engine answers before it listens to itself: what happens between is
 	// asked for as an old event.
 	from := since
 	if from.IsZero() {
 		from = began
 	}
-	res, err := api.subscribe(ctx, from)
+	res, err := api.subscribe(ctx, s.who.runtime, from)
 	if err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (e *engine) Session(ctx context.Context) error {
 		}
 	}()
 	s.group.Go(s.list)
-	s.group.Go(s.pings)
+	s.group.Go(func() { engines.Pings(s.ctx, pingInterval, s.api.ping, s.pong, s.failed) })
 	return s.loop(res)
 }
 
@@ -133,6 +136,9 @@ func (s *session) loop(res client.EventsResult) error {
 			} else {
 				s.table.inspected(a.job, a.c, time.Now().UTC())
 			}
+			s.table.explained(a.job)
+		case <-s.starts.timer.C:
+			s.lookForStarts()
 		case <-s.pong:
 			s.heard()
 			s.TellSkipped()
@@ -162,42 +168,26 @@ func (s *session) list() {
 	s.listed <- list
 }
 
-func (s *session) pings() {
-	ticker := time.NewTicker(pingInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := s.api.ping(s.ctx); err != nil {
-			s.failed <- err
-			return
-		}
-		select {
-		case s.pong <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// want notes a container to be inspected, once.
-func (s *session) want(j job) {
+// want notes a container to be inspected, once, and tells whether it did.
+func (s *session) want(j job) bool {
 	if at, ok := s.pending[j.id]; ok {
 		w := &s.waiting[at-s.done]
-		w.again = w.again || j.again
+		w.again, w.unstarted, w.failing = w.again || j.again, w.unstarted || j.unstarted, w.failing || j.failing
+		if !j.changed.IsZero() {
+			w.changed = j.changed
+		}
 		if !j.end.IsZero() {
 			w.end, w.pid, w.started = j.end, j.pid, j.started
 		}
-		return
+		return true
 	}
 	if len(s.waiting) >= maxWaiting {
 		s.table.lost(1, "too many containers to inspect")
-		return
+		return false
 	}
 	s.pending[j.id] = s.done + len(s.waiting)
 	s.waiting = append(s.waiting, j)
+	return true
 }
 
 // ask inspects what waits, a few at a time.

@@ -3,11 +3,7 @@
 package docker
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,12 +16,12 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/signal"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 )
 
-// fake is an engine that plays what a test tells it. Its connections are
-// pipes, so that a test can run in a bubble of synctest.
+// fake is an engine that plays what a test tells it.
 type fake struct {
+	*enginetest.Socket
 	t  *testing.T
 	mu sync.Mutex
 
@@ -39,86 +35,17 @@ type fake struct {
 	busy    int      // inspects at once
 	most    int
 
-	down     bool                           // refuses connections
-	dialErr  error                          // and says so
-	serve    func(path string) http.Handler // nil, or in place of the usual answer
-	server   *http.Server
-	accepted chan net.Conn
-	closed   chan struct{}
-	conns    map[net.Conn]bool
+	serve func(path string) http.Handler // nil, or in place of the usual answer
 }
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
-		t: t, version: "20.10.24", boxes: map[string]*container.InspectResponse{}, streams: map[chan any]bool{},
-		accepted: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]bool{},
+		Socket: enginetest.NewSocket(), t: t, version: "20.10.24",
+		boxes: map[string]*container.InspectResponse{}, streams: map[chan any]bool{},
 	}
-	f.server = &http.Server{Handler: f}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.server.Serve(f) }()
-	t.Cleanup(func() {
-		f.cutOff()
-		_ = f.server.Close()
-		<-done
-	})
+	s := &http.Server{Handler: f}
+	enginetest.Serve(t, f, s, func() { f.CutOff(); _ = s.Close() })
 	return f
-}
-
-// Accept, Close and Addr make a fake its own listener.
-func (f *fake) Accept() (net.Conn, error) {
-	select {
-	case c := <-f.accepted:
-		return c, nil
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (f *fake) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	select {
-	case <-f.closed:
-	default:
-		close(f.closed)
-	}
-	return nil
-}
-
-func (f *fake) Addr() net.Addr { return &net.UnixAddr{Name: "fake", Net: "unix"} }
-
-func (f *fake) dial(ctx context.Context, _ string) (net.Conn, error) {
-	f.mu.Lock()
-	down, err := f.down, f.dialErr
-	f.mu.Unlock()
-	switch {
-	case err != nil:
-		return nil, err
-	case down:
-		return nil, fmt.Errorf("dial unix: connection refused")
-	}
-	ours, theirs := net.Pipe()
-	f.mu.Lock()
-	f.conns[theirs] = true
-	f.mu.Unlock()
-	select {
-	case f.accepted <- theirs:
-		return ours, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-f.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// cutOff ends all connections, as an engine's crash does.
-func (f *fake) cutOff() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for c := range f.conns {
-		_ = c.Close()
-	}
-	clear(f.conns)
 }
 
 func (f *fake) change(do func()) {
@@ -291,62 +218,15 @@ func (f *fake) ended(id string, code int, oom bool) {
 
 func stamp() string { return time.Now().UTC().Format(time.RFC3339Nano) }
 
-// recorder keeps what a source says.
-type recorder struct {
-	mu   sync.Mutex
-	said []signal.Signal
-	stop func()
-}
-
 // follow runs a source over a fake until the test ends.
-func follow(t *testing.T, f *fake, opt Options) *recorder {
+func follow(t *testing.T, f *fake, opt Options) *enginetest.Recorder {
 	t.Helper()
 	if opt.Hosts == nil {
 		opt.Hosts = []string{"unix:///fake.sock"}
 	}
 	if f != nil {
-		opt.dial = f.dial
+		opt.dial = f.Dial
 	}
-	opt.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &recorder{}
-	done := make(chan error, 1)
-	go func() { done <- New(opt).Run(ctx, r.take) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(r.stop)
-	return r
-}
-
-func (r *recorder) take(s signal.Signal) {
-	if s.Source != death.SourceDocker || s.Time.IsZero() || s.Observed.IsZero() {
-		panic(fmt.Sprintf("head of %+v", s))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.said = append(r.said, s)
-}
-
-// taken gives what was said since it was last called.
-func (r *recorder) taken() []signal.Signal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := r.said
-	r.said = nil
-	return out
-}
-
-// of picks the bodies of one kind.
-func of[B signal.Body](said []signal.Signal) []B {
-	var out []B
-	for _, s := range said {
-		if b, ok := s.Body.(B); ok {
-			out = append(out, b)
-		}
-	}
-	return out
+	opt.Logger = enginetest.Logger(t)
+	return enginetest.Follow(t, death.SourceDocker, New(opt).Run)
 }

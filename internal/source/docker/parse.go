@@ -49,6 +49,7 @@ const (
 	attrExitCode = "exitCode"
 	attrPodman   = "containerExitCode"
 	attrSignal   = "signal"
+	attrDuration = "execDuration"
 )
 
 // What a sandbox is marked with (Kubernetes' dockershim, cri-dockerd).
@@ -88,8 +89,12 @@ func (r reader) event(m events.Message) (happening, error) {
 	attrs := m.Actor.Attributes
 	h := happening{id: strings.Clone(m.Actor.ID), action: action, at: eventTime(m)}
 	h.seen, h.lost = r.named(h.id, attrs)
+	for _, own := range []string{attrName, attrImage, attrExitCode, attrPodman, attrSignal, attrDuration} {
+		delete(h.seen.Container.Labels, own) // the engine's; a label of that name comes with the answer
+	}
 	h.seen.Container.Name = engines.Cut(strings.TrimPrefix(attrs[attrName], "/"), engines.MaxName)
 	h.seen.Container.Image = engines.Cut(attrs[attrImage], engines.MaxImage)
+	h.seen.Container.Workload = engines.Workload(h.seen.Container.Name, attrs)
 	switch action {
 	case events.ActionDie:
 		h.code = r.exitCode(attrs)
@@ -102,11 +107,14 @@ func (r reader) event(m events.Message) (happening, error) {
 	return h, nil
 }
 
+// stateCreated is of one that has never run.
+const stateCreated = string(container.StateCreated)
+
 // stateAfter is the state that an event leaves a container in, where it says.
 func stateAfter(a events.Action) string {
 	switch a {
 	case events.ActionCreate:
-		return string(container.StateCreated)
+		return stateCreated
 	case events.ActionStart, events.ActionUnPause:
 		return string(container.StateRunning)
 	case events.ActionPause:
@@ -185,6 +193,7 @@ func (r reader) summary(s container.Summary) (listed, error) {
 	l := listed{forged: r.forged(s.Labels)}
 	l.seen, l.lost = r.named(strings.Clone(s.ID), s.Labels)
 	l.seen.Container.Name = engines.Cut(ownName(s.Names), engines.MaxName)
+	l.seen.Container.Workload = engines.Workload(l.seen.Container.Name, s.Labels)
 	l.seen.Container.Image = engines.Cut(s.Image, engines.MaxImage)
 	l.seen.Container.ImageID = engines.Cut(s.ImageID, engines.MaxID)
 	l.seen.State = stateOf(string(s.State))
@@ -225,7 +234,7 @@ func stateOf(s string) string {
 		container.StateRemoving, container.StateExited, container.StateDead:
 		return s
 	case "configured", "initialized":
-		return string(container.StateCreated)
+		return stateCreated
 	case "stopped":
 		return string(container.StateExited)
 	}
@@ -239,9 +248,12 @@ type inspected struct {
 	running bool
 	// exit is how the last run ended. Of a container that runs again only the
 	// time is known.
-	exit   *signal.ContainerExit
-	forged bool
-	lost   int
+	exit *signal.ContainerExit
+	// neverRan is true where its start failed; exit says why.
+	neverRan bool
+	made     time.Time
+	forged   bool
+	lost     int
 }
 
 // inspect reads the answer about one container.
@@ -253,13 +265,15 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	if c.Config != nil {
 		labels = c.Config.Labels
 	}
-	in := inspected{forged: r.forged(labels)}
+	in := inspected{forged: r.forged(labels), made: engines.Instant(c.Created)}
 	in.seen, in.lost = r.named(strings.Clone(c.ID), labels)
 	seen := &in.seen
 	seen.Container.Name = engines.Cut(strings.TrimPrefix(c.Name, "/"), engines.MaxName)
+	seen.Container.Workload = engines.Workload(seen.Container.Name, labels)
 	seen.Container.ImageID = engines.Cut(c.Image, engines.MaxID)
+	seen.Program = engines.Program(c.Path)
 	if c.RestartCount >= 0 {
-		seen.Container.RestartCount = &c.RestartCount
+		seen.Container.RestartCount = new(c.RestartCount) // a pointer to c's own would keep the whole answer
 	}
 	if len(c.LogPath) <= engines.MaxPath {
 		seen.LogPath = engines.Cut(c.LogPath, engines.MaxPath)
@@ -273,6 +287,9 @@ func (r reader) inspect(c container.InspectResponse) (inspected, error) {
 	}
 	if c.HostConfig != nil && c.HostConfig.Memory > 0 {
 		seen.LimitBytes = new(c.HostConfig.Memory)
+		if n := c.HostConfig.MemorySwap; n > 0 || n == -1 {
+			seen.MemorySwapBytes = new(n)
+		}
 	}
 	if seen.LogPath == "" {
 		seen.LogPath = localLog(c)
@@ -330,7 +347,8 @@ func (in *inspected) state(s *container.State) {
 	// Docker calls a container that waits to be started again running, too.
 	in.running = seen.State == string(container.StateRunning) || seen.State == string(container.StatePaused)
 	finished := engines.Instant(s.FinishedAt)
-	if finished.IsZero() && (in.running || s.Error == "") {
+	in.neverRan = failedToStart(seen.State) && seen.Started.IsZero() && finished.IsZero() && (s.Error != "" || s.ExitCode != 0)
+	if finished.IsZero() && !in.neverRan && (in.running || s.Error == "") {
 		return
 	}
 	in.exit = &signal.ContainerExit{ID: seen.Container.ID, Runtime: seen.Container.Runtime, Finished: finished}
@@ -339,11 +357,17 @@ func (in *inspected) state(s *container.State) {
 	}
 	in.exit.Started = seen.Started
 	in.exit.Error = engines.Cut(s.Error, engines.MaxError)
-	in.exit.OOMKilled = &s.OOMKilled
+	in.exit.OOMKilled = new(s.OOMKilled)
 	if s.ExitCode >= 0 && s.ExitCode <= 1<<16 {
-		in.exit.Code = &s.ExitCode
+		in.exit.Code = new(s.ExitCode)
 		if seen.State == string(container.StateExited) {
-			seen.ExitCode = &s.ExitCode
+			seen.ExitCode = new(s.ExitCode)
 		}
 	}
+}
+
+// failedToStart tells whether a container in this state, which has not run, may
+// have been started: what cannot be, Docker removes if it was made so.
+func failedToStart(state string) bool {
+	return state == stateCreated || state == string(container.StateRemoving) || state == string(container.StateDead)
 }

@@ -205,6 +205,7 @@ func TestSummary_Real(t *testing.T) {
 	}
 	want := listed{forged: true, seen: signal.ContainerSeen{State: "running", Container: death.Container{
 		ID: realID, Name: "web", Runtime: "docker", Image: "base:1", ImageID: realImage, Labels: map[string]string{"com.docker.compose.service": "web"},
+		Workload: &death.Workload{Kind: death.WorkloadCompose, Name: "web"},
 	}}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(listed{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -242,8 +243,11 @@ func TestInspect_Real(t *testing.T) {
 			ID: realID, Name: "web", Runtime: "docker", Image: "base:1", RestartCount: new(0),
 			ImageID: realImage,
 			Labels:  map[string]string{"com.docker.compose.service": "web"},
+
+			Workload: &death.Workload{Kind: death.WorkloadCompose, Name: "web"},
 		},
-		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), LogPath: log, StopTimeout: new(int64(1)), ShmSizeBytes: new(int64(64 << 20)),
+		Program: "sleep",
+		Started: time.Date(2026, 11, 22, 9, 46, 52, 241701485, time.UTC), LimitBytes: new(int64(32 << 20)), MemorySwapBytes: new(int64(64 << 20)), LogPath: log, StopTimeout: new(int64(1)), ShmSizeBytes: new(int64(64 << 20)),
 	}
 	var c container.InspectResponse
 	sample(t, "docker-20.10.24/inspect-exit.json", &c)
@@ -251,7 +255,8 @@ func TestInspect_Real(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := inspected{seen: seen, forged: true, exit: &signal.ContainerExit{
+	made := time.Date(2026, 11, 22, 9, 46, 52, 0, time.UTC)
+	want := inspected{seen: seen, forged: true, made: got.made, exit: &signal.ContainerExit{
 		ID: realID, Runtime: "docker", Code: new(137), OOMKilled: new(false), Started: seen.Started,
 		Finished: time.Date(2026, 11, 22, 9, 46, 53, 383327572, time.UTC),
 	}}
@@ -265,7 +270,10 @@ func TestInspect_Real(t *testing.T) {
 	if got, err = dockerReader().inspect(c); err != nil {
 		t.Fatal(err)
 	}
-	want = inspected{seen: seen, running: true, forged: true}
+	want = inspected{seen: seen, running: true, forged: true, made: got.made}
+	if got.made.Sub(made).Abs() > time.Second {
+		t.Errorf("made %v", got.made)
+	}
 	want.seen.State, want.seen.PID = "running", c.State.Pid
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(inspected{})); diff != "" || c.State.Pid == 0 {
 		t.Errorf("running (-want +got):\n%s", diff)

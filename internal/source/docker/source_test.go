@@ -5,7 +5,6 @@ package docker
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/coroner-dev/coroner/internal/engines"
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -26,29 +26,16 @@ func bubble(t *testing.T, test func(t *testing.T, f *fake)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newFake(t)) })
 }
 
-// settle waits until nothing moves; a little time passes first.
-func settle() {
-	time.Sleep(100 * time.Millisecond)
-	synctest.Wait()
-}
-
-func lastState(said []signal.Signal) (st signal.SourceState) {
-	for _, s := range of[signal.SourceState](said) {
-		st = s
-	}
-	return st
-}
-
 func TestSource_Life(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("old", 11)
 		r := follow(t, f, Options{})
-		settle()
-		said := r.taken()
-		if st := lastState(said); st != (signal.SourceState{Up: true, Mode: "docker 20.10.24"}) {
+		enginetest.Settle()
+		said := r.Taken()
+		if st := enginetest.LastState(said); st != (signal.SourceState{Up: true, Mode: "docker 20.10.24"}) {
 			t.Errorf("state %+v", st)
 		}
-		seen := of[signal.ContainerSeen](said)
+		seen := enginetest.Of[signal.ContainerSeen](said)
 		if len(seen) != 2 || seen[0].Container.Name != "name-old" || seen[1].PID != 11 || *seen[1].LimitBytes != 32<<20 || seen[1].StopSignal != 3 {
 			t.Errorf("of the list: %+v", seen)
 		}
@@ -56,8 +43,8 @@ func TestSource_Life(t *testing.T) {
 		f.event("create", "a", map[string]string{"com.docker.compose.service": "web"})
 		f.runs("a", 12)
 		f.event("start", "a", map[string]string{"com.docker.compose.service": "web"})
-		settle()
-		seen = of[signal.ContainerSeen](r.taken())
+		enginetest.Settle()
+		seen = enginetest.Of[signal.ContainerSeen](r.Taken())
 		if len(seen) != 3 || seen[0].State != "created" || seen[0].Container.Labels["com.docker.compose.service"] != "web" ||
 			seen[1].State != "running" || seen[2].PID != 12 || seen[2].LogPath != "/log/a" {
 			t.Errorf("of the start: %+v", seen)
@@ -69,9 +56,9 @@ func TestSource_Life(t *testing.T) {
 		died := f.event("die", "a", map[string]string{"exitCode": "137"})
 		f.event("stop", "a", nil)
 		f.event("oom", "a", nil)
-		settle()
-		said = r.taken()
-		exits := of[signal.ContainerExit](said)
+		enginetest.Settle()
+		said = r.Taken()
+		exits := enginetest.Of[signal.ContainerExit](said)
 		want := []signal.ContainerExit{
 			{ID: "a", Runtime: "docker", Code: new(137), PID: 12, Started: started},
 			{ID: "a", Runtime: "docker", Code: new(137), OOMKilled: new(true), PID: 12, Started: started, Finished: time.Unix(0, died.TimeNano).UTC()},
@@ -85,15 +72,15 @@ func TestSource_Life(t *testing.T) {
 			}
 		}
 		wantStops := []signal.ContainerStop{{ID: "a", Runtime: "docker", Signal: 15, Action: "kill"}, {ID: "a", Runtime: "docker", Action: "stop"}}
-		if diff := cmp.Diff(wantStops, of[signal.ContainerStop](said)); diff != "" {
+		if diff := cmp.Diff(wantStops, enginetest.Of[signal.ContainerStop](said)); diff != "" {
 			t.Errorf("stops (-want +got):\n%s", diff)
 		}
-		if n := len(of[signal.ContainerOOM](said)); n != 1 {
+		if n := len(enginetest.Of[signal.ContainerOOM](said)); n != 1 {
 			t.Errorf("%d OOM events", n)
 		}
 		f.event("destroy", "a", nil)
-		settle()
-		if gone := of[signal.ContainerGone](r.taken()); len(gone) != 1 || gone[0].ID != "a" {
+		enginetest.Settle()
+		if gone := enginetest.Of[signal.ContainerGone](r.Taken()); len(gone) != 1 || gone[0].ID != "a" {
 			t.Errorf("gone: %+v", gone)
 		}
 	})
@@ -104,21 +91,21 @@ func TestSource_Life(t *testing.T) {
 func TestSource_ShortLife(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.event("start", "a", nil)
 		time.Sleep(20 * time.Millisecond)
 		f.event("die", "a", map[string]string{"exitCode": "137"})
 		f.event("destroy", "a", nil)
-		settle()
-		said := r.taken()
-		if seen := of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].Container.Name != "name-a" || seen[0].Container.Image != "image" {
+		enginetest.Settle()
+		said := r.Taken()
+		if seen := enginetest.Of[signal.ContainerSeen](said); len(seen) != 1 || seen[0].Container.Name != "name-a" || seen[0].Container.Image != "image" {
 			t.Errorf("seen: %+v", seen)
 		}
-		if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
+		if exits := enginetest.Of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
 			t.Errorf("exits: %+v", exits)
 		}
-		if len(of[signal.Lost](said)) != 0 {
+		if len(enginetest.Of[signal.Lost](said)) != 0 {
 			t.Error("something was lost")
 		}
 	})
@@ -129,23 +116,23 @@ func TestSource_ShortLife(t *testing.T) {
 func TestSource_ForgedLabels(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		labels := map[string]string{"exitCode": "0", "signal": "1"}
 		f.event("create", "a", labels)
 		f.runs("a", 12)
 		f.event("start", "a", labels)
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.ended("a", 137, false)
 		f.event("kill", "a", labels)
 		f.event("die", "a", labels)
-		settle()
-		said := r.taken()
-		exits := of[signal.ContainerExit](said)
+		enginetest.Settle()
+		said := r.Taken()
+		exits := enginetest.Of[signal.ContainerExit](said)
 		if len(exits) != 2 || exits[0].Code != nil || *exits[1].Code != 137 {
 			t.Errorf("exits: %+v", exits)
 		}
-		if stops := of[signal.ContainerStop](said); len(stops) != 1 || stops[0].Signal != 0 {
+		if stops := enginetest.Of[signal.ContainerStop](said); len(stops) != 1 || stops[0].Signal != 0 {
 			t.Errorf("stops: %+v", stops)
 		}
 	})
@@ -155,13 +142,13 @@ func TestSource_ExecIsNoEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", 12)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		for _, action := range []string{"exec_create: die", "exec_start: /bin/sh -c die", "exec_die", "exec_died", "health_status: die", "attach", "top"} {
 			f.event(action, "a", map[string]string{"exitCode": "137", "execID": "e"})
 		}
-		settle()
-		if said := r.taken(); len(said) != 0 {
+		enginetest.Settle()
+		if said := r.Taken(); len(said) != 0 {
 			t.Errorf("said: %+v", said)
 		}
 	})
@@ -171,16 +158,16 @@ func TestSource_EventsTwice(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.runs("a", 12)
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		for _, action := range []string{"kill", "die", "oom"} {
 			m := f.event(action, "a", map[string]string{"exitCode": "1", "signal": "9"})
 			f.send(m)
 			f.send(m)
 		}
-		settle()
-		said := r.taken()
-		if e, s, o := len(of[signal.ContainerExit](said)), len(of[signal.ContainerStop](said)), len(of[signal.ContainerOOM](said)); e != 1 || s != 1 || o != 1 {
+		enginetest.Settle()
+		said := r.Taken()
+		if e, s, o := len(enginetest.Of[signal.ContainerExit](said)), len(enginetest.Of[signal.ContainerStop](said)), len(enginetest.Of[signal.ContainerOOM](said)); e != 1 || s != 1 || o != 1 {
 			t.Errorf("%d exits, %d stops, %d ooms", e, s, o)
 		}
 	})
@@ -194,15 +181,14 @@ func TestSource_WhileAway(t *testing.T) {
 			f.runs(id, 10+i)
 		}
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.ended("told", 1, false)
 		f.event("die", "told", map[string]string{"exitCode": "1"})
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
-		r.taken()
+		enginetest.Pass(15 * time.Second)
+		r.Taken()
 
-		f.change(func() { f.down = true })
-		f.cutOff()
+		f.Refuse(syscall.ECONNREFUSED)
+		f.CutOff()
 		time.Sleep(2 * time.Second)
 		f.ended("dies", 137, true)
 		diedAt := time.Now().UTC()
@@ -222,13 +208,12 @@ func TestSource_WhileAway(t *testing.T) {
 			f.past = append(f.past, f.message("die", "flash", map[string]string{"exitCode": "3"}), f.message("destroy", "flash", nil))
 		})
 		time.Sleep(3 * time.Second)
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "refused") {
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "refused") {
 			t.Errorf("while away: %+v", st)
 		}
-		f.change(func() { f.down = false })
-		time.Sleep(30 * time.Second)
-		synctest.Wait()
-		said := r.taken()
+		f.Refuse(nil)
+		enginetest.Pass(30 * time.Second)
+		said := r.Taken()
 		got := map[string]string{}
 		for _, s := range said {
 			e, ok := s.Body.(signal.ContainerExit)
@@ -252,14 +237,14 @@ func TestSource_WhileAway(t *testing.T) {
 			t.Errorf("exits (-want +got):\n%s", diff)
 		}
 		var gone []string
-		for _, g := range of[signal.ContainerGone](said) {
+		for _, g := range enginetest.Of[signal.ContainerGone](said) {
 			gone = append(gone, g.ID)
 		}
 		slices.Sort(gone) // the list and old events come in either order
 		if diff := cmp.Diff([]string{"flash", "removed"}, gone); diff != "" {
 			t.Errorf("gone (-want +got):\n%s", diff)
 		}
-		if st := lastState(said); !st.Up {
+		if st := enginetest.LastState(said); !st.Up {
 			t.Errorf("after: %+v", st)
 		}
 	})
@@ -270,12 +255,11 @@ func TestSource_StreamIsLate(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.late = time.Second
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.event("die", "a", map[string]string{"exitCode": "3"})
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		said := r.taken()
-		if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 3 {
+		enginetest.Pass(2 * time.Second)
+		said := r.Taken()
+		if exits := enginetest.Of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 3 {
 			t.Errorf("exits %+v", exits)
 		}
 		for _, s := range said {
@@ -307,10 +291,9 @@ func TestSource_ListIsOlder(t *testing.T) {
 			})
 		}
 		r := follow(t, f, Options{})
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		said := r.taken()
-		for _, s := range of[signal.ContainerSeen](said) {
+		enginetest.Pass(5 * time.Second)
+		said := r.Taken()
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			if s.State == "running" {
 				t.Errorf("seen %s running: %+v", s.Container.ID, s)
 			}
@@ -318,7 +301,7 @@ func TestSource_ListIsOlder(t *testing.T) {
 				t.Errorf("seen after it was removed: %+v", s)
 			}
 		}
-		if n := len(of[signal.ContainerExit](said)); n != 2 { // as the event came, and in full
+		if n := len(enginetest.Of[signal.ContainerExit](said)); n != 2 { // as the event came, and in full
 			t.Errorf("%d exits", n)
 		}
 	})
@@ -335,27 +318,26 @@ func TestSource_InspectHangs(t *testing.T) {
 			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		}
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.event("start", "bad", nil)
 		f.runs("good", 77)
 		f.event("start", "good", nil)
 		f.event("die", "bad", map[string]string{"exitCode": "1"})
-		settle()
-		said := r.taken()
-		if n := len(of[signal.ContainerExit](said)); n != 1 {
+		enginetest.Settle()
+		said := r.Taken()
+		if n := len(enginetest.Of[signal.ContainerExit](said)); n != 1 {
 			t.Errorf("%d exits", n)
 		}
 		pid := 0
-		for _, s := range of[signal.ContainerSeen](said) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](said) {
 			pid = max(pid, s.PID)
 		}
 		if pid != 77 {
 			t.Errorf("the other container has pid %d", pid)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if st := lastState(r.taken()); st.Reason != "" {
+		enginetest.Pass(time.Minute)
+		if st := enginetest.LastState(r.Taken()); st.Reason != "" {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -378,10 +360,9 @@ func TestSource_InspectsAreBounded(t *testing.T) {
 			})
 		}
 		r := follow(t, f, Options{})
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		enginetest.Pass(20 * time.Second)
 		pids := 0
-		for _, s := range of[signal.ContainerSeen](r.taken()) {
+		for _, s := range enginetest.Of[signal.ContainerSeen](r.Taken()) {
 			if s.PID != 0 {
 				pids++
 			}
@@ -399,8 +380,8 @@ func TestSource_EngineHangs(t *testing.T) {
 		t.Run(at[1:], func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fake) {
 				r := follow(t, f, Options{})
-				settle()
-				if st := lastState(r.taken()); !st.Up {
+				enginetest.Settle()
+				if st := enginetest.LastState(r.Taken()); !st.Up {
 					t.Fatalf("at first %+v", st)
 				}
 				hang := func(path string) http.Handler {
@@ -410,16 +391,14 @@ func TestSource_EngineHangs(t *testing.T) {
 					return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 				}
 				f.change(func() { f.serve = hang })
-				f.cutOff()
-				time.Sleep(50 * time.Second)
-				synctest.Wait()
-				if st := lastState(r.taken()); st.Up || st.Reason == "" {
+				f.CutOff()
+				enginetest.Pass(50 * time.Second)
+				if st := enginetest.LastState(r.Taken()); st.Up || st.Reason == "" {
 					t.Errorf("hanging %+v", st)
 				}
 				f.change(func() { f.serve = nil })
-				time.Sleep(90 * time.Second)
-				synctest.Wait()
-				if st := lastState(r.taken()); !st.Up {
+				enginetest.Pass(90 * time.Second)
+				if st := enginetest.LastState(r.Taken()); !st.Up {
 					t.Errorf("afterwards %+v", st)
 				}
 			})
@@ -432,16 +411,15 @@ func TestSource_EngineHangs(t *testing.T) {
 func TestSource_StreamHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		f.change(func() {
 			f.serve = func(string) http.Handler {
 				return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 			}
 		})
-		time.Sleep(21 * time.Second)
-		synctest.Wait()
-		if st := lastState(r.taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
+		enginetest.Pass(21 * time.Second)
+		if st := enginetest.LastState(r.Taken()); st.Up || !strings.Contains(st.Reason, "no answer") {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -456,22 +434,21 @@ func TestSource_Garbage(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fake) {
 				f.runs("a", 12)
 				r := follow(t, f, Options{})
-				settle()
-				r.taken()
+				enginetest.Settle()
+				r.Taken()
 				f.send([]byte(bytes))
 				if name == "half" {
-					settle()
-					f.cutOff()
+					enginetest.Settle()
+					f.CutOff()
 				}
 				f.ended("a", 137, false)
-				time.Sleep(10 * time.Second)
-				synctest.Wait()
-				said := r.taken()
-				states := of[signal.SourceState](said)
+				enginetest.Pass(10 * time.Second)
+				said := r.Taken()
+				states := enginetest.Of[signal.SourceState](said)
 				if len(states) != 2 || states[0].Up || !states[1].Up {
 					t.Errorf("states %+v", states)
 				}
-				if exits := of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
+				if exits := enginetest.Of[signal.ContainerExit](said); len(exits) != 1 || *exits[0].Code != 137 {
 					t.Errorf("exits %+v", exits)
 				}
 			})
@@ -506,14 +483,13 @@ func TestSource_GarbageInAList(t *testing.T) {
 					return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { tc.serve(w) })
 				}
 				r := follow(t, f, Options{})
-				time.Sleep(15 * time.Second)
-				synctest.Wait()
-				said := r.taken()
-				if st := lastState(said); st.Up != tc.up || len(st.Reason) > engines.MaxReason {
+				enginetest.Pass(15 * time.Second)
+				said := r.Taken()
+				if st := enginetest.LastState(said); st.Up != tc.up || len(st.Reason) > engines.MaxReason {
 					t.Errorf("state %+v", st)
 				}
 				var lost uint64
-				for _, l := range of[signal.Lost](said) {
+				for _, l := range enginetest.Of[signal.Lost](said) {
 					lost += l.Count
 					if !l.Other {
 						t.Errorf("%+v", l)
@@ -530,20 +506,19 @@ func TestSource_GarbageInAList(t *testing.T) {
 func TestSource_HugeLabelsAreToldOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{})
-		settle()
-		r.taken()
+		enginetest.Settle()
+		r.Taken()
 		labels := map[string]string{"io.kubernetes.x": strings.Repeat("x\n", 32<<10)}
 		f.event("create", "a", labels)
 		f.event("start", "a", labels)
 		f.event("die", "a", labels)
-		time.Sleep(11 * time.Second)
-		synctest.Wait()
-		said := r.taken()
-		lost := of[signal.Lost](said)
+		enginetest.Pass(11 * time.Second)
+		said := r.Taken()
+		lost := enginetest.Of[signal.Lost](said)
 		if len(lost) != 1 || lost[0].Count != 1 {
 			t.Errorf("lost %+v", lost)
 		}
-		if n := len(of[signal.ContainerSeen](said)[0].Container.Labels["io.kubernetes.x"]); n != engines.MaxLabelValue {
+		if n := len(enginetest.Of[signal.ContainerSeen](said)[0].Container.Labels["io.kubernetes.x"]); n != engines.MaxLabelValue {
 			t.Errorf("label of %d bytes", n)
 		}
 	})
@@ -553,18 +528,18 @@ func TestSource_Podman(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		f.podman, f.version = true, "4.3.1"
 		r := follow(t, f, Options{})
-		settle()
+		enginetest.Settle()
 		f.event("died", "a", map[string]string{"containerExitCode": "137"})
 		f.event("remove", "a", nil)
-		settle()
-		said := r.taken()
-		if st := lastState(said); st.Mode != "podman 4.3.1" {
+		enginetest.Settle()
+		said := r.Taken()
+		if st := enginetest.LastState(said); st.Mode != "podman 4.3.1" {
 			t.Errorf("state %+v", st)
 		}
-		if e := of[signal.ContainerExit](said); len(e) != 1 || *e[0].Code != 137 || e[0].Runtime != "podman" {
+		if e := enginetest.Of[signal.ContainerExit](said); len(e) != 1 || *e[0].Code != 137 || e[0].Runtime != "podman" {
 			t.Errorf("exits %+v", e)
 		}
-		if len(of[signal.ContainerGone](said)) != 1 {
+		if len(enginetest.Of[signal.ContainerGone](said)) != 1 {
 			t.Error("not gone")
 		}
 	})
@@ -572,11 +547,11 @@ func TestSource_Podman(t *testing.T) {
 
 func TestSource_Denied(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
-		f.dialErr = &net.OpError{Op: "dial", Net: "unix", Err: syscall.EACCES}
+		f.Refuse(syscall.EACCES)
 		r := follow(t, f, Options{})
-		settle()
-		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket"}
-		if st := lastState(r.taken()); st != want {
+		enginetest.Settle()
+		want := signal.SourceState{Reason: "/fake.sock: dial unix: permission denied: needs user 0, or the group of the socket (for the systemd unit: engines.conf)"}
+		if st := enginetest.LastState(r.Taken()); st != want {
 			t.Errorf("state %+v", st)
 		}
 	})
@@ -585,8 +560,8 @@ func TestSource_Denied(t *testing.T) {
 func TestSource_TwoEngines(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {
 		r := follow(t, f, Options{Hosts: []string{"/one.sock", "unix:///two.sock"}})
-		settle()
-		if st := lastState(r.taken()); st != (signal.SourceState{Up: true, Mode: "2 engines"}) {
+		enginetest.Settle()
+		if st := enginetest.LastState(r.Taken()); st != (signal.SourceState{Up: true, Mode: "2 engines"}) {
 			t.Errorf("state %+v", st)
 		}
 	})

@@ -27,7 +27,9 @@ type box struct {
 	state   string
 	named   uint64 // what was told of it by an event or a list
 	looked  uint64 // and by an inspect
-	cut     bool   // that its labels were cut was told
+	failing bool   // it is asked why its start failed
+	goneAt  time.Time
+	cut     bool // that its labels were cut was told
 }
 
 // job is one container to be inspected.
@@ -38,8 +40,13 @@ type job struct {
 	end     time.Time
 	pid     int
 	started time.Time
+	// changed is when an event said that something of it changed.
+	changed time.Time
 	// again is true where it may have ended while nobody listened.
 	again bool
+	// unstarted is true where it has not run, and its start may have failed;
+	// failing where an event says that it has.
+	unstarted, failing bool
 	// events is what box.events was when it was asked about.
 	events uint64
 	// cgroup is its own one, as its first process told when it was asked about.
@@ -64,8 +71,9 @@ type table struct {
 
 	tell func(at time.Time, recovered bool, b signal.Body)
 	lost func(n int, why string)
-	want func(j job)
+	want func(j job) bool // whether there is room for it
 	own  func(id string, mine bool)
+	made func(id string)
 }
 
 // recent is an event that was told, so that it is not told twice.
@@ -86,12 +94,15 @@ const (
 )
 
 func newTable() *table {
-	return &table{boxes: map[string]*box{}, seed: maphash.MakeSeed()}
+	return &table{boxes: map[string]*box{}, seed: maphash.MakeSeed(), made: func(string) {}}
 }
 
 // connect begins another connection.
 func (t *table) connect(rd reader, since, began time.Time) {
 	t.rd, t.since, t.began = rd, since, began
+	for _, b := range t.boxes {
+		b.failing = false // what was asked then is not answered
+	}
 	t.fresh = map[string]bool{}
 }
 
@@ -112,6 +123,10 @@ func (t *table) box(id string) *box {
 
 // event takes one event.
 func (t *table) event(m events.Message, now time.Time) {
+	if m.Type == events.NetworkEventType {
+		t.disconnected(m)
+		return
+	}
 	h, err := t.rd.event(m)
 	if err != nil {
 		if !errors.Is(err, errIgnore) {
@@ -129,7 +144,7 @@ func (t *table) event(m events.Message, now time.Time) {
 		t.fresh[h.id] = true
 	}
 	if h.action == events.ActionDestroy {
-		t.drop(h.id, h.at)
+		t.destroyed(h.id, h.at)
 		return
 	}
 	b := t.box(h.id)
@@ -146,8 +161,10 @@ func (t *table) act(b *box, h happening) {
 	case events.ActionStart:
 		b.running, b.started, b.pid = true, time.Time{}, 0
 		t.want(job{id: h.id})
+	case events.ActionCreate:
+		t.made(h.id)
 	case events.ActionUpdate, events.ActionRename:
-		t.want(job{id: h.id})
+		t.want(job{id: h.id, changed: h.at})
 	case events.ActionDie:
 		if !b.running && !b.exitAt.IsZero() && h.at.Before(b.exitAt.Add(sameEnd)) {
 			return
@@ -264,7 +281,9 @@ func (t *table) row(l listed, now time.Time) {
 	state := container.ContainerState(l.seen.State)
 	runs := state == container.StateRunning || state == container.StatePaused
 	switch {
-	case !t.since.IsZero() && state != container.StateCreated:
+	case !t.since.IsZero() && state == container.StateCreated:
+		t.want(job{id: id, unstarted: true})
+	case !t.since.IsZero():
 		t.want(job{id: id, again: true})
 	case runs:
 		b.running = true
@@ -291,13 +310,19 @@ func (t *table) inspected(j job, c container.InspectResponse, now time.Time) {
 	}
 	if sum := t.sum(in.seen); sum != b.looked {
 		b.looked = sum
-		t.tell(now, false, in.seen)
+		at := now
+		if !j.changed.IsZero() {
+			at = j.changed
+		}
+		t.tell(at, t.before(at), in.seen)
 	}
 	switch {
 	case !j.end.IsZero():
 		t.explain(j, in)
 	case j.again:
 		t.missed(b, in, now, stale)
+	case j.unstarted && !stale:
+		t.neverRan(b, in, now)
 	}
 	if !stale && in.seen.State != "" {
 		b.state = in.seen.State

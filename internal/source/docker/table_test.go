@@ -23,7 +23,7 @@ func TestTable_AnswerBeforeEvent(t *testing.T) {
 			exits = append(exits, e)
 		}
 	}
-	tb.lost, tb.want, tb.own = func(int, string) {}, func(job) {}, func(string, bool) {}
+	tb.lost, tb.want, tb.own = func(int, string) {}, func(job) bool { return true }, func(string, bool) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 	tb.connect(dockerReader(), at.Add(-time.Minute), at)
 	ended := container.InspectResponse{ID: "a", State: &container.State{
@@ -54,7 +54,7 @@ func TestTable_IsBounded(t *testing.T) {
 	tb := newTable()
 	tb.tell = func(time.Time, bool, signal.Body) { seen++ }
 	tb.lost = func(n int, _ string) { lost += n }
-	tb.want, tb.own = func(job) {}, func(string, bool) {}
+	tb.want, tb.own = func(job) bool { return true }, func(string, bool) {}
 	at := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 	tb.connect(dockerReader(), time.Time{}, at)
 	for i := range maxContainers + 10 {

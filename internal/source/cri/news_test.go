@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cri
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestSource_News: what somebody else has seen is listed at once, so that a
+// container is known that is gone before the next list; a storm of news is
+// no storm of lists.
+func TestSource_News(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		ring := make(chan chan struct{}, 1)
+		news := make(chan struct{})
+		ring <- news
+		call := func() {
+			ch := <-ring
+			close(ch)
+			ring <- make(chan struct{})
+		}
+		f.podRuns("p1", "web")
+		r := follow(t, f, Options{News: func() <-chan struct{} {
+			ch := <-ring
+			defer func() { ring <- ch }()
+			return ch
+		}})
+		enginetest.Pass(5*paceLast + paceNews) // nothing happens: a list each two seconds
+		f.runs("flash", "p1", 11)
+		call()
+		enginetest.Pass(paceNews)
+		f.removed("flash")
+		enginetest.Pass(2 * paceLast)
+		seen := enginetest.Of[signal.ContainerSeen](r.Taken())
+		if !slices.ContainsFunc(seen, func(s signal.ContainerSeen) bool {
+			return s.Container.ID == "flash" && s.Container.Name == "name-flash"
+		}) {
+			t.Errorf("seen %+v", seen)
+		}
+		before := f.count("ListContainers", "")
+		for range 200 { // for two seconds
+			call()
+			enginetest.Pass(10 * time.Millisecond)
+		}
+		if n := f.count("ListContainers", "") - before; n < 10 || n > 22 {
+			t.Errorf("%d lists in two seconds of news", n)
+		}
+	})
+}
