@@ -17,7 +17,32 @@ func (e *entry) head(zero time.Time) signal.MemoryHistory {
 		First: zero.Add(time.Duration(e.series.first) * time.Second),
 	}
 	h.Last = new(e.reading(zero))
+	for _, l := range e.limits {
+		h.Limits = append(h.Limits, signal.LimitReading{First: zero.Add(l.first), Last: zero.Add(l.last), Bytes: known(l.bytes)})
+	}
 	return h
+}
+
+// maxLimits bounds the limits that are remembered of a cgroup.
+const maxLimits = 4
+
+// limitRun is a limit, 0 for none, that was read to be the same for a while, of
+// the recorder's clock.
+type limitRun struct {
+	bytes       int64
+	first, last time.Duration
+}
+
+// noteLimit keeps a reading of the limit.
+func (e *entry) noteLimit(bytes int64, at time.Duration) {
+	if n := len(e.limits); n > 0 && e.limits[n-1].bytes == bytes {
+		e.limits[n-1].last = at
+		return
+	}
+	if len(e.limits) == maxLimits {
+		e.limits = append(e.limits[:0], e.limits[1:]...)
+	}
+	e.limits = append(e.limits, limitRun{bytes, at, at})
 }
 
 // reading is the last one as a signal has it.

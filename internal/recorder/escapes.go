@@ -29,6 +29,9 @@ type EscapesOptions struct {
 	Logger *slog.Logger
 	// Containers lists those that live, also a pod's own.
 	Containers func() []Contained
+	// Found is told after each look of each container that has processes
+	// outside, and once when it has none any more; nil: nobody is.
+	Found func(Escaped)
 	// Interval is how often all processes are looked at; 0: one minute.
 	Interval time.Duration
 	// Recheck is after how long one that was found outside must still be
@@ -46,11 +49,14 @@ type EscapesOptions struct {
 // A pid namespace belongs to the container whose first process is its first.
 // Where several containers share one, as in a pod with shareProcessNamespace,
 // a process is outside when it is in the cgroup of none of them. Cost: for
-// each process a readlink, some 3 us, once a minute and in parts; CAP_SYS_PTRACE
+// each process a readlink, some 3 us, once a minute (each ten seconds at most, where
+// Soon is called) and in parts; CAP_SYS_PTRACE
 // for processes of others.
 type Escapes struct {
 	opt EscapesOptions
 	log *slog.Logger
+
+	hurry chan struct{}
 
 	mu   sync.Mutex
 	last []Escaped
@@ -59,17 +65,13 @@ type Escapes struct {
 // Escaped is what was found of one container.
 type Escaped struct {
 	Contained
+	PIDNS uint64
 	// Count is of processes, at most 4096 of all containers. 0: none.
 	Count int
+	// HeldBytes is what those of them hold of which it is known.
+	HeldBytes int64
 	// Examples are up to five of them.
-	Examples []EscapedProcess
-}
-
-// EscapedProcess is a process outside the cgroup of its container. Its name is
-// of its own choice.
-type EscapedProcess struct {
-	PID          int
-	Comm, Cgroup string
+	Examples []signal.EscapedProcess
 }
 
 const (
@@ -93,7 +95,7 @@ func NewEscapes(opt EscapesOptions) *Escapes {
 	if opt.most <= 0 {
 		opt.most = maxOutside
 	}
-	return &Escapes{opt: opt, log: opt.Logger.With("component", "escapes")}
+	return &Escapes{opt: opt, log: opt.Logger.With("component", "escapes"), hurry: make(chan struct{}, 1)}
 }
 
 // Last returns what was found last, of each container that could be looked at.
@@ -101,6 +103,15 @@ func (e *Escapes) Last() []Escaped {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last
+}
+
+// Soon lets the next look come a twelfth of the interval from now, or after
+// the last: something has happened to a container.
+func (e *Escapes) Soon() {
+	select {
+	case e.hurry <- struct{}{}:
+	default:
+	}
 }
 
 // Run looks until ctx is done, first after a twelfth of the interval. Only
@@ -111,7 +122,7 @@ func (e *Escapes) Run(ctx context.Context) error {
 		return err
 	}
 	trouble := ""
-	for wait := e.opt.Interval / 12; pause(ctx, wait); wait = e.opt.Interval {
+	for first := true; e.wait(ctx, first); first = false {
 		w := walk{ctx: ctx, roots: e.opt.Roots, hier: hier, recheck: e.opt.Recheck, most: e.opt.most}
 		found, err := w.run(e.opt.Containers())
 		if ctx.Err() != nil {
@@ -121,11 +132,61 @@ func (e *Escapes) Run(ctx context.Context) error {
 			trouble = err.Error()
 			e.log.Warn("processes outside of their containers' cgroups may be missed", "err", err)
 		}
-		e.mu.Lock()
-		e.last = found
-		e.mu.Unlock()
+		e.tell(found)
 	}
 	return nil
+}
+
+// wait waits until the next look is due; false where ctx ends before.
+func (e *Escapes) wait(ctx context.Context, first bool) bool {
+	early := e.opt.Interval / 12
+	if !pause(ctx, early) || first {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(e.opt.Interval - early)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-e.hurry:
+		return pause(ctx, early)
+	}
+}
+
+// tell keeps what was found, and gives on what says something.
+func (e *Escapes) tell(found []Escaped) {
+	e.mu.Lock()
+	before := e.last
+	e.last = found
+	e.mu.Unlock()
+	if e.opt.Found == nil {
+		return
+	}
+	had := map[signal.Cgroup]bool{}
+	for _, x := range before {
+		had[x.Cgroup] = x.Count > 0
+	}
+	for _, x := range found {
+		if x.Count > 0 || had[x.Cgroup] {
+			e.opt.Found(x)
+		}
+	}
+}
+
+// Namespace returns the container whose pid namespace this is.
+func (e *Escapes) Namespace(pidns uint64) (of Contained, known bool) {
+	hier, err := e.opt.Roots.MemoryHierarchy()
+	if err != nil {
+		return Contained{}, false
+	}
+	w := walk{roots: e.opt.Roots, hier: hier}
+	w.place(e.opt.Containers())
+	if s := w.spaces[pidns]; s != nil {
+		return w.found[s.owner].Contained, true
+	}
+	return Contained{}, false
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
@@ -217,7 +278,7 @@ func (w *walk) place(containers []Contained) {
 		case err != nil:
 			w.trouble(err)
 		case ids.First() && w.spaces[ns] == nil:
-			w.found = append(w.found, Escaped{Contained: c})
+			w.found = append(w.found, Escaped{Contained: c, PIDNS: ns})
 			w.spaces[ns] = &space{owner: len(w.found) - 1, cgroups: []string{c.Cgroup.Path}}
 		default:
 			guests[ns] = append(guests[ns], c.Cgroup.Path)
@@ -255,12 +316,17 @@ func (w *walk) confirm(s suspect) {
 	}
 	of := &w.found[in.owner]
 	of.Count++
+	var held *int64
+	if n, err := w.roots.Held(s.pid); err == nil { // it may have ended by now
+		held = &n
+		of.HeldBytes += n
+	}
 	if len(of.Examples) < maxExamples {
 		comm, err := w.roots.Comm(s.pid)
 		if err != nil {
 			w.trouble(err)
 		}
-		of.Examples = append(of.Examples, EscapedProcess{PID: s.pid, Comm: comm, Cgroup: at})
+		of.Examples = append(of.Examples, signal.EscapedProcess{PID: s.pid, Comm: comm, Cgroup: at, HeldBytes: held})
 	}
 }
 

@@ -22,7 +22,9 @@ type files struct {
 	names names
 	nkept int
 	most  int // files that may be kept open
-	buf   [16 << 10]byte
+	// stalls tells of cgroups that begin to wait for memory; nil: nothing does.
+	stalls *triggers
+	buf    [16 << 10]byte
 }
 
 // names are the files of a version, "" where it has none.
@@ -42,14 +44,51 @@ func openFiles(roots host.Roots) (*files, error) {
 			kernel: "memory.kmem.usage_in_bytes",
 		}
 	}
-	var open unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &open); err == nil {
-		f.most = int(min(open.Cur/4, maxKept)) // others need some too
+	if limit, err := host.OpenFiles(); err == nil {
+		f.most = keepable(limit)
 	}
 	return f, nil
 }
 
+// keepable is how many files may be kept open where the process may have so
+// many: a quarter, for the counters' files and the network need theirs.
+func keepable(limit uint64) int { return int(min(limit/4, maxKept)) }
+
 func (f *files) keepNone() { f.most = 0 }
+
+// listen has hit told, from another goroutine, of cgroups that begin to wait
+// for memory, where the kernel tells that.
+func (f *files) listen(hit func(fd int)) (err error) {
+	f.stalls, err = newTriggers(f.hier.Mount, hit)
+	return err
+}
+
+func (f *files) listening() bool { return f.stalls != nil }
+
+// deaf ends that. The triggers were taken back before.
+func (f *files) deaf() {
+	if f.stalls != nil {
+		f.stalls.end()
+		f.stalls = nil
+	}
+}
+
+// trigger has the kernel tell of one cgroup; -1 where there are as many as may
+// be.
+func (f *files) trigger(path string) (fd int, err error) {
+	if f.stalls.set >= maxTriggers || f.nkept >= f.most {
+		return -1, nil
+	}
+	if fd, err = f.stalls.add(f.hier.Dir(path)); err == nil {
+		f.nkept++
+	}
+	return fd, err
+}
+
+func (f *files) untrigger(fd int) {
+	f.stalls.remove(fd)
+	f.nkept--
+}
 
 // handle is the open files of a cgroup; a file that is not open is -1.
 type handle struct {

@@ -27,5 +27,11 @@ func (*files) readSlow(string, *slow)            {}
 
 func (*files) keepNone() {}
 
+func (*files) listen(func(int)) error      { return host.ErrNotSupported }
+func (*files) listening() bool             { return false }
+func (*files) deaf()                       {}
+func (*files) trigger(string) (int, error) { return -1, host.ErrNotSupported }
+func (*files) untrigger(int)               {}
+
 func gone(error) bool  { return false }
 func ended(error) bool { return false }

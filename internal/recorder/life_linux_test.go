@@ -264,6 +264,11 @@ func TestRecorder_Figures(t *testing.T) {
 		if one, ok := m.Live(free); !ok || one.LimitBytes == nil || *one.LimitBytes != 8*mib {
 			m.t.Errorf("%+v, %t", one, ok)
 		}
+		// And from when to when each was read.
+		if l := m.history(free).Limits; len(l) != 2 || l[0].Bytes != nil || l[1].Bytes == nil || *l[1].Bytes != 8*mib ||
+			l[1].First.Sub(l[0].Last) > slowFor*time.Second || l[1].Last.Before(l[1].First) {
+			m.t.Errorf("limits %+v", l)
+		}
 		// A limit that is raised moves the end away.
 		m.cgroup("/leak", truth{usage: 120 * mib, limit: 100_000 * mib})
 		m.ReadNow(leak)

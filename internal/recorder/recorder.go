@@ -10,8 +10,9 @@
 //
 // Kept are the highest of each second of the last two minutes and of each ten
 // seconds of the last hour: 4 KiB a cgroup, for 4096 of them, and what is known
-// of 1024 that have gone, for ten minutes. In its first two seconds, and while
-// it would reach its limit within five, a cgroup is read each 100 ms.
+// of 1024 that have gone, for ten minutes. In its first two seconds, while it
+// would reach its limit within five, and from when the kernel says that it waits
+// for memory (pressure stall information, v2), a cgroup is read each 100 ms.
 //
 // Where neither usage nor peak moved since the last reading, memory.stat is read
 // each ten seconds only. A reading takes 6 us, and 20 where nothing of it is in
@@ -56,9 +57,10 @@ type Recorder struct {
 	mu      sync.Mutex
 	live    map[string]*entry
 	slots   [slots][]*entry
-	fresh   []*entry // to be read at once
-	dense   []*entry // read in each slot
-	closing []*entry // gone, with files that may be open
+	fresh   []*entry       // to be read at once
+	dense   []*entry       // read in each slot
+	closing []*entry       // gone, with files that may be open
+	waiting map[int]*entry // by the file of the trigger that tells when it waits for memory
 	ended   tombs
 	stats   Stats
 	told    map[string]bool // what was logged
@@ -74,7 +76,8 @@ type entry struct {
 	last     reading
 	lastAt   time.Duration // of the recorder's clock
 	slow     slow
-	peak     int64 // the highest usage seen, or the kernel's own
+	limits   []limitRun // one after the other
+	peak     int64      // the highest usage seen, or the kernel's own
 	growth   pattern.Growth
 	grows    bool
 	fresh    bool          // among those that are read at once
@@ -89,6 +92,7 @@ type entry struct {
 	// Only Run uses what follows.
 	handle       handle
 	opened, kept bool
+	trigger      int   // -1: none
 	slowAt       int64 // second of the last reading of the slow; -1: never
 	tenAt        int64 // and of any
 }
@@ -101,6 +105,10 @@ type Stats struct {
 	// Refused counts those that were too many, Errors the readings that the
 	// kernel refused or that were not understood.
 	Refused, Errors uint64
+	// Triggers are the cgroups of which the kernel tells when they begin to
+	// wait for memory, Stalls counts how often it did.
+	Triggers int
+	Stalls   uint64
 	// Seldom are those read less often than each second, for what a reading
 	// of them costs.
 	Seldom int
@@ -120,7 +128,7 @@ func New(opt Options) *Recorder {
 		log:  opt.Logger.With("component", "recorder"),
 		zero: now.Add(-time.Duration(now.Nanosecond())),
 		kick: make(chan struct{}, 1),
-		live: map[string]*entry{},
+		live: map[string]*entry{}, waiting: map[int]*entry{},
 		told: map[string]bool{},
 	}
 }
@@ -146,7 +154,7 @@ func (r *Recorder) Watch(c signal.Cgroup) {
 		}
 		return
 	}
-	e := &entry{cgroup: c, slot: r.slotFor(), denseFor: -1, slowAt: -1, tenAt: -10}
+	e := &entry{cgroup: c, slot: r.slotFor(), denseFor: -1, trigger: -1, slowAt: -1, tenAt: -10}
 	e.at = len(r.slots[e.slot])
 	r.slots[e.slot] = append(r.slots[e.slot], e)
 	r.live[c.Path] = e
@@ -245,7 +253,7 @@ func (r *Recorder) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
-	s.Recorded, s.Ended = len(r.live), len(r.ended.all)
+	s.Recorded, s.Ended, s.Triggers = len(r.live), len(r.ended.all), len(r.waiting)
 	for _, e := range r.live {
 		if e.every(len(r.live)) > 1 {
 			s.Seldom++
@@ -309,6 +317,19 @@ func (r *Recorder) once(kind string) bool {
 
 // now is the recorder's clock, which only goes forward.
 func (r *Recorder) now() time.Duration { return time.Since(r.zero) }
+
+// stalled has a cgroup read at once and densely: the kernel says that it begins
+// to wait for memory.
+func (r *Recorder) stalled(fd int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.waiting[fd]; e != nil && !e.gone {
+		r.stats.Stalls++
+		e.asked = true
+		r.readDensely(e, r.now())
+		r.readSoon(e)
+	}
+}
 
 // wall turns a time of the recorder's clock into wall time, as the wall clock
 // goes now.

@@ -149,6 +149,7 @@ func TestRecorder_EachSecond(t *testing.T) {
 					AnonBytes: new(int64(1)), FileBytes: new(int64(2)), ShmemBytes: new(int64(3)), KernelBytes: new(int64(4)),
 				},
 			}
+			head.Limits = []signal.LimitReading{{First: start.UTC(), Last: start.Add(241 * time.Second).UTC(), Bytes: new(int64(300 * mib))}}
 			if m.version == 2 {
 				head.Last.SomeAvg10 = new(1.25)
 			}

@@ -46,6 +46,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 	l := &loop{r: r, files: f, slot: -1}
 	defer l.close()
+	if err := f.listen(r.stalled); err != nil {
+		l.rateAlone(err)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -71,6 +74,7 @@ type loop struct {
 	round   int64
 	batch   []*entry
 	samples [][3]int64
+	refused bool // the kernel's word on who waits for memory
 }
 
 // slotFor returns the slot of a new cgroup.
@@ -148,9 +152,44 @@ func (l *loop) bury() {
 	defer l.r.mu.Unlock()
 	for i, e := range l.r.closing {
 		l.release(e)
+		l.ignore(e)
 		l.r.closing[i] = nil
 	}
 	l.r.closing = l.r.closing[:0]
+}
+
+// rateAlone says why the kernel does not tell who waits for memory.
+func (l *loop) rateAlone(err error) {
+	l.r.log.Debug("how fast memory grows alone tells what is read densely", "err", err)
+}
+
+// heed has the kernel tell when a cgroup begins to wait for memory. What cannot
+// be heeded at one is taken for what cannot be at all.
+func (l *loop) heed(e *entry) {
+	if e.trigger >= 0 || !l.files.listening() || l.refused {
+		return
+	}
+	fd, err := l.files.trigger(e.cgroup.Path)
+	if err != nil {
+		if l.refused = !gone(err); l.refused {
+			l.rateAlone(err)
+		}
+		return
+	}
+	if e.trigger = fd; fd >= 0 {
+		l.r.mu.Lock()
+		l.r.waiting[fd] = e
+		l.r.mu.Unlock()
+	}
+}
+
+// ignore takes that back. mu is held.
+func (l *loop) ignore(e *entry) {
+	if e.trigger >= 0 {
+		delete(l.r.waiting, e.trigger)
+		l.files.untrigger(e.trigger)
+		e.trigger = -1
+	}
 }
 
 func (l *loop) release(e *entry) {
@@ -164,10 +203,12 @@ func (l *loop) release(e *entry) {
 func (l *loop) close() {
 	l.bury()
 	l.r.mu.Lock()
-	defer l.r.mu.Unlock()
 	for _, e := range l.r.live {
 		l.release(e)
+		l.ignore(e)
 	}
+	l.r.mu.Unlock()
+	l.files.deaf()
 }
 
 // serve reads one cgroup, once in a tick, unless it costs too much to be read
@@ -195,7 +236,7 @@ func (l *loop) serve(e *entry) {
 		l.trouble(e, err, at)
 		return
 	}
-	l.store(e, now, sl, began)
+	l.store(e, now, sl, began, slowly)
 	if e.tenAt = at; newTen {
 		l.judge(e)
 	}
@@ -212,6 +253,7 @@ func (l *loop) read(e *entry, now *reading, sl *slow, slowly, all bool) error {
 	}
 	if slowly {
 		l.files.readSlow(e.cgroup.Path, sl)
+		l.heed(e)
 	}
 	err := l.files.read(e.handle, now, all || slowly || l.r.opt.busy)
 	if !e.kept || err != nil {
@@ -230,8 +272,8 @@ func (e *entry) every(n int) int64 {
 	return min(1+int64(least)*int64(n)/int64(budget), most)
 }
 
-// store keeps a reading.
-func (l *loop) store(e *entry, now reading, sl slow, began time.Duration) {
+// store keeps a reading; slowly is true where the limit was read too.
+func (l *loop) store(e *entry, now reading, sl slow, began time.Duration, slowly bool) {
 	r := l.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -248,6 +290,9 @@ func (l *loop) store(e *entry, now reading, sl slow, began time.Duration) {
 	rose, passed := now.workingSet()-e.last.workingSet(), began-e.lastAt
 	e.series.add(at, sampleOf(now.workingSet(), now.usage))
 	e.last, e.lastAt, e.slow = now, began, sl
+	if slowly {
+		e.noteLimit(sl.limit, began)
+	}
 	e.peak = max(e.peak, now.peak, now.usage)
 
 	left := float64(sl.limit - now.workingSet())

@@ -10,7 +10,10 @@
 // rest of the usage the kernel takes back before it kills.
 package pattern
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // The patterns.
 const (
@@ -53,13 +56,19 @@ const (
 //   - steady: it does not grow, and the end is at most a twentieth above what
 //     it had been before.
 func Of(samples [][3]int64, limit int64) string {
+	p, _ := Tell(samples, limit)
+	return p
+}
+
+// Tell tells the pattern as Of does, and for a leak how it grew.
+func Tell(samples [][3]int64, limit int64) (string, Growth) {
 	if len(samples) < leastSamples {
-		return ""
+		return "", Growth{}
 	}
 	last := samples[len(samples)-1][0]
 	span := last - samples[0][0]
 	if span < leastSpan {
-		return ""
+		return "", Growth{}
 	}
 	end := last - min(longestEnd, span/endShare)
 	var top, topBefore int64
@@ -77,7 +86,7 @@ func Of(samples [][3]int64, limit int64) string {
 	usual := medianBefore(samples, end)
 	rise := float64(top - topBefore)
 	if rise > 0 && rise >= matters*scale && rise >= spikeShare*float64(top-usual) {
-		return Spike
+		return Spike, Growth{}
 	}
 	grew := false
 	for _, w := range [...]int64{windows[0], windows[1], (span + points) / points * points} {
@@ -85,15 +94,16 @@ func Of(samples [][3]int64, limit int64) string {
 		if !ok || tooth(samples, w) {
 			continue
 		}
-		if g.BytesPerSecond*float64(min(w, span)) >= matters*scale {
-			return Leak
+		w = min(w, span)
+		if g.BytesPerSecond*float64(w) >= matters*scale {
+			return Leak, Growth{g.BytesPerSecond, time.Duration(w) * time.Second}
 		}
 		grew = true
 	}
 	if !grew && float64(top) <= before*float64(topBefore) {
-		return Steady
+		return Steady, Growth{}
 	}
-	return ""
+	return "", Growth{}
 }
 
 // medianBefore is the median of the working set before end, of the highest of

@@ -6,11 +6,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -213,4 +215,61 @@ func TestSeek_GivesUp(t *testing.T) {
 			t.Errorf("gave up after %v", d)
 		}
 	})
+}
+
+// TestRun_RenamedInTwoReadings: the kernel tells of the old name and of the new
+// one apart. What was counted before is not counted again.
+func TestRun_RenamedInTwoReadings(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		rename func(l *loop, from, to func())
+		gone   bool
+	}{
+		{"the new name is read later", func(l *loop, from, to func()) {
+			from()
+			l.now = l.now.Add(renameTakes - 1)
+			l.forgetMissing()
+			to()
+		}, false},
+		{"the tree is read first", func(l *loop, from, to func()) { l.scan(l.tree.root); from(); to() }, false},
+		{"no new name", func(l *loop, from, _ func()) {
+			from()
+			l.now = l.now.Add(renameTakes)
+			l.forgetMissing()
+		}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.make("/a", "max")
+			f.events("/a", counters{0, 3, 0}, counters{0, 3, 0})
+			r := &recorder{t: t, changed: make(chan struct{}, 1)}
+			l := newLoop(t.Context(), New(f.options()).opt, r.take)
+			l.opt.noInotify = true
+			must(t, l.open())
+			t.Cleanup(l.close)
+			must(t, l.start())
+			l.setWatch(l.tree.root, 1) // as if the kernel had given one
+			id := known(r.all(), "/a").ID
+			must(t, os.Rename(f.path("/a"), f.path("/z")))
+			notice := func(mask uint32, name string) func() {
+				return func() { l.notice(notice{wd: 1, mask: mask | unix.IN_ISDIR, name: []byte(name)}) }
+			}
+			tc.rename(l, notice(unix.IN_MOVED_FROM, "a"), notice(unix.IN_MOVED_TO, "z"))
+			f.events("/z", counters{0, 4, 0}, counters{0, 4, 0})
+			l.count()
+			gone := slices.ContainsFunc(r.all(), func(b signal.Body) bool { g, ok := b.(signal.CgroupGone); return ok && g.ID == id })
+			if gone != tc.gone {
+				t.Errorf("told that the cgroup has gone: %v, want %v", gone, tc.gone)
+			}
+			if tc.gone {
+				return
+			}
+			if s := known(r.all(), "/z"); s == nil || s.ID != id {
+				t.Errorf("under its new name: %+v, want id %d", s, id)
+			}
+			if got := sum(r.all(), "/z").OOMKill; got != 1 {
+				t.Errorf("got %d kills, want 1: a new name is no new cgroup", got)
+			}
+		})
+	}
 }

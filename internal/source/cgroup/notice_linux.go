@@ -16,10 +16,6 @@ func (l *loop) drain() error {
 			return err
 		}
 	}
-	for id, n := range l.limbo {
-		delete(l.limbo, id)
-		l.remove(n)
-	}
 	if l.overflow {
 		l.overflow = false
 		const why = "inotify's queue overflowed: at least one change of the tree was lost, cgroups that came and went may be unknown"
@@ -77,11 +73,28 @@ func (l *loop) left(n *node, moved bool) {
 		return
 	}
 	if moved {
-		l.tree.unlink(n)
-		l.limbo[n.id] = n
+		l.setAside(n)
 		return
 	}
 	l.remove(n)
+}
+
+// setAside keeps what has lost its name, as it may have another.
+func (l *loop) setAside(n *node) {
+	l.tree.unlink(n)
+	l.limbo[n.id] = missing{n, l.now}
+}
+
+// forgetMissing, where the kernel has nothing to tell, removes what got no other
+// name. It tells of the old name and of the new one apart: one reading may have
+// the first alone.
+func (l *loop) forgetMissing() {
+	for id, m := range l.limbo {
+		if l.now.Sub(m.since) >= renameTakes {
+			delete(l.limbo, id)
+			l.remove(m.node)
+		}
+	}
 }
 
 // written: a file of a cgroup was written, by somebody or by the kernel.

@@ -23,16 +23,7 @@ var ErrGone = errors.New("the memory hierarchy is no longer mounted")
 // it until ctx is done. Where the counters stand, the machine's too, is told
 // once at the start, with nothing added.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
-	l := &loop{
-		ctx: ctx, opt: s.opt, emit: emit, now: time.Now(),
-		log:      s.opt.Logger.With("component", string(death.SourceCgroup)),
-		tree:     tree{byWD: map[int32]*node{}},
-		limbo:    map[uint64]*node{},
-		seeks:    map[*node]attempt{},
-		levels:   map[*node]signal.Level{},
-		reasons:  map[string]string{},
-		troubles: map[string]bool{},
-	}
+	l := newLoop(ctx, s.opt, emit)
 	err := l.run()
 	l.close()
 	if ctx.Err() != nil {
@@ -42,6 +33,19 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 		l.say(signal.SourceState{Reason: err.Error()})
 	}
 	return err
+}
+
+func newLoop(ctx context.Context, opt Options, emit func(signal.Signal)) *loop {
+	return &loop{
+		ctx: ctx, opt: opt, emit: emit, now: time.Now(),
+		log:      opt.Logger.With("component", string(death.SourceCgroup)),
+		tree:     tree{byWD: map[int32]*node{}},
+		limbo:    map[uint64]missing{},
+		seeks:    map[*node]attempt{},
+		levels:   map[*node]signal.Level{},
+		reasons:  map[string]string{},
+		troubles: map[string]bool{},
+	}
 }
 
 // loop is the state of one Run; one goroutine owns it.
@@ -56,10 +60,11 @@ type loop struct {
 	vmstat  *host.VMStat // nil: the kernel does not count, or it cannot be read
 	inotify *inotify     // nil: the kernel gives none
 	waker   *waker       // v1 only
+	park    *park        // nil: it cannot be had
 	cancel  int          // eventfd that ctx writes to
 
 	tree   tree
-	limbo  map[uint64]*node // renamed, the new name not yet seen
+	limbo  map[uint64]missing // by id
 	seeks  map[*node]attempt
 	levels map[*node]signal.Level
 
@@ -84,8 +89,8 @@ func (l *loop) close() {
 	if l.tree.root != nil {
 		l.tree.root.each(func(n *node) { l.files.release(n.file) })
 	}
-	for _, n := range l.limbo {
-		n.each(func(n *node) { l.files.release(n.file) })
+	for _, m := range l.limbo {
+		m.node.each(func(n *node) { l.files.release(n.file) })
 	}
 	if l.inotify != nil {
 		l.inotify.close()
@@ -93,8 +98,26 @@ func (l *loop) close() {
 	if l.waker != nil {
 		l.waker.close()
 	}
+	if l.park != nil {
+		l.park.close()
+	}
 	if l.vmstat != nil {
 		_ = l.vmstat.Close()
+	}
+}
+
+// rest has long waits cost little, where that can be.
+func (l *loop) rest() {
+	fds := []int{l.cancel}
+	if l.inotify != nil {
+		fds = append(fds, l.inotify.fd)
+	}
+	if l.waker != nil {
+		fds = append(fds, l.waker.epfd)
+	}
+	var err error
+	if l.park, err = newPark(fds...); err != nil {
+		l.log.Debug("waits cost more than they need to", "err", err)
 	}
 }
 
@@ -121,6 +144,7 @@ func (l *loop) run() error {
 	if err := l.start(); err != nil {
 		return err
 	}
+	l.rest()
 	for l.ctx.Err() == nil {
 		if err := l.wait(); err != nil {
 			return err
@@ -140,6 +164,10 @@ func (l *loop) open() error {
 		return err
 	}
 	l.files.hier = hier
+	if hier.Part() {
+		l.lesser("part", "only a part of the cgroups is seen at "+hier.Mount+": in a container, pass the host's in: "+
+			"--cgroupns host --volume /sys/fs/cgroup:/sys/fs/cgroup:ro")
+	}
 	var open unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &open); err != nil {
 		l.log.Debug("limit of open files is not known", "err", err)
@@ -266,7 +294,7 @@ func (l *loop) trouble(path string, err error) {
 
 func (l *loop) state() {
 	reason := ""
-	for _, kind := range []string{"vmstat", "inotify", "watches", "full", "rights"} {
+	for _, kind := range []string{"part", "vmstat", "inotify", "watches", "full", "rights"} {
 		if r := l.reasons[kind]; r != "" {
 			if reason != "" {
 				reason += "; "

@@ -41,20 +41,34 @@ func (l *loop) scan(n *node) {
 		}
 		return
 	}
+	unseen := l.notAmong(n, names)
+	for _, name := range names {
+		if c, fresh := l.add(n, name); c != nil && !fresh {
+			l.scan(c)
+		}
+	}
+	for _, c := range unseen {
+		if l.limbo[c.id].node == c {
+			delete(l.limbo, c.id)
+			l.remove(c)
+		}
+	}
+}
+
+// notAmong sets aside what is below n and has none of these names: one of them
+// may be its new one.
+func (l *loop) notAmong(n *node, names []string) (unseen []*node) {
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true
 	}
 	for name, c := range n.children {
 		if !there[name] {
-			l.remove(c)
+			l.setAside(c)
+			unseen = append(unseen, c)
 		}
 	}
-	for _, name := range names {
-		if c, fresh := l.add(n, name); c != nil && !fresh {
-			l.scan(c)
-		}
-	}
+	return unseen
 }
 
 // add makes the cgroup of this name below parent known, with all that is
@@ -81,9 +95,9 @@ func (l *loop) add(parent *node, name string) (n *node, fresh bool) {
 		}
 		l.remove(old)
 	}
-	if n := l.limbo[id]; n != nil {
-		l.reattach(n, parent, path, wd)
-		return n, true
+	if m, ok := l.limbo[id]; ok {
+		l.reattach(m.node, parent, path, wd)
+		return m.node, true
 	}
 	if l.tree.count >= l.opt.MaxCgroups {
 		if wd != 0 {

@@ -36,6 +36,9 @@ const (
 	denseFor = 12 * time.Millisecond
 	lookFor  = 50 * time.Millisecond
 
+	// renameTakes is how long a cgroup may have no name.
+	renameTakes = 100 * time.Millisecond
+
 	// countedFor is how long after a count it is told that there is no more.
 	countedFor = 15 * time.Second
 
@@ -85,8 +88,15 @@ type schedule struct {
 
 func (s *schedule) begin(now time.Time, version int, poll, scan time.Duration) {
 	s.version = version
-	s.poll, s.scan, s.lastCount, s.lastBegan = now.Add(poll), now.Add(scan), now, now
+	s.poll, s.scan, s.lastCount, s.lastBegan = nextPoll(now, poll), now.Add(scan), now, now
 	s.budget = budget{saved: budgetMost * budgetGap, last: now}
+}
+
+// nextPoll is the next whole interval of the clock. What else the agent does
+// each so often begins there too: each waking of a program costs more than
+// most of what it does then.
+func nextPoll(now time.Time, interval time.Duration) time.Time {
+	return now.Add(interval - time.Duration(now.UnixNano())%interval)
 }
 
 // next is when something is due.
@@ -162,11 +172,14 @@ func (s *schedule) countDue(now time.Time) bool {
 func (l *loop) wait() error {
 	l.now = time.Now()
 	fds := [3]unix.PollFd{{Fd: int32(l.cancel), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
-	until := l.sched.next()
+	until, asked := l.sched.next(), true
 	ask := func(fd *unix.PollFd, its int, from time.Time) {
 		if !l.now.Before(from) {
 			fd.Fd = int32(its)
-		} else if from.Before(until) {
+			return
+		}
+		asked = false
+		if from.Before(until) {
 			until = from
 		}
 	}
@@ -176,12 +189,14 @@ func (l *loop) wait() error {
 	if l.waker != nil {
 		ask(&fds[2], l.waker.epfd, l.sched.drainWaker)
 	}
-	timeout := unix.NsecToTimespec(max(0, until.Sub(l.now)).Nanoseconds())
-	n, err := unix.Ppoll(fds[:], &timeout, nil)
+	n, err := l.poll(fds[:], until, asked)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("poll: %w", err)
 	}
 	l.now = time.Now()
+	if err == nil && fds[1].Fd >= 0 && fds[1].Revents == 0 {
+		l.forgetMissing()
+	}
 	if n <= 0 || fds[0].Revents != 0 {
 		return nil
 	}
@@ -202,6 +217,17 @@ func (l *loop) wait() error {
 	return err
 }
 
+// poll waits for the files. Where not all are asked, those that are not may be
+// ready all the time.
+func (l *loop) poll(fds []unix.PollFd, until time.Time, all bool) (int, error) {
+	left := until.Sub(l.now)
+	if all && left >= parkFrom && l.park != nil {
+		return l.park.wait(fds, until)
+	}
+	timeout := unix.NsecToTimespec(max(0, left).Nanoseconds())
+	return unix.Ppoll(fds, &timeout, nil)
+}
+
 // work does what is due.
 func (l *loop) work() {
 	s := &l.sched
@@ -211,7 +237,7 @@ func (l *loop) work() {
 	}
 	look := s.lookDue(l.now)
 	if !l.now.Before(s.poll) {
-		s.poll = l.now.Add(l.opt.PollInterval)
+		s.poll = nextPoll(l.now, l.opt.PollInterval)
 		l.seekDue()
 		look = true
 	}

@@ -5,6 +5,7 @@ package cgroup
 import (
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,12 @@ type node struct {
 	initPID  int
 	// wantsInit is true for a place where a container's first process lives.
 	wantsInit bool
+}
+
+// missing is a cgroup whose name has gone; a rename may have given it another.
+type missing struct {
+	node  *node
+	since time.Time
 }
 
 func (n *node) name() string { return n.path[strings.LastIndexByte(n.path, '/')+1:] }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kmsg is the source that reads the kernel's log: live from /dev/kmsg
-// (since Linux 3.5), or from a copy of it in a file. It tells the OOM killer's
+// (since Linux 3.5), where that is not to be had with syslog(2), or from a copy
+// of it in a file. It tells the OOM killer's
 // reports: whose limit, with which figures, and kills from before the agent
 // ran. It does not know them all: the context of a report is rate limited, and
 // the ring that holds the log overruns, which is told as lost records.
@@ -18,6 +19,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -32,7 +34,22 @@ import (
 // Position is a place in the log of one boot.
 type Position struct {
 	BootID string
-	Seq    uint64 // of the last record that was read
+	// Seq is of the last record that was read: its number in /dev/kmsg, or
+	// stampBit and its stamp in microseconds, where syslog(2) gave it.
+	Seq uint64
+}
+
+// stampBit marks a position by stamp. No log has as many records.
+const stampBit = 1 << 63
+
+func stampSeq(stamp time.Duration) uint64 { return stampBit | uint64(stamp.Microseconds()) }
+
+// upTo tells whether a record with this number and stamp lies up to told.
+func upTo(told, seq uint64, stamp time.Duration) bool {
+	if told&stampBit != 0 {
+		return stampSeq(stamp) <= told
+	}
+	return seq <= told
 }
 
 // Options set up a Source.
@@ -41,6 +58,11 @@ type Options struct {
 	Path string
 	// BootID is this boot's; empty: not known.
 	BootID string
+	// Syslog lets the source read with syslog(2) where there is no device, or
+	// none that may be opened.
+	Syslog bool
+	// Roots say where the kernel's count of OOM kills is.
+	Roots host.Roots
 	// Since is how far an earlier run read. Records up to it are not told
 	// again, when the boot is the same.
 	Since Position
@@ -49,6 +71,8 @@ type Options struct {
 
 	// Seams for tests.
 	open  func(path string) (device, error)
+	ring  func() (ring, error)
+	kills func() (counter, error)
 	now   func() time.Time
 	clock func() (host.BootClock, error)
 }
@@ -72,6 +96,8 @@ type Source struct {
 	started time.Time
 	foreign atomic.Uint64
 	pos     Position
+	tail    []byte        // of what was read with syslog(2)
+	stamp   time.Duration // the latest that was read
 	// parser outlives a Run, so that reports keep their numbers.
 	parser oomreport.Parser
 	ran    bool
@@ -88,6 +114,12 @@ func New(opts Options) *Source {
 	if opts.open == nil {
 		opts.open = openDevice
 	}
+	if opts.ring == nil {
+		opts.ring = openRing
+	}
+	if opts.kills == nil {
+		opts.kills = func() (counter, error) { return opts.Roots.OpenVMStat() }
+	}
 	if opts.now == nil {
 		opts.now = time.Now
 	}
@@ -101,6 +133,26 @@ func New(opts Options) *Source {
 	return s
 }
 
+// Readable tells whether the log can be read with syslog(2), for want of the
+// device at path.
+func Readable(path string) bool {
+	if _, err := os.Stat(path); err == nil || !instead(path, err) {
+		return false
+	}
+	_, err := openRing()
+	return err == nil
+}
+
+// instead tells whether syslog(2) may stand in for a device that could not be
+// opened: where not even its folder is, it is no machine's.
+func instead(path string, err error) bool {
+	if errors.Is(err, fs.ErrPermission) {
+		return true
+	}
+	_, folder := os.Stat(filepath.Dir(path))
+	return errors.Is(err, fs.ErrNotExist) && folder == nil
+}
+
 // Name returns death.SourceKmsg.
 func (s *Source) Name() death.Source { return death.SourceKmsg }
 
@@ -112,21 +164,24 @@ func (s *Source) Foreign() uint64 { return s.foreign.Load() }
 // until ctx ends. When it is run again it goes on behind the last record read.
 func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	dev, err := s.opts.open(s.opts.Path)
+	var log ring
+	if err != nil && s.opts.Syslog && instead(s.opts.Path, err) {
+		var not error
+		if log, not = s.opts.ring(); not == nil {
+			err = nil
+		}
+	}
 	if err != nil {
 		err = explained(err)
 		s.state(emit, signal.SourceState{Reason: err.Error()})
 		return err
 	}
+	if log != nil {
+		return s.follow(ctx, log, emit)
+	}
 	defer func() { _ = dev.Close() }()
-	zero, err := s.opts.clock()
-	if err != nil {
-		s.opts.Logger.Warn("kernel's clock is not known; times are of reading", "err", err)
-	}
-	r := &reader{
-		src: s, dev: dev, emit: emit, clock: clock{zero: zero}, buf: make([]byte, maxRecord),
-		draining: true, told: s.pos.Seq, have: s.pos.Seq > 0, parsed: s.ran,
-	}
-	s.ran = true
+	r := s.reader(emit)
+	r.dev, r.buf = dev, make([]byte, maxRecord)
 	stop := context.AfterFunc(ctx, func() { _ = dev.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := r.loop(ctx); err != nil && ctx.Err() == nil {
@@ -135,6 +190,20 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 		return err
 	}
 	return nil
+}
+
+// reader is for one Run.
+func (s *Source) reader(emit func(signal.Signal)) *reader {
+	zero, err := s.opts.clock()
+	if err != nil {
+		s.opts.Logger.Warn("kernel's clock is not known; times are of reading", "err", err)
+	}
+	r := &reader{
+		src: s, emit: emit, clock: clock{zero: zero}, draining: true,
+		told: s.pos.Seq, have: s.pos.Seq > 0 && s.pos.Seq&stampBit == 0, parsed: s.ran,
+	}
+	s.ran = true
+	return r
 }
 
 func (s *Source) state(emit func(signal.Signal), st signal.SourceState) {
@@ -146,7 +215,7 @@ func (s *Source) state(emit func(signal.Signal), st signal.SourceState) {
 func explained(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: in a container, pass the device in: --device /dev/kmsg", err)
+		return fmt.Errorf("%w: in a container, add the capability SYSLOG, or pass the device in: --device /dev/kmsg", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: needs CAP_SYSLOG where kernel.dmesg_restrict is 1, and in a container --device /dev/kmsg", err)
 	}
@@ -224,10 +293,16 @@ func (r *reader) record(raw []byte, waited bool) {
 		return
 	}
 	r.malformed = 0
-	known := rec.Seq <= r.told
-	if !known {
+	if !upTo(r.told, rec.Seq, rec.Stamp) {
 		r.gap(rec.Seq)
 	}
+	r.take(rec, waited)
+}
+
+// take feeds a record to the parser, if it is the kernel's.
+func (r *reader) take(rec kernlog.Record, waited bool) {
+	known := upTo(r.told, rec.Seq, rec.Stamp)
+	r.src.stamp = max(r.src.stamp, rec.Stamp)
 	if rec.Facility != 0 {
 		if !known {
 			r.src.foreign.Add(1)
@@ -260,7 +335,7 @@ func (r *reader) gap(seq uint64) {
 func (r *reader) give(events []oomreport.Event, now time.Time) {
 	for _, e := range events {
 		o := originOf(e)
-		if o.Seq <= r.told && r.told > 0 {
+		if r.told > 0 && upTo(r.told, o.Seq, o.Stamp) {
 			continue
 		}
 		at := r.clock.wall(o.Stamp, now)

@@ -71,13 +71,14 @@ type sent struct {
 	sig, code int
 	own       bool
 	fault     bool
+	result    int
 }
 
 // TestRun_EndsOfFirstProcesses holds what is told of how first processes end
 // against what wait(2) says of them, and the signals against those that were sent.
 func TestRun_EndsOfFirstProcesses(t *testing.T) {
 	const byKernel = signal.CodeKernel
-	fault := func(sig syscall.Signal, code int) []sent { return []sent{{int(sig), code, true, true}} }
+	fault := func(sig syscall.Signal, code int) []sent { return []sent{{int(sig), code, true, true, 0}} }
 	type row struct {
 		act     string
 		status  int // as wait(2) gives it, without the flag of a core dump
@@ -91,7 +92,7 @@ func TestRun_EndsOfFirstProcesses(t *testing.T) {
 		{act: "bus", status: 7, sent: fault(7, 2)},    // BUS_ADRERR
 		{act: "sys", status: 31, sent: fault(31, 1)},  // SYS_SECCOMP
 		// The kernel does not let it reach a first process that has no handler.
-		{act: "deaf", outside: []syscall.Signal{15, 15}, status: 0},
+		{act: "deaf", outside: []syscall.Signal{15, 15}, status: 0, sent: []sent{{sig: 15, result: signal.ResultIgnored}, {sig: 15, result: signal.ResultIgnored}}},
 		{act: "heed", outside: []syscall.Signal{15}, status: 5 << 8, sent: []sent{{sig: 15}}},
 		{act: "deaf", outside: []syscall.Signal{9}, status: 9, sent: []sent{{sig: 9}}},
 		{act: "raise", status: 8 << 8, sent: []sent{{sig: 15, own: true}}},
@@ -166,6 +167,9 @@ func checkSent(t *testing.T, w *watch, p *actor, want []sent, killed bool) {
 	if len(want) == 1 && want[0].sig == int(syscall.SIGSYS) && !signalsSeccomp(t) {
 		want = nil
 	}
+	if w.state.Mode == ModeTracefs { // nor what does not reach the process
+		want = slices.DeleteFunc(slices.Clone(want), func(s sent) bool { return s.result != 0 })
+	}
 	byKernel := func(k signal.Kill) bool { return k.Signal == 9 && k.Code == signal.CodeKernel }
 	var got []signal.Kill
 	poll(t, "the signals are told", func() bool {
@@ -182,7 +186,7 @@ func checkSent(t *testing.T, w *watch, p *actor, want []sent, killed bool) {
 			s.code = 0 // the process may have forged it
 		}
 		own := k.Sender.PID == p.pid() || slices.Contains(p.tids, k.Sender.TID)
-		if k.Signal != s.sig || k.Code != s.code || k.Result != 0 || own != s.own || k.IsFault() != s.fault {
+		if k.Signal != s.sig || k.Code != s.code || k.Result != s.result || own != s.own || k.IsFault() != s.fault {
 			t.Errorf("signal %d = %+v (a fault: %v), want %+v", i, k, k.IsFault(), s)
 		}
 		checkInit(t, w.state.Mode, "target", k.Target, true)
@@ -294,4 +298,49 @@ func TestRun_NotAFirstProcess(t *testing.T) {
 		outer.signal(syscall.SIGKILL)
 		outer.end()
 	})
+}
+
+// TestRun_TermByOOMDaemon: the SIGTERM by which earlyoom and nohang free memory
+// is told, whoever gets it, and so is the end of that process. Others' is not.
+func TestRun_TermByOOMDaemon(t *testing.T) {
+	w, tree := newWatch(t, ModeBPF), newTree(t)
+	for i, tc := range []struct {
+		unit string
+		told bool
+	}{
+		{unit: "earlyoom.service", told: true},
+		{unit: "nohang.service", told: true},
+		{unit: "nohang-desktop.service", told: true},
+		{unit: "earlyoom.services"},
+		{unit: "nohang-desktop.service-and-more"},
+	} {
+		t.Run(fmt.Sprint(tc.unit, " told ", tc.told), func(t *testing.T) {
+			there, here := tree.child("killed", 0), tree.child(tc.unit, 0)
+			t.Cleanup(there.remove)
+			t.Cleanup(here.remove)
+			victim := start(t, there, "wait", "worker", nil)
+			killer := start(t, here, "kill", "early", nil, fmt.Sprintf("CORONER_TEST_PID=%d", victim.pid()), "CORONER_TEST_SIGNAL=15")
+			killer.word()
+			killer.end()
+			victim.end()
+			w.settle(tree, fmt.Sprint("fence", i))
+			var told []signal.Kill
+			for _, k := range w.heardBy(victim) {
+				if k.Signal == int(syscall.SIGTERM) {
+					told = append(told, k)
+				}
+			}
+			ended := slices.ContainsFunc(w.all(), func(s signal.Signal) bool {
+				x, ok := s.Body.(signal.Exit)
+				return ok && x.Task.PID == victim.pid() && x.Signal != nil && *x.Signal == int(syscall.SIGTERM)
+			})
+			switch {
+			case !tc.told && len(told) > 0:
+				t.Errorf("told %+v, want nothing", told)
+			case !tc.told:
+			case len(told) != 1 || told[0].Sender.Cgroup.Path != here.path || told[0].Target.Comm != "worker" || !ended:
+				t.Errorf("told %+v, its end %v; want one by %s, and the end", told, ended, here.path)
+			}
+		})
+	}
 }

@@ -69,8 +69,12 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	case "kill":
 		pid, _ := strconv.Atoi(os.Getenv("CORONER_TEST_PID"))
+		sig := syscall.SIGKILL
+		if n, err := strconv.Atoi(os.Getenv("CORONER_TEST_SIGNAL")); err == nil {
+			sig = syscall.Signal(n)
+		}
 		nextByte()
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(pid, sig); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -420,14 +424,16 @@ func dump(all []signal.Signal) string {
 	return b.String()
 }
 
-// poll asks until the answer is yes, or fails after a while.
+// poll asks until the answer is yes, or fails after a while, which is long for
+// emulated machines that share a processor.
 func poll(t testing.TB, what string, yes func() bool) {
 	t.Helper()
+	const patience = time.Minute
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !yes(); <-tick.C {
+	for deadline := time.Now().Add(patience); !yes(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after 20 s", what)
+			t.Fatalf("%s: not so after %s", what, patience)
 		}
 	}
 }

@@ -18,20 +18,24 @@ const sigKill = 9
 // by then, or be past telling: what is not sure stays absent.
 type procfs struct {
 	roots   host.Roots
-	version int // of the memory hierarchy; 0: there is none
+	version int  // of the memory hierarchy; 0: there is none
+	blind   bool // its ids are not those of the kernel's events
 }
 
 func newProcfs(r host.Roots) procfs {
-	h, err := r.MemoryHierarchy()
-	if err != nil {
-		return procfs{roots: r}
+	p := procfs{roots: r, blind: !r.KernelPIDs()}
+	if h, err := r.MemoryHierarchy(); err == nil {
+		p.version = h.Version
 	}
-	return procfs{roots: r, version: h.Version}
+	return p
 }
 
 // lookup returns what procfs says of the task with this thread id.
 func (p procfs) lookup(tid int) signal.Task {
 	t := signal.Task{TID: tid}
+	if p.blind {
+		return t
+	}
 	dir := strconv.Itoa(tid)
 	// The cgroup first: it is the first thing that a dying task loses.
 	cgroup := p.roots.TaskCgroup(tid, p.version)
@@ -82,6 +86,9 @@ func (p procfs) read(dir, name string) []byte {
 
 // threads returns the ids of a process's threads, most of them at most.
 func (p procfs) threads(pid, most int) []int {
+	if p.blind {
+		return nil
+	}
 	f, err := os.Open(p.roots.ProcPath(strconv.Itoa(pid), "task"))
 	if err != nil {
 		return nil

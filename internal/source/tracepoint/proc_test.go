@@ -74,10 +74,38 @@ func TestLookup_Init(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got := procfs{host.Roots{Proc: dir}, tt.version}.lookup(7)
+			got := procfs{roots: host.Roots{Proc: dir}, version: tt.version}.lookup(7)
 			if diff := cmp.Diff(tt.want, got.Init); diff != "" {
 				t.Errorf("init (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestLookup_OtherProcfs: in a pid namespace of its own, an id of the kernel's
+// events is another process's, and that one is not named.
+func TestLookup_OtherProcfs(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"1/status": "Name:\tcoroner\nTgid:\t1\nNSpid:\t1\n", "1/comm": "coroner\n", "self/status": "NSpid:\t1\n"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "self", "ns"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("pid:[4026532000]", filepath.Join(dir, "self", "ns", "pid")); err != nil {
+		t.Fatal(err)
+	}
+	p := newProcfs(host.Roots{Proc: dir})
+	if diff := cmp.Diff(signal.Task{TID: 1}, p.lookup(1)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := p.threads(1, 9); got != nil {
+		t.Errorf("threads %v", got)
 	}
 }

@@ -325,11 +325,11 @@ func TestProbe_EachMode(t *testing.T) {
 		if mode == ModeAuto {
 			want = ModeBPF
 		}
-		if got, err := Probe(Options{Mode: mode}); got != want || err != nil {
+		if got, _, err := Probe(Options{Mode: mode}); got != want || err != nil {
 			t.Errorf("Probe(%q) = %q, %v; want %q", mode, got, err, want)
 		}
 	}
-	if _, err := Probe(Options{Mode: "x"}); err == nil || !strings.Contains(err.Error(), `"x"`) {
+	if _, _, err := Probe(Options{Mode: "x"}); err == nil || !strings.Contains(err.Error(), `"x"`) {
 		t.Errorf("Probe of a mode that is none = %v, want an error that names it", err)
 	}
 }

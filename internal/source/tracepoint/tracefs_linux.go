@@ -97,6 +97,9 @@ func openTracefs(opts Options, why error) (watcher, error) {
 	if why != nil {
 		t.reason += "; programs cannot be loaded: " + why.Error()
 	}
+	if t.proc.blind {
+		t.reason += "; this procfs is not the host's, so names are missing too (in a container: --pid host)"
+	}
 	if err := t.open(); err != nil {
 		switch {
 		case confidential(opts.Roots):

@@ -89,14 +89,15 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	return err
 }
 
-// Probe tells which mode would run, by opening and closing it for real. The
-// error says what is lacking and the remedy.
-func Probe(opts Options) (mode string, err error) {
+// Probe tells which mode would run, by opening and closing it for real, and
+// what that cannot tell on this machine. The error says what is lacking and
+// the remedy.
+func Probe(opts Options) (mode, lesser string, err error) {
 	w, err := open(New(opts).opts)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return w.mode(), w.close()
+	return w.mode(), w.lesser(), w.close()
 }
 
 // A watcher is one way to the kernel's events, attached already.

@@ -13,7 +13,8 @@
  * Anybody may send signals, as many as he likes. What says nothing makes no
  * record: a SIGKILL of a process for one that is dying already or does not mind,
  * and any other signal but those that can end the first process of a container
- * and reach it. Of the others' SIGKILLs each process that dies makes one; of the
+ * and reach it, or the SIGTERM of a program that frees memory before the kernel
+ * must. Of the others' SIGKILLs each process that dies makes one; of the
  * other signals so many a second are told (struct beat). Both have the first half
  * of the ring: the OOM killer's records find room however many they are.
  */
@@ -24,6 +25,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define SIGKILL 9
+#define SIGTERM 15
 /*
  * By the numbers of include/uapi/asm-generic/signal.h, which all machines have
  * that these programs are for. ENDING are the signals whose default action ends
@@ -40,6 +42,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PIDTYPE_TGID 1
 #define PF_EXITING 0x4 /* include/linux/sched.h */
 #define DELIVERED 0 /* TRACE_SIGNAL_DELIVERED, include/trace/events/signal.h */
+#define IGNORED 1 /* TRACE_SIGNAL_IGNORED */
 #define LOSE_INFO 4 /* TRACE_SIGNAL_LOSE_INFO: delivered as well */
 #define RING_SIZE (1 << 20)
 #define MAX_LEVELS 16
@@ -167,7 +170,7 @@ struct {
  * What a first process got of one signal, by who sent it: an outsider's signal is
  * told however many the process and its children send, who may be hiding it.
  */
-enum who { WHO_OUTSIDE, WHO_INSIDE, WHO_ITSELF, WHO_KERNEL, WHO_FAULT };
+enum who { WHO_OUTSIDE, WHO_INSIDE, WHO_ITSELF, WHO_KERNEL, WHO_FAULT, WHO_OOM_DAEMON };
 
 struct beat {
 	struct process target;
@@ -444,7 +447,7 @@ static __always_inline bool within(struct task_struct *t, __u32 sig, __u32 who)
 	if (!told || now - told->since >= BEAT_NS) {
 		first.since = now;
 		first.times = 1;
-		first.parent = parent_place(leader, memory_css(leader));
+		first.parent = who == WHO_OOM_DAEMON ? PLACE_UNKNOWN : parent_place(leader, memory_css(leader));
 		bpf_map_update_elem(&beats, &key, &first, BPF_ANY);
 		return first.parent != PLACE_SAME_CGROUP;
 	}
@@ -476,6 +479,7 @@ static __always_inline __u32 sender_of(struct task_struct *t, __u32 level)
  * process of a container. Such a process is SIGNAL_UNKILLABLE: what it has no
  * handler for does not reach it, and only a fault can end it at once. The kernel
  * then takes the flag away (force_sig_info_to_task), before it sends the signal.
+ * One from outside that does not reach it is told too: a stop begins with it.
  */
 static __always_inline bool ending_signal(struct bpf_raw_tracepoint_args *ctx, __s32 *code)
 {
@@ -485,7 +489,7 @@ static __always_inline bool ending_signal(struct bpf_raw_tracepoint_args *ctx, _
 	struct signal_struct *shared;
 	struct pid *pid;
 
-	if (sig > 31 || !(ENDING >> sig & 1) || (result != DELIVERED && result != LOSE_INFO))
+	if (sig > 31 || !(ENDING >> sig & 1) || (result != DELIVERED && result != LOSE_INFO && result != IGNORED))
 		return false;
 	shared = BPF_CORE_READ(t, signal);
 	pid = BPF_CORE_READ(shared, pids[PIDTYPE_TGID]);
@@ -494,9 +498,11 @@ static __always_inline bool ending_signal(struct bpf_raw_tracepoint_args *ctx, _
 		return false;
 	if ((__u64)info == SEND_SIG_PRIV) {
 		*code = SI_KERNEL;
-		return within(t, sig, WHO_KERNEL);
+		return result != IGNORED && within(t, sig, WHO_KERNEL);
 	}
 	who = sender_of(t, level);
+	if (result == IGNORED && who != WHO_OUTSIDE)
+		return false;
 	if (info)
 		*code = BPF_CORE_READ(info, si_code);
 	/*
@@ -516,6 +522,54 @@ static __always_inline bool ending_signal(struct bpf_raw_tracepoint_args *ctx, _
 	return within(t, sig, who);
 }
 
+/*
+ * Units that send SIGTERM before SIGKILL: Debian's earlyoom and nohang. Their names
+ * only choose what is told; who the sender is is judged by its whole path.
+ */
+union unit {
+	char name[24];
+	__u64 words[3];
+};
+
+static const union unit term_units[] = {
+	{ .name = "earlyoom.service" },
+	{ .name = "nohang.service" },
+	{ .name = "nohang-desktop.service" },
+};
+
+/*
+ * oom_daemon_term tells whether a SIGTERM is one by which such a program frees
+ * memory: any process may be its target. The end of that one is told as well.
+ */
+static __always_inline bool oom_daemon_term(struct bpf_raw_tracepoint_args *ctx, __s32 *code)
+{
+	struct task_struct *current = (void *)bpf_get_current_task(), *t = (void *)ctx->args[2];
+	struct kernel_siginfo *info = (void *)ctx->args[1];
+	struct cgroup_subsys_state *css;
+	union unit u = {};
+	bool known = false;
+	__u8 yes = 1;
+	__u32 tgid;
+
+	if (ctx->args[0] != SIGTERM || (__u64)info == SEND_SIG_PRIV || (int)ctx->args[4] != DELIVERED)
+		return false;
+	/* No container's process, which could give its cgroup such a name. */
+	if (BPF_CORE_READ(current, signal, pids[PIDTYPE_TGID], level) != 0)
+		return false;
+	css = memory_css(current);
+	if (!css || bpf_probe_read_kernel_str(u.name, sizeof(u.name), BPF_CORE_READ(css, cgroup, kn, name)) <= 0)
+		return false;
+	for (int i = 0; i < 3; i++)
+		known |= u.words[0] == term_units[i].words[0] && u.words[1] == term_units[i].words[1] && u.words[2] == term_units[i].words[2];
+	if (!known || !within(t, SIGTERM, WHO_OOM_DAEMON))
+		return false;
+	if (info)
+		*code = BPF_CORE_READ(info, si_code);
+	tgid = BPF_CORE_READ(t, tgid);
+	bpf_map_update_elem(&doomed, &tgid, &yes, BPF_ANY);
+	return true;
+}
+
 SEC("raw_tracepoint/signal_generate")
 int signal_generate(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -526,7 +580,7 @@ int signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		loss = killing_signal(ctx, &code);
 		if (!loss)
 			return 0;
-	} else if (!ending_signal(ctx, &code)) {
+	} else if (!ending_signal(ctx, &code) && !oom_daemon_term(ctx, &code)) {
 		return 0;
 	}
 	if (loss == LOSS_OTHER_KILL && crowded()) {

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/coroner-dev/coroner/internal/engines"
+)
+
+// How often the kubelet is asked while the API is away, how long the API may
+// take at the start, and how much is taken of an answer.
+const (
+	kubeletEvery  = 10 * time.Second
+	kubeletFirst  = 2 * time.Second
+	maxKubeletSay = 32 << 20
+)
+
+// kubeletPort is where the kubelet answers whoever has the right to nodes/proxy,
+// or from Kubernetes 1.33 on to nodes/pods.
+const kubeletPort = "10250"
+
+// kubelet asks the node's own kubelet for the pods that it runs. Their statuses
+// are those that the API last had, but for static pods (GetPods of
+// pkg/kubelet/kubelet_pods.go, 1.34): it gives names, and no ends.
+type kubelet struct {
+	pods string
+	http *http.Client
+}
+
+// newKubelet is the kubelet at a URL, or of a node; as whom it is asked, cfg
+// says: nil, or a URL without TLS: as nobody. What it is must be proven, by the
+// authority ca or that of the cluster: else anybody could have the token.
+func newKubelet(at, node, ca string, cfg *rest.Config) (*kubelet, error) {
+	if at == "" {
+		at = "https://" + node + ":" + kubeletPort
+	}
+	u, err := url.Parse(at)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("kubelet %q: want http://HOST:PORT or https://HOST:PORT", at)
+	}
+	own := &rest.Config{}
+	if cfg != nil && u.Scheme == "https" {
+		own = rest.CopyConfig(cfg)
+		own.ServerName = ""
+	}
+	own.Host, own.Timeout, own.Proxy = at, askLimit, func(*http.Request) (*url.URL, error) { return nil, nil }
+	own.WrapTransport = nil
+	if ca != "" {
+		own.CAFile, own.CAData = ca, nil
+	}
+	c, err := rest.HTTPClientFor(own)
+	if err != nil {
+		return nil, fmt.Errorf("client of the kubelet at %s: %w", at, err)
+	}
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &kubelet{pods: strings.TrimSuffix(at, "/") + "/pods", http: c}, nil
+}
+
+// list asks for the pods.
+func (k *kubelet) list(ctx context.Context) (*corev1.PodList, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.pods, nil)
+	if err != nil {
+		return nil, fmt.Errorf("pods of the kubelet: %w", err)
+	}
+	w, err := k.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("pods of the kubelet: %w", err)
+	}
+	defer func() { _ = w.Body.Close() }()
+	body := io.LimitReader(w.Body, maxKubeletSay)
+	switch w.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		text, _ := io.ReadAll(io.LimitReader(w.Body, engines.MaxName))
+		return nil, fmt.Errorf("pods of the kubelet at %s: %s (the right is get of nodes/proxy, or of nodes/pods): %s", k.pods, w.Status, strings.TrimSpace(string(text)))
+	default:
+		return nil, fmt.Errorf("pods of the kubelet at %s: %s", k.pods, w.Status)
+	}
+	var all corev1.PodList
+	if err := json.NewDecoder(body).Decode(&all); err != nil {
+		return nil, fmt.Errorf("pods of the kubelet at %s: %w", k.pods, err)
+	}
+	return &all, nil
+}
+
+// standIn asks the kubelet while the API does not answer, until ctx ends.
+func (k *kubelet) standIn(ctx context.Context, f *follower) {
+	wait := kubeletFirst
+	for {
+		asked, away, changes := f.standing.away()
+		var due <-chan time.Time
+		if away || !asked {
+			due = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changes:
+			wait = kubeletFirst
+			continue
+		case <-due:
+		}
+		list, err := k.list(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.kubeletSaid(list, err)
+		wait = kubeletEvery
+	}
+}
