@@ -440,6 +440,56 @@ func TestAudit_LogAfterCountersAlone(t *testing.T) {
 	}
 }
 
+// TestAudit_LogWhileAway: kills while no agent ran, of which the log alone tells,
+// for their cgroups are gone: all are told, also if the run before told one more
+// than the machine counted, unless it is known of what.
+func TestAudit_LogWhileAway(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		earlier death.Death // told by the run before, of no process
+		ahead   uint64
+		want    int
+	}{
+		{"the book is right", death.Death{}, 0, 2},
+		{"the book is one ahead", death.Death{}, 1, 2},
+		{"a kill was told by count, then", death.Death{OOM: &death.OOM{}}, 1, 1},
+		{"one was told by count, elsewhere", death.Death{OOM: &death.OOM{TaskMemcg: leftPath}}, 1, 2},
+		{"one was told by count, of another time", death.Death{Time: epoch, OOM: &death.OOM{}}, 1, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			v := task(100, "leak", leftPath, true)
+			sigs := append([]signal.Signal{sc.sig("cgroup", signal.NodeCounters{Total: 50})}, sources(sc, "cgroup", "tracepoint", "kmsg")...)
+			for _, b := range oomKill(v, v) {
+				sigs = append(sigs, sc.sig("tracepoint", b))
+			}
+			sc.n += 60_000
+			before := ticking(q, append(sigs, sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 51}))...)
+			only(t, before)
+			first, second := sc.sig("kmsg", reported(201, "leak", rightPth, rightPth, mib, mib)), sc.sig("kmsg", reported(202, "leak", rightPth, rightPth, mib, mib))
+			if d := tc.earlier; d.OOM != nil {
+				if d.Time.IsZero() {
+					d.Time = first.Time
+				}
+				d.ID, d.Revision, d.Processes = "counted", 1, []death.Process{{Fate: death.FateVictim}}
+				before = append(before, d)
+			}
+			c := q.TakeTold()
+			q = restart(sc, q, before, &Told{Node: *c.Node + tc.ahead})
+			sigs = []signal.Signal{first, second}
+			for i := range sigs {
+				sigs[i].Recovered, sigs[i].Observed = true, sc.sig("kmsg", signal.Lost{}).Observed
+			}
+			sigs = append(sigs, sc.sig("cgroup", signal.NodeCounters{Total: 53}))
+			ds := ticking(q, append(sigs, sources(sc, "cgroup", "kmsg")...)...)
+			if len(ds) != tc.want || unattributed(q) != 0 {
+				t.Errorf("%d deaths, want %d; unattributed %d\n%s", len(ds), tc.want, unattributed(q), sketch(ds))
+			}
+		})
+	}
+}
+
 // TestAudit_NotMoreThanCounted: two sources tell of one kill, and nothing shows
 // that it is the same (the log names a thread, the tracepoint knows no cgroup):
 // what the machine did not count is not told.

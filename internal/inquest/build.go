@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"unicode/utf8"
@@ -18,10 +19,16 @@ import (
 // build makes the death that c now tells, and whether it says more than what
 // was given out last.
 func (q *Inquest) build(c *caseFile) (death.Death, bool) {
+	q.learnEscapes(c)
+	q.strayOf(c)
+	q.rememberOOM(c)
 	f := q.facts(c)
 	v := verdict.Judge(f)
 	if v.AsksLog {
 		q.wantLog(c)
+	}
+	if c.daemon != "" || v.AsksDaemon {
+		q.wantDaemon(c)
 	}
 	d := death.Death{
 		ID: c.id, Revision: c.revision + 1,
@@ -30,10 +37,13 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 		Cause: v.Cause, Confidence: v.Confidence, Rule: v.Rule,
 		Summary: v.Summary, Advice: v.Advice,
 		Container: q.dressed(c), Unit: c.unit,
-		Exit: c.reported(v.Cause), Killer: q.dressKiller(c.killer),
+		Killer:   q.dressKiller(c.killer),
 		Evidence: q.sortedEvidence(c, f, v), Recovered: c.recovered,
 	}
-	if c.ended && c.container != nil {
+	switch {
+	case c.pod != nil:
+		d.Subject = death.SubjectPod
+	case c.ended && c.container != nil:
 		d.Subject = death.SubjectContainer
 	}
 	for _, p := range c.procs {
@@ -50,6 +60,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	}
 	d.Memory = c.memoryRecord(&f)
 	c.keepPrior(&d)
+	d.Exit = c.reported(d.Cause)
 	d.Repeat = q.series.place(c, &d)
 	if c.last != nil && same(c.last, &d) {
 		return death.Death{}, false
@@ -102,10 +113,12 @@ func (c *caseFile) validNames(d *death.Death) {
 }
 
 // keepPrior keeps the verdict from before a restart unless what came since
-// carries further: what was known then is not all known now.
+// carries further: what was known then is not all known now, and what is left
+// of it is nothing new, however certain.
 func (c *caseFile) keepPrior(d *death.Death) {
 	p := c.prior
-	if p == nil || rank(d.Confidence) > rank(p.Confidence) {
+	same := d.Rule == c.restored.Rule && d.Confidence == c.restored.Confidence
+	if p == nil || !same && rank(d.Confidence) > rank(p.Confidence) {
 		return
 	}
 	d.Cause, d.Confidence, d.Rule, d.Summary, d.Advice = p.Cause, p.Confidence, p.Rule, p.Summary, p.Advice
@@ -154,18 +167,27 @@ func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 }
 
 func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts, v verdict.Verdict) []death.Evidence {
-	out := append(q.askEvidence(c), c.evidence...)
+	out := slices.Concat(q.askEvidence(c), q.podEvidence(c), q.oomEvidence(c), q.nodeEvidence(c, v.Cause), changeEvidence(f.Changes), c.evidence)
+	if c.escaped != nil {
+		out = append(out, c.escaped.evidence(f.ContainerLimit))
+	}
 	if v.Claim != nil {
 		out = append(out, c.logEvidence(v.Claim))
 	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Time.Before(out[j].Time) })
+	if c.prior != nil {
+		out = slices.CompactFunc(out, sameLine) // what is found out again
+	}
 	last := death.Evidence{Time: c.at.UTC(), Source: death.SourceTracepoint}
 	if len(out) > 0 {
 		last.Time, last.Source = out[len(out)-1].Time, out[len(out)-1].Source
 	}
 	if f.Basis == verdict.BasisInferred {
-		last.Text = inferredText(f)
-		out = append(out, last)
+		whose := death.Evidence{Time: last.Time, Source: death.SourceCgroup, Text: inferredText(f)}
+		if c.chainAtKill {
+			whose.Source = death.SourceTracepoint // which read the figures
+		}
+		out = append(out, whose)
 	}
 	if c.unshown > 0 {
 		last.Text = itoa(c.unshown) + " more lines of evidence or processes are not shown"
@@ -195,13 +217,15 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 		Manual: c.oom.Order != nil && *c.oom.Order == -1,
 		Group:  c.group, CountedOnly: c.countedOnly,
 		Trigger: c.oom.Trigger, Ended: c.ended && c.container != nil, Tasks: c.oom.Tasks,
-		Killer: q.dressKiller(c.killer), KillerIsRuntime: c.killerRuntime, OOMDaemon: c.daemon,
+		Killer: q.dressKiller(c.killer), KillerIsRuntime: c.killerRuntime, OOMDaemon: c.daemon, DaemonObeyed: c.daemonObeyed, DaemonWhy: c.daemonWhy, DaemonLogged: c.daemonLogged,
 	}
 	for _, p := range c.procs {
 		f.Processes = append(f.Processes, p.known())
 	}
 	f.LivesOn = q.livesOn(c)
 	q.endFacts(c, &f)
+	q.podFacts(c, &f)
+	q.nodeFacts(c, &f)
 	f.MemswLimitBytes = swapLimitReached(&c.oom)
 	if c.named {
 		f.Basis = verdict.BasisKernel
@@ -210,7 +234,9 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 	}
 	c.ownLimits(&f)
 	c.memoryFacts(&f)
+	c.strayFacts(&f)
 	q.limitFigures(c, &f)
+	f.Changes = q.changes(c)
 	return f
 }
 
@@ -229,6 +255,9 @@ func swapLimitReached(o *death.OOM) *int64 {
 // limitFigures says what kind of cgroup the limit's is, and takes its figures
 // from the chain where the report has none.
 func (q *Inquest) limitFigures(c *caseFile, f *verdict.Facts) {
+	if t := q.tenantOf(c); t != nil {
+		f.MemorySwap = t.memswap
+	}
 	if f.OOMMemcg == "" {
 		return
 	}

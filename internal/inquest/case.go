@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
-	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/inquest/verdict"
+	"github.com/coroner-dev/coroner/internal/recorder/pattern"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -30,8 +32,9 @@ type caseFile struct {
 	observed  time.Time
 	touched   time.Time
 	dirty     bool
-	last      *death.Death // as last given out
-	prior     *death.Death // from before a restart
+	last      *death.Death    // as last given out
+	prior     *death.Death    // from before a restart
+	restored  verdict.Verdict // what is left of prior says by itself
 	keepUntil time.Time
 
 	container *death.Container
@@ -40,6 +43,7 @@ type caseFile struct {
 	cgroupID  uint64
 	taskMemcg string
 	podCgroup string
+	lateHome  bool // it was opened before it was known where it happened
 	procs     []*process
 
 	oomKilled   bool
@@ -65,13 +69,21 @@ type caseFile struct {
 
 	killer        *death.Killer
 	killerRuntime bool
-	daemon        string       // that killed before the kernel had to
-	sent          []sentSignal // to its first process
+	daemon        string    // that killed before the kernel had to
+	daemonAsked   time.Time // of the death that was asked about; zero: it was not
+	askedID       string
+	askedPath     string
+	daemonWhy     string        // in its own words
+	daemonLogged  *death.Killer // who wrote them to the journal
+	daemonObeyed  bool          // by a signal other than SIGKILL, which was not what ended it
+	sent          []sentSignal  // to its first process
 	exit          *death.Exit
 	ended         bool
 	endedAt       time.Time // when its first process left, or its cgroup went
 	ranSince      time.Time // not before the end of its last run
 	runKnown      bool
+	began         time.Time // when its last run did, as an engine tells
+	asks          []ask     // of its run, of which the tenant has forgotten
 	first         firstProcess
 	by            map[death.Source]time.Time // who told of its end, and when
 	words         words
@@ -80,10 +92,20 @@ type caseFile struct {
 	logAsked      time.Time            // of the end that was asked about; zero: it was not
 	log           *signal.ContainerLog
 	logFrom       death.Source // in whose name that was read
+	pod           *podFile     // told of as a whole; nil: no
+	eventsAsked   bool
+	eventsTries   int       // answers so far
+	eventsAt      time.Time // not to be asked for before
+	events        *signal.PodEvents
 	memoryAsked   bool
 	memory        *death.Memory
-	peak, shmem   *int64 // the most of the working set, and tmpfs at the end
-	waited        bool   // that time has passed
+	limits        []signal.LimitReading // of its cgroup
+	growth        pattern.Growth        // of a leak
+	peak, shmem   *int64                // the most of the working set, and tmpfs at the end
+	escaped       *escape
+	stray         *death.Container // whose it was that died outside of containers
+	strayAsked    bool
+	waited        bool // that time has passed
 	recovered     bool
 
 	evidence []death.Evidence
@@ -151,6 +173,7 @@ func (q *Inquest) place(c *caseFile, g signal.Cgroup) {
 	}
 	path := q.roster.path(g)
 	if path == "" || c.taskMemcg != "" {
+		c.lateHome = c.lateHome || c.taskMemcg == ""
 		return
 	}
 	c.taskMemcg = path
@@ -159,8 +182,16 @@ func (q *Inquest) place(c *caseFile, g signal.Cgroup) {
 		c.note(signal.Signal{Time: c.at, Observed: q.now, Source: death.SourceCgroup},
 			"%s is named like %s, which lives elsewhere: the name is not believed", death.Printable(path), death.Printable(forged))
 	}
+	q.housed(c)
+}
+
+// housed takes in what c's container means for what was told of c before.
+func (q *Inquest) housed(c *caseFile) {
 	for _, p := range c.procs {
 		q.learnInit(c, p)
+	}
+	if c.lateHome && c.container != nil && c.initPID() == 0 && len(c.by) == 0 {
+		c.exit = nil // the victim's: it was taken for one in no container
 	}
 }
 
@@ -192,6 +223,8 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 		if e := q.roster.byPath[c.container.Cgroup]; e != nil && e.initPID != 0 {
 			is := e.initPID == p.PID || e.initPID == p.tid
 			p.Init = &is
+		} else if t := q.tenantOf(c); t != nil && t.pid != 0 && t.pid == p.PID {
+			p.Init = new(true)
 		}
 	}
 	if p.Init != nil && *p.Init {
@@ -199,14 +232,27 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 	}
 }
 
+// learnFirst makes t its container's first process where the engine says so: one
+// in a pid namespace that is not the container's own is nothing that the kernel
+// tells apart.
+func (q *Inquest) learnFirst(t *signal.Task) {
+	if t.PID == 0 || t.Init != nil && *t.Init {
+		return
+	}
+	c, _, _, _ := q.owner(q.roster.path(t.Cgroup))
+	if its := q.tenants.of(c); its != nil && its.pid == t.PID {
+		t.Init = new(true)
+	}
+}
+
 // sameOwner tells whether the cgroup at path belongs to c's container, or, for
 // what is in no container, whether it is the very same cgroup.
 func (c *caseFile) sameOwner(path string) bool {
-	if path == "" || c.taskMemcg == "" {
+	switch {
+	case path == "":
 		return false
-	}
-	if c.container != nil {
-		return cgpath.Within(c.container.Cgroup, path)
+	case c.container != nil:
+		return c.livedAt(path)
 	}
 	return c.taskMemcg == path
 }
@@ -242,5 +288,13 @@ func (c *caseFile) note(s signal.Signal, format string, args ...any) {
 	if at.IsZero() {
 		at = s.Observed
 	}
-	c.evidence = append(c.evidence, death.Evidence{Time: at.UTC(), Source: s.Source, Text: fmt.Sprintf(format, args...)})
+	e := death.Evidence{Time: at.UTC(), Source: s.Source, Text: fmt.Sprintf(format, args...)}
+	if c.prior != nil && slices.ContainsFunc(c.evidence, func(o death.Evidence) bool { return sameLine(o, e) }) {
+		return // an engine is asked again for what it has told
+	}
+	c.evidence = append(c.evidence, e)
+}
+
+func sameLine(a, b death.Evidence) bool {
+	return a.Time.Equal(b.Time) && a.Source == b.Source && a.Text == b.Text
 }

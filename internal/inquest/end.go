@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -36,9 +37,16 @@ type words struct {
 // that a victim outside containers is gone.
 func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
 	first := b.Task.Init != nil && *b.Task.Init
-	c := q.caseOfExit(b, first)
+	if p := q.dead.find(b.Task.PID); p != nil && q.near(p, s) {
+		p.left = true
+	}
+	c := q.caseOfExit(s, b, first)
 	if c == nil && first {
 		c = q.openOwnEnd(s, b)
+	}
+	if c == nil && !first {
+		q.endedForDaemon(s, b)
+		return
 	}
 	if c == nil || c.told(s.Source) || (!first && c.container != nil) {
 		return
@@ -52,7 +60,11 @@ func (q *Inquest) exited(c *caseFile, s signal.Signal, b signal.Exit, first bool
 		c.exit = &death.Exit{}
 	}
 	c.exit.Signal = b.Signal
-	if b.Code != nil || b.Signal == nil || c.words.code == nil {
+	switch {
+	case c.words.code == nil || b.Code == nil && b.Signal == nil:
+		c.exit.Code = b.Code
+	case inRuntime(b.Task.Comm): // its code is none of the container's
+	case b.Code != nil:
 		c.exit.Code = b.Code // the kernel's own word; for a signal it has no code
 	}
 	if !first || c.container == nil {
@@ -60,19 +72,24 @@ func (q *Inquest) exited(c *caseFile, s signal.Signal, b signal.Exit, first bool
 	}
 	c.said(s)
 	c.first = firstProcess{b.Task.PID, b.Task.Comm, b.Task.UID}
+	told := toldByDaemon(q.kernel.sentTo[b.Task.PID], s, b)
 	q.takeSent(c, b.Task.PID)
 	q.endsRun(c, s.Time)
+	if told != nil && c.killer == nil && !c.oomKilled {
+		q.obeys(c, s, b, told)
+		return
+	}
 	switch {
 	case b.Signal != nil:
-		c.note(s, "sched:sched_process_exit: the container's first process, pid %d (%s), ended by signal %d", b.Task.PID, death.Printable(b.Task.Comm), *b.Signal)
+		c.note(s, firstEnded+"%d (%s), "+endedBySignal+"%d", b.Task.PID, death.Printable(b.Task.Comm), *b.Signal)
 	case b.Code != nil:
-		c.note(s, "sched:sched_process_exit: the container's first process, pid %d (%s), left with exit code %d", b.Task.PID, death.Printable(b.Task.Comm), *b.Code)
+		c.note(s, firstEnded+"%d (%s), "+leftWithCode+"%d", b.Task.PID, death.Printable(b.Task.Comm), *b.Code)
 	}
 }
 
 // caseOfExit finds the case whose victim ended, or that explains why a
 // container's first process did.
-func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
+func (q *Inquest) caseOfExit(s signal.Signal, b signal.Exit, first bool) *caseFile {
 	if p := q.dead.find(b.Task.PID); p != nil && p.owner != nil && p.exited(b) {
 		if c := p.owner; c.container == nil || first || !c.initKnown() {
 			return c
@@ -84,10 +101,10 @@ func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
 	path := q.roster.path(b.Task.Cgroup)
 	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
 		c := q.cases[i]
-		if c.told(death.SourceTracepoint) || !c.livedAt(path) {
+		if c.told(death.SourceTracepoint) || !c.livedAt(path) || q.outlived(c, s) {
 			continue
 		}
-		if c.enginesEnd(b.Task.PID) || q.now.Sub(c.touched) <= oneBreath && c.mayEnd(b.Code) {
+		if c.enginesEnd(b.Task.PID) || q.leadsTo(c, b) {
 			return c
 		}
 	}
@@ -96,19 +113,25 @@ func (q *Inquest) caseOfExit(b signal.Exit, first bool) *caseFile {
 
 // livedAt tells whether path is the cgroup of c's container, or below it.
 func (c *caseFile) livedAt(path string) bool {
-	return c.container != nil && c.container.Cgroup != "" && cgpath.Within(c.container.Cgroup, path)
+	if c.container == nil {
+		return false
+	}
+	if c.container.Cgroup == "" { // nobody has told it yet
+		return c.container.ID != "" && cgpath.Parse(path).ContainerID == c.container.ID
+	}
+	return cgpath.Within(c.container.Cgroup, path)
 }
 
 // endToldBy finds the end that engines told of, and that a SIGKILL to the
 // container's first process, told later, explains.
-func (q *Inquest) endToldBy(t signal.Task) *caseFile {
+func (q *Inquest) endToldBy(s signal.Signal, t signal.Task) *caseFile {
 	path := q.roster.path(t.Cgroup)
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if c.container == nil || c.killer != nil || c.oomKilled || !c.enginesEnd(t.PID) || q.now.Sub(c.touched) > oneBreath {
+		if c.container == nil || c.killer != nil || c.oomKilled || !c.enginesEnd(t.PID) || q.now.Sub(c.touched) > oneBreath || q.outlived(c, s) {
 			continue
 		}
-		if x := c.exit; x != nil && x.Code != nil && *x.Code != 128+sigkill {
+		if x := c.exit; x != nil && x.Code != nil && *x.Code != 128+sigkill && !inRuntime(t.Comm) {
 			continue
 		}
 		if c.first.pid == t.PID || c.sameOwner(path) {
@@ -122,6 +145,11 @@ func (q *Inquest) endToldBy(t signal.Task) *caseFile {
 // that may be that of pid.
 func (c *caseFile) enginesEnd(pid int) bool {
 	return c.words.told && len(c.procs) == 0 && (c.first.pid == 0 || c.first.pid == pid)
+}
+
+// leadsTo tells whether a first process left just now because of c.
+func (q *Inquest) leadsTo(c *caseFile, b signal.Exit) bool {
+	return q.now.Sub(c.touched) <= oneBreath && c.mayEnd(b.Code)
 }
 
 // mayEnd tells whether a first process that left with this code, nil for a
@@ -139,7 +167,7 @@ func (p *process) exited(b signal.Exit) bool {
 func (q *Inquest) openOwnEnd(s signal.Signal, b signal.Exit) *caseFile {
 	path := q.roster.path(b.Task.Cgroup)
 	owner, _, _, _ := q.owner(path)
-	if owner == nil || q.isSandbox(owner, b.Task.Comm) || q.endWasTold(q.tenants.of(owner), s) {
+	if owner == nil || q.isSandbox(owner, b.Task.Comm) || q.endWasTold(q.tenants.of(owner), s, signal.ContainerExit{PID: b.Task.PID, Code: exitCode(b.Code, b.Signal)}) {
 		return nil
 	}
 	c := q.open(s, pidKey(b.Task))
@@ -158,13 +186,18 @@ func (q *Inquest) isSandbox(c *death.Container, comm string) bool {
 
 // containerExit takes the end of a container in an engine's words.
 func (q *Inquest) containerExit(s signal.Signal, b signal.ContainerExit) {
-	t := q.tenants.tenant(b.Namespace, b.ID)
-	if t == nil || t.sandbox {
+	t := q.tenants.tenant(s.User, b.Namespace, b.ID)
+	if t == nil || t.sandbox || q.holdsEnd(t, s, b) {
 		return
 	}
+	q.endedByEngine(t, s, b)
+}
+
+// endedByEngine takes the end of t in an engine's words.
+func (q *Inquest) endedByEngine(t *tenant, s signal.Signal, b signal.ContainerExit) {
 	c := q.caseOfEngine(t, s, b)
 	if c == nil {
-		if q.endWasTold(t, s) {
+		if q.endWasTold(t, s, b) {
 			return
 		}
 		c = q.openEngineEnd(t, s, b)
@@ -179,16 +212,21 @@ func (q *Inquest) containerExit(s signal.Signal, b signal.ContainerExit) {
 	if c.words.take(b) || !again {
 		c.noteEngine(s, engineText(b))
 	}
-	if c.exit == nil {
-		c.exit = &death.Exit{}
-	}
-	if b.Code != nil && (c.exit.Code == nil || !c.told(death.SourceTracepoint)) {
-		c.exit.Code = b.Code
-	}
+	c.engineCode(b.Code)
 	if !c.oomKilled && (c.killer == nil || c.killerRuntime) {
 		c.recheck = q.now.Add(q.opts.Patience + oneBreath/4)
 	}
 	q.touch(c)
+}
+
+// engineCode takes an exit code from an engine, unless the kernel has told it.
+func (c *caseFile) engineCode(code *int) {
+	if c.exit == nil {
+		c.exit = &death.Exit{}
+	}
+	if code != nil && (c.exit.Code == nil || !c.told(death.SourceTracepoint) || c.inRuntime()) {
+		c.exit.Code = code
+	}
 }
 
 // take adds what b says, and tells whether any of it is new.
@@ -226,25 +264,41 @@ func (c *caseFile) noteEngine(s signal.Signal, text string) {
 	}
 	c.note(s, "%s", text)
 	if i = len(c.evidence) - 1; i >= 0 && c.evidence[i].Text == text {
-		if c.engineLine == nil {
-			c.engineLine = map[death.Source]int{}
-		}
-		c.engineLine[s.Source] = i
+		c.lineOf(s.Source, i)
 	}
+}
+
+// lineOf notes which line of the evidence is an engine's.
+func (c *caseFile) lineOf(src death.Source, i int) {
+	if c.engineLine == nil {
+		c.engineLine = map[death.Source]int{}
+	}
+	c.engineLine[src] = i
 }
 
 func equal[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
+// What the evidence says of an end. A later run reads from it who has told.
+const (
+	firstEnded    = "sched:sched_process_exit: the container's first process, pid "
+	endedBySignal = "ended by signal "
+	leftWithCode  = "left with exit code "
+	engineEnded   = "the container ended"
+	withCode      = " with exit code "
+	withFlag      = " OOMKilled is "
+	withReason    = " reason "
+)
+
 func engineText(b signal.ContainerExit) string {
-	t := "the container ended"
+	t := engineEnded
 	if b.Code != nil {
-		t += " with exit code " + itoa(*b.Code)
+		t += withCode + itoa(*b.Code)
 	}
 	if b.OOMKilled != nil {
-		t += map[bool]string{true: ", OOMKilled is true", false: ", OOMKilled is false"}[*b.OOMKilled]
+		t += "," + withFlag + strconv.FormatBool(*b.OOMKilled)
 	}
 	if b.Reason != "" {
-		t += ", reason " + death.Printable(b.Reason)
+		t += "," + withReason + death.Printable(b.Reason)
 	}
 	if b.Error != "" {
 		t += ": " + death.Printable(b.Error)
@@ -259,7 +313,7 @@ func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExi
 		if q.tenantOf(c) != t {
 			continue
 		}
-		switch c.isEndOf(s, b.PID) {
+		switch q.isEndOf(c, s, b) {
 		case itsEnd:
 			return c
 		case mayBeItsEnd:
@@ -271,43 +325,45 @@ func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExi
 	if oldest != nil {
 		return oldest
 	}
-	for i := len(q.cases) - 1; i >= 0; i-- {
-		if c := q.cases[i]; q.tenantOf(c) == t && c.killedJustBefore(s, b.Code) {
-			return c
-		}
-	}
-	return nil
+	return q.killBefore(t, s, b)
 }
 
-// match says how well a case fits what an engine tells.
-type match int
-
-const (
-	anotherEnd match = iota
-	mayBeItsEnd
-	itsEnd
-)
-
-// isEndOf tells whether c is the end of which s speaks, of the run whose first
-// process was pid; 0: not told.
-func (c *caseFile) isEndOf(s signal.Signal, pid int) match {
-	apart := s.Time.Sub(c.endTime()).Abs()
-	if at, said := c.by[s.Source]; said {
-		if at.Equal(s.Time) {
-			return itsEnd
-		}
+// isEndOf tells whether c is the end of which s speaks.
+func (q *Inquest) isEndOf(c *caseFile, s signal.Signal, b signal.ContainerExit) match {
+	m := q.matches(c.asEnd(), s, b)
+	if m == mayBeItsEnd && !c.ended {
 		return anotherEnd
 	}
-	if own := c.initPID(); own != 0 && pid != 0 {
-		if own == pid && apart <= samePID {
-			return itsEnd
+	return m
+}
+
+// killBefore finds the OOM kill that the end explains of which an engine speaks:
+// of several the last before it.
+func (q *Inquest) killBefore(t *tenant, s signal.Signal, b signal.ContainerExit) *caseFile {
+	var best nearest
+	for i := len(q.cases) - 1; i >= 0; i-- {
+		c := q.cases[i]
+		if q.tenantOf(c) == t && c.killedJustBefore(s, b.Code) && (c.prior == nil || !b.Started.After(c.lastAt)) {
+			best.look(c, s.Time.Sub(c.lastAt))
 		}
-		return anotherEnd
 	}
-	if c.ended && apart <= endSkew {
-		return mayBeItsEnd
+	return best.c
+}
+
+// nearest is the case of least time between a kill and the end that it made. A
+// kill that is told to be later is so by the skew of clocks alone.
+type nearest struct {
+	c   *caseFile
+	gap time.Duration
+}
+
+func (n *nearest) look(c *caseFile, gap time.Duration) {
+	if gap < -afterEnd {
+		gap = oneBreath - gap
 	}
-	return anotherEnd
+	if gap = gap.Abs(); n.c == nil || gap < n.gap {
+		n.c, n.gap = c, gap
+	}
 }
 
 // killedJustBefore tells whether the container, whose end with code s tells,
@@ -316,10 +372,7 @@ func (c *caseFile) killedJustBefore(s signal.Signal, code *int) bool {
 	if !c.oomKilled || c.ended || s.Time.Sub(c.lastAt).Abs() > oneBreath {
 		return false
 	}
-	if c.initKnown() {
-		return code == nil || *code != 0
-	}
-	return code == nil || *code > 128
+	return code == nil || *code != 0
 }
 
 // initPID is the pid of the container's first process where c knows it.
@@ -392,108 +445,61 @@ func (c *caseFile) told(by death.Source) bool {
 	return told
 }
 
-// rememberEnd keeps the end of a case that is let go.
-func (q *Inquest) rememberEnd(c *caseFile) {
-	if !c.ended || c.container == nil {
-		return
-	}
-	t := q.tenantOf(c)
-	if t == nil {
-		return
-	}
-	if c.by == nil {
-		c.by = map[death.Source]time.Time{}
-	}
-	t.ends = append(t.ends, end{c.endTime(), c.by})
-	if len(t.ends) > maxEnds {
-		t.ends = append(t.ends[:0:0], t.ends[len(t.ends)-maxEnds:]...)
-	}
-}
-
-// endWasTold tells whether s speaks of an end whose case was let go.
-func (q *Inquest) endWasTold(t *tenant, s signal.Signal) bool {
-	if t == nil {
-		return false
-	}
-	for _, e := range t.ends {
-		at, said := e.by[s.Source]
-		if said && at.Equal(s.Time) || !said && e.at.Sub(s.Time).Abs() <= endSkew {
-			e.by[s.Source] = s.Time
-			q.stats.Late++
-			return true
-		}
-	}
-	return false
-}
-
-// containerStop takes that an engine was asked to signal or stop a container.
-func (q *Inquest) containerStop(s signal.Signal, b signal.ContainerStop) {
-	t := q.tenants.tenant(b.Namespace, b.ID)
-	if t == nil {
-		return
-	}
-	t.asked(s.Source, b, s.Time)
-	for _, c := range q.cases {
-		if q.tenantOf(c) == t && c.ended && s.Time.Sub(c.endTime()).Abs() <= endSkew {
-			q.touch(c)
-		}
-	}
-}
-
-// afterAsk is how much later than the end an engine may say that it was asked.
-const afterAsk = 2 * time.Second
-
-// asksOf are the requests that were made in the run that c ended.
-func (q *Inquest) asksOf(c *caseFile) []ask {
-	if c.container == nil || !c.ended {
-		return nil
-	}
-	t := q.tenantOf(c)
-	if t == nil {
-		return nil
-	}
-	var out []ask
-	for _, a := range t.asks {
-		if a.at.After(c.ranSince) && !a.at.After(c.endTime().Add(afterAsk)) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
 // containerOOM takes an engine's own word of an OOM kill: evidence, no more.
 func (q *Inquest) containerOOM(s signal.Signal, b signal.ContainerOOM) {
 	t := q.tenants.byKey[tenantKey(b.Namespace, b.ID)]
+	var its *caseFile
 	for i := len(q.cases) - 1; i >= 0 && t != nil; i-- {
-		if c := q.cases[i]; q.tenantOf(c) == t && s.Time.Sub(c.endTime()).Abs() <= endSkew {
-			c.note(s, "the engine says that the container ran out of memory")
-			q.touchNames(c)
-			return
+		c := q.cases[i]
+		apart := s.Time.Sub(c.endTime()).Abs()
+		if q.tenantOf(c) == t && apart <= endSkew && !q.outlived(c, s) && (its == nil || apart < s.Time.Sub(its.endTime()).Abs()) {
+			its = c
 		}
+	}
+	if its != nil {
+		its.note(s, "the engine says that the container ran out of memory")
+		q.touchNames(its)
 	}
 }
 
 // endAwaiting finds the end of a container, told of already, that an OOM kill
-// there at the time of s explains.
+// there at the time of s explains: of several the first after it.
 func (q *Inquest) endAwaiting(s signal.Signal, path string, pid int) *caseFile {
 	if path == "" {
 		return nil
 	}
+	var best nearest
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if c.oomKilled || !c.ended || c.killer != nil || c.container == nil || !c.sameOwner(path) {
+		if !c.awaitsKill(path) || q.outlived(c, s) {
 			continue
 		}
-		if first := c.initPID(); first != 0 && pid != 0 && first == pid && q.nearEnd(c, s) {
+		first := c.initPID()
+		if first != 0 && pid != 0 && first == pid && q.nearEnd(c, s) {
 			return c
 		}
 		gap := c.endTime().Sub(s.Time)
-		if gap < -afterEnd || gap > oneBreath || !c.failed() {
+		if gap < -c.endGrain() || gap > oneBreath || !c.failed() || c.prior != nil && first != 0 {
 			continue
 		}
-		return c
+		best.look(c, gap)
 	}
-	return nil
+	return best.c
+}
+
+// endGrain is how much earlier than a kill the end may be told that it brought:
+// Kubernetes tells whole seconds.
+func (c *caseFile) endGrain() time.Duration {
+	if len(c.by) == 1 && c.told(death.SourceKube) {
+		return afterEnd + time.Second
+	}
+	return afterEnd
+}
+
+// awaitsKill tells whether c is an end of the container at path that an OOM kill
+// may explain.
+func (c *caseFile) awaitsKill(path string) bool {
+	return !c.oomKilled && c.ended && c.killer == nil && c.container != nil && c.sameOwner(path)
 }
 
 // endCounted finds the end of a container, told of already, that a rise of its

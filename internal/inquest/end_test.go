@@ -37,6 +37,11 @@ func asked(n int, action string) signal.ContainerStop {
 	return signal.ContainerStop{ID: webID, Runtime: "docker", Signal: n, Action: action}
 }
 
+// byPodman is podman's word that it has done something.
+func byPodman(action string) signal.ContainerStop {
+	return signal.ContainerStop{ID: webID, Runtime: "podman", Action: action}
+}
+
 // saying is what one source says.
 type saying struct {
 	src  death.Source
@@ -77,8 +82,12 @@ func TestEnd_AnyOrder(t *testing.T) {
 			death.Killed, "killed", "137 9 Error", true},
 		{"S11 stopped in time", []saying{{"docker", asked(15, "kill")}, {"tracepoint", signal.Exit{Task: first, Code: ptr(143)}}, {"docker", webExit(143, false)}, {"docker", asked(0, "stop")}},
 			death.Stopped, "stopped", "143 - Error", true},
-		{"S11 not in time", []saying{{"docker", asked(15, "kill")}, {"docker", asked(9, "kill")}, {"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
+		{"S11 not in time", []saying{{"docker", asked(15, "kill")}, {"docker", asked(9, "kill")}, {"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}, {"docker", asked(0, "stop")}},
 			death.StopTimeout, "stop-timeout", "137 9 Error", true},
+		{"S11 not in time, podman, which tells only that it is done", []saying{{"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", byPodman("stop")}, {"docker", webExit(137, false)}},
+			death.StopTimeout, "stop-timeout", "137 9 Error", true},
+		{"S11 in time, podman", []saying{{"tracepoint", signal.Exit{Task: first, Code: ptr(5)}}, {"docker", byPodman("stop")}, {"docker", webExit(5, false)}},
+			death.Stopped, "stopped", "5 - Error", true},
 		{"docker kill", []saying{{"docker", asked(9, "kill")}, {"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
 			death.Killed, "killed-on-request", "137 9 Error", true},
 		{"a runtime that was not asked", []saying{{"tracepoint", signal.Kill{Target: first, Sender: runc, Signal: 9}}, sigkilled, {"docker", webExit(137, false)}},
@@ -165,8 +174,8 @@ func TestEnd_EngineAlone(t *testing.T) {
 		{"143 that nobody asked for", []signal.Body{webExit(143, false)}, death.Killed, death.Probable, "SIGTERM"},
 		{"0, flagged for a child", []signal.Body{webExit(0, true)}, death.Completed, death.Certain, "exit code 0"},
 		{"never ran", []signal.Body{never}, death.StartFailed, death.Certain, "/nosuch"},
-		{"SIGHUP is no stop", []signal.Body{asked(1, "kill"), webExit(1, false)}, death.Error, death.Certain, "exit code 1"},
-		{"stopped, as podman tells it", []signal.Body{webExit(143, false), asked(0, "stop")}, death.Stopped, death.Certain, "asked to stop"},
+		{"SIGHUP is no stop, and may be why", []signal.Body{asked(1, "kill"), webExit(1, false)}, death.Error, death.Probable, "asked to send it SIGHUP"},
+		{"stopped, as podman tells it", []signal.Body{webExit(143, false), byPodman("stop")}, death.Stopped, death.Certain, "asked to stop"},
 		{"restarted", []signal.Body{asked(15, "kill"), webExit(0, false), asked(0, "restart")}, death.Stopped, death.Certain, "asked to restart"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -200,6 +209,10 @@ func TestEnd_ByRuntime(t *testing.T) {
 	}{
 		{"in time", []signal.Body{term(runc), signal.Exit{Task: first, Code: ptr(143)}}, death.Stopped, "stopped-by-runtime"},
 		{"too late", []signal.Body{term(runc), signal.Kill{Target: first, Sender: runc, Signal: 9}, signal.Exit{Task: first, Signal: ptr(9)}}, death.StopTimeout, "stop-timeout-by-runtime"},
+		{"too late, as the program has no handler", []signal.Body{signal.Kill{Target: first, Sender: runc, Signal: 15, Result: signal.ResultIgnored},
+			signal.Kill{Target: first, Sender: runc, Signal: 9}, signal.Exit{Task: first, Signal: ptr(9)}}, death.StopTimeout, "stop-timeout-by-runtime"},
+		{"by itself, after a signal that it did not get", []signal.Body{signal.Kill{Target: first, Sender: runc, Signal: 15, Result: signal.ResultIgnored},
+			signal.Exit{Task: first, Code: ptr(3)}}, death.Error, "error"},
 		{"a container that calls itself runc", []signal.Body{term(fake), signal.Exit{Task: first, Code: ptr(143)}}, death.Killed, "told-to-end"},
 		{"another pid namespace", []signal.Body{term(inside), signal.Exit{Task: first, Code: ptr(143)}}, death.Killed, "told-to-end"},
 		{"SIGHUP to read its configuration", []signal.Body{signal.Kill{Target: first, Sender: runc, Signal: 1}, signal.Exit{Task: first, Code: ptr(1)}}, death.Error, "error"},
@@ -398,7 +411,7 @@ func TestEnd_KilledWhereTheCgroupNamesNoContainer(t *testing.T) {
 func TestTenants_AreBounded(t *testing.T) {
 	x := newTenants(time.Hour)
 	for i := range maxTenants + 10 {
-		x.see("docker", signal.ContainerSeen{Container: death.Container{ID: fmt.Sprint(i)}})
+		x.see(signal.Signal{Source: "docker"}, signal.ContainerSeen{Container: death.Container{ID: fmt.Sprint(i)}})
 	}
 	if len(x.byKey) != maxTenants || x.full != 10 {
 		t.Errorf("%d kept, %d refused", len(x.byKey), x.full)
@@ -409,5 +422,153 @@ func TestTenants_AreBounded(t *testing.T) {
 	x.expire(epoch)
 	if len(x.byKey) > maxTenants/2 {
 		t.Errorf("%d kept after all were removed", len(x.byKey))
+	}
+}
+
+// TestEnd_LeftWithASignalsCode: a first process of which the kernel says that
+// it left was sent no signal, whatever code it chose: shells and inits pass on
+// how a child ended. A stop is a stop all the same.
+func TestEnd_LeftWithASignalsCode(t *testing.T) {
+	first := task(100, "sh", webPath, true)
+	for _, tc := range []struct {
+		name       string
+		asks       []signal.Body
+		code       int
+		cause      death.Cause
+		confidence death.Confidence
+		says       string
+	}{
+		{"137", nil, 137, death.Error, death.Certain, "sh left with exit code 137, which shells and inits give for a child killed by SIGKILL."},
+		{"143", nil, 143, death.Error, death.Certain, "sh left with exit code 143, which shells and inits give for a child killed by SIGTERM."},
+		{"139", nil, 139, death.Segfault, death.Probable, "sh left with exit code 139, which shells and inits give for a child killed by SIGSEGV, a segmentation fault."},
+		{"a number of no deadly signal", nil, 151, death.Error, death.Certain, "sh left with exit code 151."},
+		{"143, stopped", []signal.Body{asked(15, "kill")}, 143, death.Stopped, death.Certain, "left with exit code 143 (SIGTERM)"},
+		{"137, stopped: a child was killed", []signal.Body{asked(15, "kill")}, 137, death.Stopped, death.Certain, "left with exit code 137 (SIGKILL)"},
+		{"137, stopped in the end", []signal.Body{asked(15, "kill"), asked(9, "kill")}, 137, death.StopTimeout, death.Certain, "was killed (SIGKILL)"},
+		{"137, killed on request", []signal.Body{asked(9, "kill")}, 137, death.Killed, death.Certain, "asked to kill"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := append(dockers(sc, "tracepoint", "cgroup"), sc.sig("cgroup", seen(7, webPath, 40*mib, 100)), sc.sig("cgroup", signal.NodeCounters{}))
+			for i, b := range tc.asks {
+				sc.n += 10000 * i // the grace period of a stop
+				sigs = append(sigs, sc.sig("docker", b))
+			}
+			sigs = append(sigs, sc.sig("tracepoint", signal.Exit{Task: first, Code: &tc.code}), sc.sig("docker", webExit(tc.code, false)))
+			if tc.cause == death.Stopped || tc.cause == death.StopTimeout {
+				sigs = append(sigs, sc.sig("docker", asked(0, "stop")))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			if d.Cause != tc.cause || d.Confidence != tc.confidence || !strings.Contains(d.Summary, tc.says) || strings.Contains(d.Summary, "not seen") {
+				t.Errorf("got:\n%s", sketch([]death.Death{d}))
+			}
+			if advice := strings.Join(d.Advice, "\n"); strings.Contains(advice, "coroner doctor") {
+				t.Errorf("advice %q, with tracepoints up", advice)
+			}
+		})
+	}
+}
+
+// TestEnd_SenderNotSeen: with tracepoints up coroner doctor has nothing to add.
+func TestEnd_SenderNotSeen(t *testing.T) {
+	sc := &scene{}
+	sigs := append(dockers(sc, "tracepoint", "cgroup"), sc.sig("cgroup", seen(7, webPath, 40*mib, 100)), sc.sig("cgroup", signal.NodeCounters{}),
+		sc.sig("tracepoint", signal.Exit{Task: task(100, "app", webPath, true), Signal: ptr(15)}), sc.sig("docker", webExit(143, false)))
+	d := only(t, ticking(New(Options{}), sigs...))
+	if advice := strings.Join(d.Advice, "\n"); d.Rule != "signal" || strings.Contains(advice, "coroner doctor") || advice == "" {
+		t.Errorf("advice %q of:\n%s", advice, sketch([]death.Death{d}))
+	}
+}
+
+// TestEnd_InferredInItsOwnName: what is inferred is told in the name of who read
+// the figures, not of who spoke last.
+func TestEnd_InferredInItsOwnName(t *testing.T) {
+	first := task(100, "app", webPath, true)
+	chain := []signal.Level{level(webPath, 40*mib, 40*mib)}
+	counted := signal.CgroupCounters{Cgroup: signal.Cgroup{Path: webPath}, OOMKill: 1, Chain: []signal.Level{level(webPath, 40*mib, -1)}}
+	line := reported(100, "app", webPath, webPath, 40*mib, 40*mib)
+	line.OOM = nil
+	for _, tc := range []struct {
+		name string
+		says []saying
+		want death.Source
+	}{
+		{"figures at the kill", []saying{{"tracepoint", oomKill(first, first, chain...)[0]}, {"tracepoint", oomKill(first, first, chain...)[1]}, {"docker", webExit(137, true)}}, death.SourceTracepoint},
+		{"a counter", []saying{{"cgroup", counted}, {"kmsg", line}}, death.SourceCgroup},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := append(dockers(sc, "tracepoint", "kmsg", "cgroup"), sc.sig("cgroup", seen(7, webPath, 40*mib, 100)), sc.sig("cgroup", signal.NodeCounters{}))
+			for _, s := range tc.says {
+				sigs = append(sigs, sc.sig(s.src, s.body))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			last := d.Evidence[len(d.Evidence)-1]
+			if last.Source != tc.want || !strings.HasPrefix(last.Text, "inferred: ") {
+				t.Errorf("got:\n%s", sketch([]death.Death{d}))
+			}
+		})
+	}
+}
+
+// TestEnd_SharedPIDNamespace: the first process of a container with the host's
+// pid namespace, or another container's, is the one that the engine names. The
+// tracepoint tells nothing of its end.
+func TestEnd_SharedPIDNamespace(t *testing.T) {
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	first, other := onHost(task(100, "app", webPath, false)), onHost(task(101, "worker", webPath, false))
+	unknown := first
+	unknown.Init = nil
+	x := webExit(137, false)
+	x.PID = 100
+	oom := oomKill(first, first, level(webPath, 40*mib, 40*mib))
+	for _, tc := range []struct {
+		name   string
+		bodies []saying
+		cause  death.Cause
+		killer string
+	}{
+		{"kill -9", []saying{{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 9}}, {"docker", x}}, death.Killed, "bash"},
+		{"kill -9, told late", []saying{{"docker", x}, {"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 9}}}, death.Killed, "bash"},
+		{"kill -9, not told whether first", []saying{{"tracepoint", signal.Kill{Target: unknown, Sender: person, Signal: 9}}, {"docker", x}}, death.Killed, "bash"},
+		{"OOM-killed", []saying{{"tracepoint", oom[0]}, {"tracepoint", oom[1]}, {"docker", x}}, death.OOMContainerLimit, ""},
+		{"OOM-killed, by the log alone", []saying{{"kmsg", reported(100, "app", webPath, webPath, 40*mib, 40*mib)}, {"docker", x}}, death.OOMContainerLimit, ""},
+		{"another of its processes", []saying{{"tracepoint", signal.Kill{Target: other, Sender: person, Signal: 9}}, {"docker", x}}, death.Unknown, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := dockers(sc, "tracepoint", "kmsg")
+			for _, s := range tc.bodies {
+				sigs = append(sigs, sc.sig(s.src, s.body))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			killer, isFirst := "", len(d.Processes) == 1 && d.Processes[0].Init != nil && *d.Processes[0].Init
+			if d.Killer != nil {
+				killer = d.Killer.Comm
+			}
+			if d.Cause != tc.cause || killer != tc.killer || d.Subject != death.SubjectContainer || isFirst != (tc.cause != death.Unknown) {
+				t.Errorf("killer %q, first process %v:\n%s", killer, isFirst, sketch([]death.Death{d}))
+			}
+		})
+	}
+}
+
+// TestEnd_FlagNotSeen: what Docker says of an OOM kill is not known where it
+// told the end without its flag.
+func TestEnd_FlagNotSeen(t *testing.T) {
+	first := task(100, "app", webPath, true)
+	for _, code := range []int{137, 3, 0} {
+		sc := &scene{}
+		sigs := dockers(sc, "tracepoint", "kmsg", "cgroup")
+		if code == 137 {
+			for _, b := range oomKill(first, first, level(webPath, 40*mib, 40*mib)) {
+				sigs = append(sigs, sc.sig("tracepoint", b))
+			}
+		}
+		sigs = append(sigs, sc.sig("docker", signal.ContainerExit{ID: webID, Runtime: "docker", Code: &code}))
+		d := only(t, ticking(New(Options{}), sigs...))
+		if x := d.Exit; *x.Code != code || x.ReportedReason != "" || x.Agrees != nil {
+			t.Errorf("%d: %s, agrees %v:\n%s", code, sketchExit(x), x.Agrees, sketch([]death.Death{d}))
+		}
 	}
 }

@@ -22,8 +22,8 @@ func (q *Inquest) endFacts(c *caseFile, f *verdict.Facts) {
 	f.Exit, f.FromKernel, f.First = c.exit, c.told(death.SourceTracepoint), c.first.comm
 	f.Fault, f.OOMKilled = c.words.fault, c.words.oomKilled
 	f.Engine = c.engine()
-	f.NeverRan = c.words.fault != "" && c.words.started.IsZero() && !f.FromKernel && !c.oomKilled
-	f.InRuntime = strings.HasPrefix(c.first.comm, runtimeInit)
+	f.InRuntime = c.inRuntime()
+	f.NeverRan = c.words.fault != "" && c.words.started.IsZero() && (!f.FromKernel || f.InRuntime) && !c.oomKilled
 	f.Waited, f.EndedAt = c.waited, c.endTime()
 	if c.log != nil {
 		f.LogRead = true
@@ -31,21 +31,38 @@ func (q *Inquest) endFacts(c *caseFile, f *verdict.Facts) {
 			f.LogLines = append(f.LogLines, verdict.LogLine{Time: l.Time, Stream: l.Stream, Text: l.Text})
 		}
 	}
-	f.Counted = q.up[death.SourceCgroup] && q.ledger.nodeKnown
-	f.Stop = q.stopOf(c)
+	f.Counted = q.countersSay(c)
+	f.Stop, f.Asked = q.stopOf(c), q.askedOf(c)
 	q.sentFacts(c, f)
 	if t := q.tenantOf(c); t != nil {
-		f.ShmSize = t.shmSize
+		f.Program, f.ShmSize, f.RequestBytes = t.program, t.shmSize, t.request
 		if !c.oomKilled {
 			f.ContainerLimit = t.limit
 		}
 	}
-	f.Unasked = c.told(death.SourceDocker) && q.up[death.SourceDocker] && f.Stop == nil
+	f.Unasked = q.unasked(c, f)
 }
+
+// podman is the runtime of its containers.
+const podman = "podman"
 
 // runtimeInit is what runc and crun call the process that is about to become
 // the container's first (libcontainer/nsenter of runc 1.1; crun 1.8).
 const runtimeInit = "runc:["
+
+// inRuntime tells whether a first process of this name had not become the
+// container's own program yet.
+func inRuntime(comm string) bool { return strings.HasPrefix(comm, runtimeInit) }
+
+// inRuntime tells whether c's first process ended while it was the runtime's.
+func (c *caseFile) inRuntime() bool {
+	for _, p := range c.procs {
+		if c.first.comm == "" && p.Init != nil && *p.Init && inRuntime(p.Comm) {
+			return true
+		}
+	}
+	return inRuntime(c.first.comm)
+}
 
 // engine is who told of the end, the one whose names count first.
 func (c *caseFile) engine() death.Source {
@@ -59,69 +76,6 @@ func (c *caseFile) engine() death.Source {
 		}
 	}
 	return best
-}
-
-// stopOf sums up what engines were asked to do in the run that c ended; nil:
-// nothing.
-func (q *Inquest) stopOf(c *caseFile) *verdict.Stop {
-	asks := q.asksOf(c)
-	if len(asks) == 0 {
-		return nil
-	}
-	t := q.tenantOf(c)
-	s := &verdict.Stop{Grace: t.grace, End: c.endTime()}
-	for _, a := range asks {
-		switch {
-		case a.Action != actionKill:
-			// Told once it is done: it was asked for before.
-			s.Engine, s.Restart = a.source, s.Restart || a.Action == actionRestart
-			if s.At.IsZero() && s.KilledAt.IsZero() {
-				s.At = c.endTime()
-			}
-		case a.Signal == sigkill:
-			if s.KilledAt.IsZero() && !a.at.After(c.endTime().Add(afterAsk)) {
-				s.Engine, s.KilledAt = a.source, a.at
-			}
-		case a.Signal == 0 || t.stopsBy(a.Signal):
-			if s.At.IsZero() {
-				s.Engine, s.At, s.Signal = a.source, a.at, a.Signal
-			}
-		}
-	}
-	if s.Engine == "" {
-		return nil // other signals, such as SIGHUP to read a configuration
-	}
-	return s
-}
-
-// The actions of ContainerStop.
-const (
-	actionKill    = "kill"
-	actionRestart = "restart"
-)
-
-// stopsBy tells whether a stop sends this signal.
-func (t *tenant) stopsBy(n int) bool {
-	if t.stopWith != 0 {
-		return n == t.stopWith || n == sigterm
-	}
-	return n == sigterm
-}
-
-// askEvidence puts what engines were asked into the evidence.
-func (q *Inquest) askEvidence(c *caseFile) []death.Evidence {
-	var out []death.Evidence
-	for _, a := range q.asksOf(c) {
-		text := "the engine was asked to " + death.Printable(a.Action) + " the container"
-		switch {
-		case a.Action == actionKill && a.Signal != 0:
-			text = "the engine sent " + verdict.SignalName(a.Signal) + " to the container, as it was asked"
-		case a.Action != actionKill:
-			text = "the engine says: " + death.Printable(a.Action) + " done, as it was asked"
-		}
-		out = append(out, death.Evidence{Time: a.at.UTC(), Source: a.source, Text: text})
-	}
-	return out
 }
 
 // logEvidence is the line of its log that the verdict rests on, in the name of
@@ -142,6 +96,9 @@ func (c *caseFile) reported(cause death.Cause) *death.Exit {
 	}
 	x := *c.exit
 	w := &c.words
+	if w.code != nil && c.inRuntime() {
+		x.Signal = nil // how the runtime's process ended
+	}
 	if !w.told {
 		return &x
 	}
@@ -152,8 +109,8 @@ func (c *caseFile) reported(cause death.Cause) *death.Exit {
 		x.ReportedReason = "OOMKilled"
 	case w.fault != "" && w.started.IsZero():
 		x.ReportedReason = "ContainerCannotRun"
-	case w.code == nil:
-		return &x
+	case w.code == nil, w.oomKilled == nil && c.told(death.SourceDocker):
+		return &x // Docker has a flag of it, which was not seen: it started again
 	case *w.code == 0:
 		x.ReportedReason = "Completed"
 	default:

@@ -66,35 +66,49 @@ type Stats struct {
 	CountedOnly uint64
 	// CountedTwice are kills that the kernel counted twice.
 	CountedTwice uint64
+	// NoRoom counts what engines told of containers beyond those that there is
+	// room for, Disbelieved what users' engines told of others' containers.
+	NoRoom, Disbelieved uint64
 	// Late counts evidence for deaths already let go; it doubles nothing.
 	Late uint64
 }
 
 // Inquest owns all open cases.
 type Inquest struct {
-	opts    Options
-	now     time.Time
-	first   time.Time // when it began
-	cleaned time.Time
-	roster  roster
-	tenants tenants
-	cases   []*caseFile // open, oldest first
-	dead    deadIndex
-	kernel  kernelKills
-	ledger  ledger
-	series  series
-	held    []heldReport
-	unread  []signal.Signal // of the log, until the counters are known
-	lag     lag
-	logSeq  uint64 // the newest record of the kernel's log taken
-	dirty   []*caseFile
-	wants   []Want
-	curves  map[string]time.Time // when a container's curve was told last
-	up      map[death.Source]bool
-	mode    map[death.Source]string
-	ids     map[string]time.Time
-	reports map[uint64]*caseFile // last case of each kernel report
-	stats   Stats
+	opts      Options
+	now       time.Time
+	first     time.Time // when it began
+	cleaned   time.Time
+	roster    roster
+	tenants   tenants
+	pods      pods
+	node      node
+	cases     []*caseFile // open, oldest first
+	dead      deadIndex
+	kernel    kernelKills
+	ledger    ledger
+	series    series
+	held      []heldReport
+	heldEnds  []heldEnd
+	unread    []signal.Signal // of the log, until the counters are known
+	told      []toldKill      // before this run
+	toldSince time.Time       // all deaths since then are known; zero: none
+	// countedSince is since when the counters are watched without a gap.
+	countedSince time.Time
+	// wordSince is since when the API of Kubernetes answers.
+	wordSince time.Time
+	lag       lag
+	logSeq    uint64 // the newest record of the kernel's log taken
+	dirty     []*caseFile
+	wants     []Want
+	abandoned []string             // containers that nobody speaks for
+	curves    map[string]time.Time // when a container's curve was told last
+	escapes   escapes
+	up        map[death.Source]bool
+	mode      map[death.Source]string
+	ids       map[string]time.Time
+	reports   map[uint64]*caseFile // last case of each kernel report
+	stats     Stats
 }
 
 // New returns an Inquest without cases.
@@ -104,10 +118,12 @@ func New(o Options) *Inquest {
 		opts:    o,
 		roster:  newRoster(o.TombstoneTTL),
 		tenants: newTenants(o.TombstoneTTL),
+		pods:    newPods(o.TombstoneTTL),
 		dead:    newDeadIndex(o.TombstoneTTL),
 		kernel:  newKernelKills(),
 		ledger:  newLedger(),
 		series:  newSeries(),
+		escapes: escapes{},
 		up:      map[death.Source]bool{},
 		mode:    map[death.Source]string{},
 		curves:  map[string]time.Time{},
@@ -130,14 +146,17 @@ func (q *Inquest) Feed(s signal.Signal) {
 func (q *Inquest) take(s signal.Signal) {
 	switch b := s.Body.(type) {
 	case signal.MarkVictim:
+		q.learnFirst(&b.Victim)
 		q.markVictim(s, b)
 		q.releaseHeld(b.Victim)
 	case signal.OOMInvocation:
 		q.invoked(s, b)
 	case signal.Kill:
+		q.learnFirst(&b.Target)
 		q.kill(s, b)
 		q.releaseHeld(b.Target)
 	case signal.Exit:
+		q.learnFirst(&b.Task)
 		q.exit(s, b)
 	case signal.ReportedKill:
 		q.logSeq = max(q.logSeq, b.Seq)
@@ -163,8 +182,12 @@ func (q *Inquest) take(s signal.Signal) {
 	}
 }
 
-// takeEngine takes what a container engine says.
+// takeEngine takes what a container engine says, or what was looked up.
 func (q *Inquest) takeEngine(s signal.Signal) {
+	if !q.Believes(s) {
+		q.stats.Disbelieved++
+		return
+	}
 	switch b := s.Body.(type) {
 	case signal.ContainerSeen:
 		q.containerSeen(s, b)
@@ -180,6 +203,28 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 		q.memoryHistory(b)
 	case signal.ContainerLog:
 		q.containerLog(s, b)
+	case signal.ProcessesEscaped:
+		q.processesEscaped(s, b)
+	case signal.PIDNamespace:
+		q.pidNamespace(s, b)
+	case signal.OOMDaemonWord:
+		q.daemonWord(b)
+	default:
+		q.takeKube(s)
+	}
+}
+
+// takeKube takes what Kubernetes says.
+func (q *Inquest) takeKube(s signal.Signal) {
+	switch b := s.Body.(type) {
+	case signal.PodSeen:
+		q.podSeen(s, b)
+	case signal.PodGone:
+		q.pods.gone(b.UID, q.now)
+	case signal.PodEvents:
+		q.podEvents(s, b)
+	case signal.NodeSeen:
+		q.nodeSeen(s, b)
 	}
 }
 
@@ -189,23 +234,29 @@ func (q *Inquest) Tick(now time.Time) {
 	q.advance(now)
 	q.readUnread()
 	q.decideHeld()
+	q.releaseEnds(nil)
 	q.audit()
 	q.kernel.expire(q.now)
 	q.roster.expire(q.now)
+	q.abandon()
 	q.tenants.expire(q.now)
+	q.pods.expire(q.now)
 	q.recheck()
 	q.wantMemory()
+	q.wantEvents()
 	q.dead.expire(q.now)
 	q.settle()
 	if q.now.Sub(q.cleaned) > idsFor {
 		q.cleaned = q.now
 		q.expireIDs()
+		q.escapes.expire(q.now, q.opts.TombstoneTTL)
 	}
 }
 
 // Take returns the deaths made or amended since it was last called, each
 // once, in the order in which they were opened.
 func (q *Inquest) Take() []death.Death {
+	q.foldLate()
 	var out []death.Death
 	held := q.dirty[:0]
 	for _, c := range q.dirty {
@@ -234,11 +285,20 @@ func (q *Inquest) Stats() Stats {
 	st := q.stats
 	st.OpenCases = len(q.cases)
 	st.CountedTwice = q.ledger.twice
+	st.NoRoom = q.tenants.full
 	return st
 }
 
 func (q *Inquest) sourceState(src death.Source, b signal.SourceState) {
+	if src == death.SourceCgroup && b.Up && !q.up[src] {
+		q.countedSince = q.now
+	}
+	away := q.kubeAway()
 	q.up[src], q.mode[src] = b.Up, b.Mode
+	if away && !q.kubeAway() {
+		q.wordSince = q.now
+	}
+	q.tenants.heardOf(src, b.Up, q.now)
 	if src == death.SourceTracepoint && !b.Up {
 		q.lag = lag{}
 	}
@@ -273,7 +333,7 @@ func (q *Inquest) settle() {
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
 		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil)
-		if q.waiting(c) {
+		if q.waiting(c) || settled && q.awaitsWord(c) {
 			settled = false
 		}
 		if (settled || tooMany) && !c.dirty {

@@ -123,6 +123,9 @@ func (q *Inquest) sameEnd(s signal.Signal, id uint64, path string, p *process) *
 		if c.container == nil || !c.oomKilled || c.countedOnly || !c.sameOwner(path) || c.over(s, id, path, p) {
 			continue
 		}
+		if c.prior != nil && s.Time.Sub(c.lastAt).Abs() > afterEnd {
+			continue // it may have been started again meanwhile
+		}
 		if c.ended || (p.Init != nil && *p.Init) {
 			return c
 		}

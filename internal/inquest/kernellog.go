@@ -187,6 +187,7 @@ func (q *Inquest) caseForReported(s signal.Signal, b signal.ReportedKill, p *pro
 	}
 	if c := q.endAwaiting(s, path, b.Victim.PID); c != nil {
 		q.explainedByOOM(c, s)
+		q.place(c, signal.Cgroup{ID: b.Victim.Cgroup.ID, Path: path})
 		return c
 	}
 	c := q.open(s, pidKey(b.Victim))

@@ -65,15 +65,21 @@ func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 	if b.LimitBytes != nil {
 		limit = *b.LimitBytes
 	}
-	m.Pattern = pattern.Of(b.Samples, limit)
+	m.Pattern, c.growth = pattern.Tell(b.Samples, limit)
 	for _, s := range b.Samples {
 		if c.peak == nil || s[1] > *c.peak {
 			c.peak = &s[1]
 		}
 	}
+	// Between two samples only the kernel looked. Its figure has the page cache
+	// in it, which alone may fill a container up to its limit.
+	if p := b.PeakBytes; p != nil && *p < limit {
+		c.peak = p
+	}
 	if b.Last != nil {
 		c.shmem = b.Last.ShmemBytes
 	}
+	c.limits = b.Limits
 	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
 		return m
 	}
@@ -111,6 +117,7 @@ func thin(samples [][3]int64) [][3]int64 {
 // memoryFacts says what is known of the container's memory.
 func (c *caseFile) memoryFacts(f *verdict.Facts) {
 	f.PeakBytes, f.ShmBytes = c.peak, c.shmem
+	f.LeakPerSecond, f.LeakedFor = c.growth.BytesPerSecond, c.growth.Window
 	if f.ContainerLimit == nil && c.memory != nil {
 		f.ContainerLimit = c.memory.LimitBytes
 	}
@@ -118,12 +125,13 @@ func (c *caseFile) memoryFacts(f *verdict.Facts) {
 
 // memoryRecord is what the death tells of the container's memory; nil: nothing.
 func (c *caseFile) memoryRecord(f *verdict.Facts) *death.Memory {
-	if c.memory == nil && f.ContainerLimit == nil {
+	if c.memory == nil && f.ContainerLimit == nil && f.RequestBytes == nil {
 		return nil
 	}
-	m := death.Memory{}
+	m := death.Memory{RequestBytes: f.RequestBytes}
 	if c.memory != nil {
 		m = *c.memory
+		m.RequestBytes = f.RequestBytes
 	}
 	if f.ContainerLimit != nil {
 		m.LimitBytes = f.ContainerLimit

@@ -103,3 +103,61 @@ func TestMemory_OneCurveForMany(t *testing.T) {
 		t.Errorf("%d deaths with %d curves, want 20 with 1", len(last), curves)
 	}
 }
+
+// TestMemory_PeakBetweenSamples: what grew between two samples is in the
+// kernel's peak, which counts unless the page cache filled it up to the limit.
+func TestMemory_PeakBetweenSamples(t *testing.T) {
+	for name, tc := range map[string]struct{ kernel, want int64 }{
+		"between": {30 * mib, 30 * mib}, "page cache": {40 * mib, 3 * mib}, "not told": {0, 3 * mib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := signal.MemoryHistory{LimitBytes: ptr(40 * mib), Samples: [][3]int64{{1, mib, mib}, {2, 3 * mib, 4 * mib}}}
+			if tc.kernel > 0 {
+				h.PeakBytes = &tc.kernel
+			}
+			c := &caseFile{container: &death.Container{}}
+			New(Options{}).remember(c, &h)
+			if c.peak == nil || *c.peak != tc.want {
+				t.Errorf("peak %v, want %d", c.peak, tc.want)
+			}
+		})
+	}
+}
+
+// TestMemory_LeakIsAdvised: the advice goes by the shape of the curve, with its
+// figures.
+func TestMemory_LeakIsAdvised(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		curve func(second int64) int64
+		leaks bool
+	}{
+		{"leak", func(s int64) int64 { return 6*mib + s*mib }, true},
+		{"spike", func(s int64) int64 { return 6*mib + s/88*90*mib }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			v := task(100, "app", webPath, true)
+			for _, s := range dockers(sc, "tracepoint") {
+				q.Feed(s)
+			}
+			for _, b := range oomKill(v, v, level(webPath, 96*mib, 96*mib)) {
+				q.Feed(sc.sig("tracepoint", b))
+			}
+			first := only(t, q.Take())
+			q.Tick(q.now.Add(250 * time.Millisecond))
+			q.TakeWants()
+			h := signal.MemoryHistory{Cgroup: signal.Cgroup{Path: webPath}, LimitBytes: ptr(96 * mib)}
+			for s := range int64(91) {
+				h.Samples = append(h.Samples, [3]int64{first.Time.Unix() - 90 + s, tc.curve(s), tc.curve(s)})
+			}
+			q.Feed(sc.sig("cgroup", h))
+			d := only(t, q.Take())
+			const says = "Its memory grew steadily by 1 MiB/s over 90 s: look for a leak. A limit of 120 MiB instead of 96 MiB would last about 24 s longer."
+			if d.Memory.Pattern != tc.name || (d.Advice[0] == says) != tc.leaks {
+				t.Errorf("pattern %s, advice %q", d.Memory.Pattern, d.Advice)
+			}
+		})
+	}
+}

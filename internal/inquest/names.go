@@ -7,6 +7,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/parse/cgpath"
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // claims are the containers and pods that cgroups name. Whoever may make
@@ -152,6 +153,36 @@ func (q *Inquest) Container(path string) *death.Container {
 	return q.tenants.dress(c)
 }
 
+// Listed is Container of those that are shown while they live. Where Kubernetes
+// tells of the pod, and not of that container, it is one that only holds the
+// pod's namespaces, or so new that it is told of in a moment.
+func (q *Inquest) Listed(path string) *death.Container {
+	c := q.Container(path)
+	if c != nil && c.Pod != nil && q.tenants.of(c) == nil && q.PodIsTold(c.Pod.UID) {
+		return nil
+	}
+	return c
+}
+
+// PodIsTold tells whether Kubernetes tells of a pod and its containers now.
+func (q *Inquest) PodIsTold(uid string) bool {
+	p := q.pods.byUID[uid]
+	return p != nil && p.goneAt.IsZero() && q.up[death.SourceKube]
+}
+
+// SandboxEnded is the id of a container that only held a pod's namespaces, as the
+// name of its first process, which ended, says; "": it is none.
+func (q *Inquest) SandboxEnded(b signal.Exit) string {
+	if b.Task.Init == nil || !*b.Task.Init {
+		return ""
+	}
+	c, _, _, _ := q.owner(q.roster.path(b.Task.Cgroup))
+	if c == nil || !q.isSandbox(c, b.Task.Comm) {
+		return ""
+	}
+	return c.ID
+}
+
 // IsContainer tells whether the cgroup at path is a container's own, also one
 // that only holds a pod's namespaces.
 func (q *Inquest) IsContainer(path string) bool {
@@ -168,6 +199,9 @@ func (q *Inquest) Tenant(namespace, id string) (*death.Container, string) {
 		return nil, key
 	}
 	c := &death.Container{ID: id, Runtime: t.Runtime, Cgroup: q.roster.claims[id].cgroup}
+	if !t.may(c.Cgroup) {
+		return nil, key
+	}
 	if c.Cgroup != "" {
 		if at, _, _, _ := q.owner(c.Cgroup); at != nil && at.ID == id {
 			c = at

@@ -22,6 +22,7 @@ type process struct {
 	marked   bool      // mark_victim named it
 	killSeen bool      // the SIGKILL that goes with it was seen
 	reported bool      // the kernel's log named it
+	left     bool      // its exit was told
 	restored bool      // known from before a restart
 	doubled  bool      // the kernel counted it twice
 	unplaced bool      // a group's member, of one of several containers

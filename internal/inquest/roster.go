@@ -163,6 +163,7 @@ func (q *Inquest) cgroupSeen(s signal.CgroupSeen) {
 	for _, c := range q.cases {
 		if c.taskMemcg == "" && c.cgroupID != 0 && c.cgroupID == s.ID {
 			q.place(c, signal.Cgroup{ID: s.ID, Path: s.Path})
+			q.bookLate(c)
 			q.touch(c)
 		}
 	}

@@ -19,23 +19,33 @@ const (
 )
 
 // sentSignal is a signal other than SIGKILL that reached a container's first
-// process, from somebody.
+// process, from somebody, or any process from a program that frees memory.
 type sentSignal struct {
 	s signal.Signal
 	b signal.Kill
+	// daemon frees memory by it: then the target may be any process.
+	daemon string
 }
+
+// ignored tells whether the kernel dropped it.
+func (x sentSignal) ignored() bool { return x.b.Result == signal.ResultIgnored }
 
 // sent keeps a signal until its target's end, which it may explain.
 func (q *Inquest) sent(s signal.Signal, b signal.Kill) {
 	own := b.Sender.PID != 0 && b.Sender.PID == b.Target.PID
-	if own || b.Code > 0 || b.Result != 0 || b.Target.PID == 0 || b.Target.Init != nil && !*b.Target.Init {
+	ignored := b.Result == signal.ResultIgnored && b.Target.Init != nil && *b.Target.Init
+	if own || b.Code > 0 || b.Result != 0 && !ignored || b.Target.PID == 0 {
+		return
+	}
+	daemon := q.oomDaemon(b.Sender)
+	if daemon == "" && b.Target.Init != nil && !*b.Target.Init {
 		return
 	}
 	known := q.kernel.sentTo[b.Target.PID]
 	if known == nil && len(q.kernel.sentTo) >= maxPending {
 		return
 	}
-	known = append(known, sentSignal{s, b})
+	known = append(known, sentSignal{s, b, daemon})
 	q.kernel.sentTo[b.Target.PID] = known[max(0, len(known)-maxSent):]
 }
 
@@ -47,8 +57,16 @@ func (q *Inquest) takeSent(c *caseFile, pid int) {
 	}
 	delete(q.kernel.sentTo, pid)
 	for _, x := range known {
-		c.note(x.s, "signal:signal_generate: %s (pid %d) sent %s to the container's first process, si_code %d",
-			death.Printable(x.b.Sender.Comm), x.b.Sender.PID, verdict.SignalName(x.b.Signal), x.b.Code)
+		if x.daemon != "" {
+			c.noteDaemon(x)
+			continue
+		}
+		dropped := ""
+		if x.ignored() {
+			dropped = "; it has no handler for it, so the kernel dropped it"
+		}
+		c.note(x.s, "signal:signal_generate: %s (pid %d) sent %s to the container's first process, si_code %d%s",
+			death.Printable(x.b.Sender.Comm), x.b.Sender.PID, verdict.SignalName(x.b.Signal), x.b.Code, dropped)
 	}
 	c.sent = known
 }
@@ -58,7 +76,7 @@ func (q *Inquest) takeSent(c *caseFile, pid int) {
 func (q *Inquest) sentFacts(c *caseFile, f *verdict.Facts) {
 	for _, x := range c.sent {
 		k := q.killerOf(x.b)
-		f.Sent = append(f.Sent, verdict.Sent{Killer: *q.dressKiller(k), ByRuntime: q.isRuntime(k, x.b.Sender), Before: c.endTime().Sub(x.s.Time)})
+		f.Sent = append(f.Sent, verdict.Sent{Killer: *q.dressKiller(k), ByRuntime: q.isRuntime(k, x.b.Sender), Before: c.endTime().Sub(x.s.Time), Ignored: x.ignored()})
 	}
 }
 

@@ -12,6 +12,10 @@ import (
 // maxSeries bounds the owners whose repeated deaths are counted.
 const maxSeries = 10000
 
+// minRateSpan is the least time that a rate is told of: some deaths within
+// seconds say nothing of an hour.
+const minRateSpan = 3 * time.Minute
+
 // run is the series of deaths of one owner by one cause.
 type run struct {
 	count       int
@@ -68,7 +72,7 @@ func (x *series) repeat(c *caseFile) *death.Repeat {
 		return nil
 	}
 	rep := &death.Repeat{Count: c.place.count, First: r.first.UTC(), Last: c.at.UTC()}
-	if span := rep.Last.Sub(rep.First); span >= time.Second {
+	if span := rep.Last.Sub(rep.First); span >= minRateSpan {
 		perHour := float64(rep.Count-1) / span.Hours()
 		rep.PerHour = &perHour
 	}
@@ -122,10 +126,20 @@ func seriesOwner(c *death.Container) []string {
 	switch p := c.Pod; {
 	case p != nil && p.Namespace != "" && p.Name != "" && c.Name != "":
 		return []string{"pod", p.Namespace, p.Name, c.Name}
+	case c.Workload != nil && c.Workload.Kind != death.WorkloadCompose:
+		return []string{"workload", c.Workload.Kind, c.Workload.Group, c.Workload.Name} // each task has a name of its own
 	case c.Name != "" && c.Name != c.ID:
-		return []string{"name", c.Runtime, c.Labels[composeProject], c.Labels[composeService], ownName(c)}
+		return []string{"name", c.Runtime, c.Labels[composeProject], c.Labels[composeService], inNamespace(c, ownName(c))}
 	}
-	return []string{"id", c.ID}
+	return []string{"id", inNamespace(c, c.ID)}
+}
+
+// inNamespace is a name or an id that is one only within containerd's namespace.
+func inNamespace(c *death.Container, name string) string {
+	if c.Namespace == "" {
+		return name
+	}
+	return c.Namespace + "/" + name
 }
 
 // ownName is a container's name without what Docker Compose puts before it

@@ -109,6 +109,10 @@ func TestInquest_RepeatsOfOneMadeAnew(t *testing.T) {
 					}
 				case r == nil || r.Count != i+1 || !r.First.Equal(ds[0].Time) || !r.Last.Equal(d.Time):
 					t.Errorf("death %d: repeat = %+v, want count %d since %s", i, r, i+1, ds[0].Time)
+				case i < 3: // minutes
+					if r.PerHour != nil {
+						t.Errorf("death %d: %v an hour, after %d minutes", i, *r.PerHour, i)
+					}
 				case r.PerHour == nil || *r.PerHour < 59 || *r.PerHour > 61: // one a minute
 					t.Errorf("death %d: %v an hour, want 60", i, r.PerHour)
 				}

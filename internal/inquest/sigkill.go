@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -63,6 +64,9 @@ func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 		}
 		if path := q.roster.path(b.Target.Cgroup); path != c.taskMemcg {
 			p.Cgroup = path
+			if c.container != nil && path != "" && !cgpath.Within(c.container.Cgroup, path) {
+				why += "; it lived outside the container's cgroup, in " + death.Printable(path) + ", where the container's limits do not hold"
+			}
 		}
 		q.add(c, p)
 		c.note(s, "the kernel killed pid %d (%s) too: %s", pid, death.Printable(b.Target.Comm), why)
@@ -81,7 +85,7 @@ func (q *Inquest) knownKill(p *process, b signal.Kill) bool {
 		return p.owner != nil && !p.Fate.ByOOMKiller()
 	}
 	if b.Result != 0 {
-		if c := p.owner; c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) {
+		if c := p.owner; c != nil && c.triggerTID == or(b.Sender.TID, b.Sender.PID) && q.killsGroup(c) && !q.leaving(b.Sender) {
 			// A group's first victim, killed again. The log names it again
 			// too, by whichever thread is left.
 			q.ledger.double(p, c.taskMemcg)
@@ -94,6 +98,24 @@ func (q *Inquest) knownKill(p *process, b signal.Kill) bool {
 		return true
 	}
 	return false // delivered once more: the pid has come back as another process
+}
+
+// killsGroup tells whether the OOM killer may have killed a whole group at c's.
+// Only it kills twice: the first victim, which it finds again in the group.
+func (q *Inquest) killsGroup(c *caseFile) bool {
+	if c.group || groupLevel(c.chain) != "" {
+		return true
+	}
+	return len(c.chain) == 0 && !q.ledger.flat // nobody read the flag
+}
+
+// leaving tells whether the sender has left, as its exit was told before: then
+// it kills what is left of its pid namespace, its own threads too, which the
+// kernel counts as nothing (kernel/pid_namespace.c, zap_pid_ns_processes). The
+// OOM killer's caller is still there.
+func (q *Inquest) leaving(sender signal.Task) bool {
+	p := q.dead.find(sender.PID)
+	return p != nil && p.left
 }
 
 // byTheWay finds the death that explains a kernel's SIGKILL without
@@ -127,8 +149,8 @@ func (p *process) endedNamespaceOf(t signal.Task) bool {
 	return p.pidns != 0 && p.pidns == t.PIDNS && p.Init != nil && *p.Init && p.PID != t.PID
 }
 
-// bystanderKill takes a SIGKILL that makes no death: evidence, if anything
-// died where its target lived.
+// bystanderKill takes a SIGKILL that makes no death: evidence, if its target is
+// of one. What else is killed in that container has nothing to do with it.
 func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
 	path := q.roster.path(b.Target.Cgroup)
 	if path == "" || b.Result != 0 {
@@ -136,7 +158,7 @@ func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
 	}
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if c.container == nil || q.now.Sub(c.touched) > oneBreath || !c.sameOwner(path) {
+		if c.container == nil || q.now.Sub(c.touched) > oneBreath || !c.sameOwner(path) || !q.isOf(c, b.Target) || q.outlived(c, s) {
 			continue
 		}
 		c.note(s, "%s (pid %d) sent SIGKILL to %s (pid %d)", death.Printable(b.Sender.Comm), b.Sender.PID,
@@ -146,14 +168,25 @@ func (q *Inquest) bystanderKill(s signal.Signal, b signal.Kill) {
 	}
 }
 
+// isOf tells whether t is among the dead of c, or its container's first process.
+func (q *Inquest) isOf(c *caseFile, t signal.Task) bool {
+	pid := or(t.PID, t.TID)
+	if c.took(pid) || c.initPID() == pid {
+		return true
+	}
+	e := q.roster.byPath[c.container.Cgroup]
+	return e != nil && e.initPID == pid
+}
+
 // killed makes a death of a SIGKILL to a container's first process.
 func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	if path := q.roster.path(b.Target.Cgroup); path != "" {
-		if c, _, _, _ := q.owner(path); c == nil {
-			return // somebody's own pid namespace, and no container
+		// Somebody's own pid namespace, or a pod's, which runtimes end like that.
+		if c, _, _, _ := q.owner(path); c == nil || q.isSandbox(c, b.Target.Comm) {
+			return
 		}
 	}
-	c := q.endToldBy(b.Target)
+	c := q.endToldBy(s, b.Target)
 	if c == nil {
 		c = q.open(s, pidKey(b.Target))
 		q.place(c, b.Target.Cgroup)

@@ -3,8 +3,8 @@
 package inquest
 
 import (
+	"cmp"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -25,21 +25,33 @@ const (
 // while: evidence comes after a container has gone.
 type tenant struct {
 	death.Container
-	key      string
-	rank     int // of the engine whose names these are
-	sandbox  bool
-	pid      int // of the run that began at started
-	started  time.Time
-	limit    *int64
-	logPath  string
-	logFrom  death.Source // who told of logPath
-	shmSize  *int64
-	stopWith int    // the signal that a stop sends first; 0: not known
-	grace    *int64 // seconds from there to SIGKILL
-	asks     []ask
-	ends     []end
-	lastEnd  time.Time // of its last run
-	goneAt   time.Time // zero while it is there
+	key       string
+	user      string    // whose engine alone tells of it; empty: the machine's does
+	has       engineSet // who has it
+	rank      int       // of the engine whose names these are
+	limitRank int       // and whose limit
+	sandbox   bool
+	pid       int // of the run that began at started
+	program   string
+	started   time.Time
+	limit     *int64
+	memswap   *int64 // of memory and swap together; -1: none
+	request   *int64 // of memory, that Kubernetes promised it
+	changes   []limitChange
+	namings   []naming // oldest first
+	runs      []oneRun // in the order in which they were told
+	past      *past
+	pastKey   string
+	logPath   string
+	logFrom   death.Source // who told of logPath
+	shmSize   *int64
+	stopWith  int    // the signal that a stop sends first; 0: not known
+	grace     *int64 // seconds from there to SIGKILL
+	asks      []ask
+	ends      []end
+	lastEnd   time.Time // of its last run
+	lastOOM   lastKill
+	goneAt    time.Time // zero while it is there
 }
 
 // ask is one signal that an engine was asked to send, or that it says it was
@@ -48,13 +60,7 @@ type ask struct {
 	signal.ContainerStop
 	source death.Source
 	at     time.Time
-}
-
-// end is one end that was told, so that it is not told twice after its case
-// was let go.
-type end struct {
-	at time.Time
-	by map[death.Source]time.Time
+	done   time.Time // of a restart when the stop was, else at
 }
 
 // tenants are the containers that engines tell of.
@@ -63,11 +69,15 @@ type tenants struct {
 	byKey    map[string]*tenant
 	byCgroup map[string]*tenant // where the path does not name the container
 	graves   []*tenant          // gone, oldest first
-	full     uint64             // containers that there was no room for
+	names    namesakes
+	full     uint64                     // what was told of containers that there was no room for
+	down     map[death.Source]time.Time // engines that are away, and since when
+	lastEnds map[string]time.Time       // in runs of the agent before this one
+	looked   time.Time                  // for those that nobody speaks for
 }
 
 func newTenants(ttl time.Duration) tenants {
-	return tenants{ttl: ttl, byKey: map[string]*tenant{}, byCgroup: map[string]*tenant{}}
+	return tenants{ttl: ttl, byKey: map[string]*tenant{}, byCgroup: map[string]*tenant{}, names: namesakes{}, down: map[death.Source]time.Time{}, lastEnds: map[string]time.Time{}}
 }
 
 // engineRank says whose names count: the nearer to people, the higher.
@@ -92,18 +102,22 @@ func tenantKey(namespace, id string) string {
 	return namespace + "/" + id
 }
 
-// tenant finds or makes the tenant with an id; nil where there is no room.
-func (x *tenants) tenant(namespace, id string) *tenant {
+// tenant finds or makes the tenant with an id, of which the engine of a user
+// speaks, or one of the machine's; nil where there is no room.
+func (x *tenants) tenant(user, namespace, id string) *tenant {
 	key := tenantKey(namespace, id)
 	if t := x.byKey[key]; t != nil || id == "" {
+		if t != nil && user == "" && t.user != "" {
+			x.reset(t)
+		}
 		return t
 	}
 	if len(x.byKey) >= maxTenants {
 		x.full++
 		return nil
 	}
-	t := &tenant{key: key}
-	t.ID = id
+	t := &tenant{key: key, user: user, lastEnd: x.lastEnds[key]}
+	t.ID, t.Namespace = id, namespace
 	x.byKey[key] = t
 	return t
 }
@@ -113,41 +127,51 @@ func (x *tenants) of(c *death.Container) *tenant {
 	if c == nil {
 		return nil
 	}
-	if t := x.byKey[c.ID]; t != nil {
+	if t := x.byKey[c.ID]; t != nil && t.may(c.Cgroup) {
 		return t
 	}
 	return x.at(c.Cgroup)
 }
 
 // see lays what an engine says over what was known.
-func (x *tenants) see(src death.Source, b signal.ContainerSeen) *tenant {
-	t := x.tenant(b.Namespace, b.Container.ID)
+func (x *tenants) see(s signal.Signal, b signal.ContainerSeen) *tenant {
+	src := s.Source
+	t := x.tenant(s.User, b.Namespace, b.Container.ID)
 	if t == nil {
 		return nil
 	}
-	t.goneAt = time.Time{}
-	t.name(engineRank(src), &b.Container)
-	if at := b.Container.Cgroup; at != "" && at != "/" && at != t.Cgroup {
-		if x.byCgroup[t.Cgroup] == t {
-			delete(x.byCgroup, t.Cgroup)
-		}
-		t.Cgroup = at
-		if cgpath.Parse(at).ContainerID == "" {
-			x.byCgroup[at] = t
-		}
+	if s.User != "" {
+		b = ofUser(s.User, b)
 	}
+	t.has |= setOf(src)
+	t.goneAt = time.Time{}
+	t.Namespace = cmp.Or(b.Namespace, t.Namespace)
+	greater := engineRank(src) > t.rank
+	t.name(engineRank(src), &b.Container)
+	t.renamed(s.Time, greater)
+	t.ran(b)
+	x.home(t, b.Container.Cgroup)
 	t.sandbox = t.sandbox || b.Sandbox
 	if b.PID != 0 {
 		t.pid = b.PID
+	}
+	if b.Program != "" {
+		t.program = b.Program
 	}
 	if !b.Started.IsZero() {
 		t.started = b.Started
 	}
 	if b.LimitBytes != nil {
-		t.limit = b.LimitBytes
+		t.limited(s, *b.LimitBytes)
+	}
+	if b.MemorySwapBytes != nil {
+		t.memswap = b.MemorySwapBytes
 	}
 	if b.LogPath != "" {
 		t.logPath, t.logFrom = b.LogPath, src
+	}
+	if b.RequestBytes != nil {
+		t.request = b.RequestBytes
 	}
 	if b.ShmSizeBytes != nil {
 		t.shmSize = b.ShmSizeBytes
@@ -158,7 +182,22 @@ func (x *tenants) see(src death.Source, b signal.ContainerSeen) *tenant {
 	if b.StopTimeout != nil {
 		t.grace = b.StopTimeout
 	}
+	x.names.remember(t, s)
 	return t
+}
+
+// home takes over where a container lives.
+func (x *tenants) home(t *tenant, at string) {
+	if at == "" || at == "/" || at == t.Cgroup {
+		return
+	}
+	if x.byCgroup[t.Cgroup] == t {
+		delete(x.byCgroup, t.Cgroup)
+	}
+	t.Cgroup = at
+	if cgpath.Parse(at).ContainerID == "" {
+		x.byCgroup[at] = t
+	}
 }
 
 // name takes over names. What a lesser engine says fills gaps alone.
@@ -173,6 +212,7 @@ func (t *tenant) name(rank int, c *death.Container) {
 	set(&t.Runtime, c.Runtime)
 	set(&t.Image, c.Image)
 	set(&t.ImageID, c.ImageID)
+	t.Kind = cmp.Or(t.Kind, c.Kind) // Kubernetes alone tells it
 	if c.RestartCount != nil && (wins || t.RestartCount == nil) {
 		t.RestartCount = c.RestartCount
 	}
@@ -181,6 +221,9 @@ func (t *tenant) name(rank int, c *death.Container) {
 	}
 	if c.Pod != nil {
 		t.Pod = joinPods(t.Pod, c.Pod, wins)
+	}
+	if w := cmp.Or(c.Workload, death.WorkloadOf(c.Name, c.Labels)); w != nil && (wins || t.Workload == nil) {
+		t.Workload = w
 	}
 	t.rank = max(t.rank, rank)
 }
@@ -214,9 +257,15 @@ func joinPods(a, b *death.Pod, over bool) *death.Pod {
 // from containerd whenever it stops: that is no removal of Docker's.
 func (x *tenants) gone(src death.Source, b signal.ContainerGone, now time.Time) {
 	t := x.byKey[tenantKey(b.Namespace, b.ID)]
-	if t == nil || !t.goneAt.IsZero() || engineRank(src) < t.rank {
+	if t == nil {
 		return
 	}
+	if t.has &^= setOf(src); t.goneAt.IsZero() && engineRank(src) >= t.rank {
+		x.bury(t, now)
+	}
+}
+
+func (x *tenants) bury(t *tenant, now time.Time) {
 	t.goneAt = now
 	x.graves = append(x.graves, t)
 }
@@ -264,6 +313,7 @@ func (x *tenants) dress(c *death.Container) *death.Container {
 
 func (t *tenant) dress(c *death.Container) *death.Container {
 	d := *c
+	d.Kind = cmp.Or(d.Kind, t.Kind)
 	for _, f := range []struct {
 		dst *string
 		src string
@@ -275,8 +325,14 @@ func (t *tenant) dress(c *death.Container) *death.Container {
 	if t.Runtime != "" {
 		d.Runtime = t.Runtime
 	}
+	if t.rank <= engineRank(death.SourceContainerd) {
+		d.Namespace = cmp.Or(d.Namespace, t.Namespace)
+	}
 	if t.RestartCount != nil {
 		d.RestartCount = t.RestartCount
+	}
+	if t.Workload != nil {
+		d.Workload = t.Workload
 	}
 	if len(t.Labels) > 0 {
 		d.Labels = maps.Clone(t.Labels)
@@ -285,20 +341,13 @@ func (t *tenant) dress(c *death.Container) *death.Container {
 	return &d
 }
 
-// asked notes what an engine was asked to do.
-func (t *tenant) asked(src death.Source, b signal.ContainerStop, at time.Time) {
-	t.asks = append(t.asks, ask{b, src, at})
-	if len(t.asks) > maxAsks {
-		t.asks = slices.Delete(t.asks, 0, len(t.asks)-maxAsks)
-	}
-}
-
 // containerSeen takes what an engine says of a container.
 func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
-	t := q.tenants.see(s.Source, b)
+	t := q.tenants.see(s, b)
 	if t == nil {
 		return
 	}
+	defer q.releaseEnds(t)
 	for _, c := range q.cases {
 		if q.tenantOf(c) == t {
 			q.touchNames(c)
@@ -315,9 +364,8 @@ func (q *Inquest) moveIn(c *caseFile) {
 	if c.container, c.unit, c.podCgroup, _ = q.owner(c.taskMemcg); c.container == nil {
 		return
 	}
-	for _, p := range c.procs {
-		q.learnInit(c, p)
-	}
+	c.lateHome = true
+	q.housed(c)
 	q.touchNames(c)
 }
 
@@ -336,10 +384,31 @@ func (q *Inquest) tenantOf(c *caseFile) *tenant {
 	return q.tenants.of(c.container)
 }
 
-// dressed is c's container as engines name it.
+// dressed is c's container as engines name it. Of one that none has told of yet
+// Kubernetes may know the pod.
 func (q *Inquest) dressed(c *caseFile) *death.Container {
-	if t := q.tenantOf(c); t != nil && c.container != nil {
-		return t.dress(c.container)
+	d := q.byEngines(c)
+	if d == nil || d.Pod == nil || d.Pod.UID == "" || d.Pod.Name != "" {
+		return d
 	}
-	return c.container
+	p := q.pods.byUID[d.Pod.UID]
+	if p == nil {
+		return d
+	}
+	named := *d
+	named.Pod = joinPods(d.Pod, &p.Pod, false)
+	return &named
+}
+
+// byEngines is c's container as engines name it.
+func (q *Inquest) byEngines(c *caseFile) *death.Container {
+	if t := q.tenantOf(c); t != nil && c.container != nil {
+		return t.dressAsOf(c, c.container)
+	}
+	if c.container == nil && c.stray != nil {
+		if t := q.tenants.of(c.stray); t != nil {
+			return t.dressAsOf(c, c.stray)
+		}
+	}
+	return cmp.Or(c.container, c.stray)
 }

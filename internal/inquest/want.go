@@ -19,9 +19,15 @@ type Want struct {
 	// the engine's file of what it wrote.
 	ContainerID, Cgroup, LogPath string
 	CgroupID                     uint64 // 0: not known
+	// PIDNS is a pid namespace's inode number.
+	PIDNS uint64
 	// Since is when the run that ended began, or a moment before that; zero:
 	// not known. At is when it died.
 	Since, At time.Time
+	// Units are whose words are wanted, of the journal.
+	Units []string
+	// Pod is whose events are asked for.
+	Pod death.Pod
 }
 
 // WantKind is what a Want asks for.
@@ -31,6 +37,11 @@ type WantKind string
 const (
 	WantLog    WantKind = "log"    // signal.ContainerLog
 	WantMemory WantKind = "memory" // signal.MemoryHistory
+	// WantNamespace asks which container a pid namespace is of.
+	WantNamespace WantKind = "pid_namespace" // signal.PIDNamespace
+	WantDaemon    WantKind = "daemon"        // signal.OOMDaemonWord
+	// WantEvents asks for what Kubernetes noted of a pod.
+	WantEvents WantKind = "events" // signal.PodEvents
 )
 
 // maxWants bounds the questions that wait; in a storm the first are asked.

@@ -21,7 +21,7 @@ func heapLog(at time.Time) signal.ContainerLog {
 
 func logSeen() signal.ContainerSeen {
 	s := webSeen
-	s.LogPath, s.LimitBytes = webLog, ptr(64*mib)
+	s.Program, s.LogPath, s.LimitBytes = "java", webLog, ptr(64*mib)
 	return s
 }
 

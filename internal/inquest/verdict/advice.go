@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"sort"
+	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
 )
@@ -18,22 +19,75 @@ func adviseLimit(f *Facts) []string {
 	if limit == nil {
 		limit = f.LimitBytes
 	}
-	if limit != nil {
+	look, heap := "Else look", "well below the limit"
+	switch {
+	case limit != nil && f.LeakPerSecond > 0:
+		look = "Look"
+		out = append(out, leakAdvice(f, *limit))
+	case limit != nil:
 		out = append(out, fmt.Sprintf("If the work honestly needs it, raise the container's memory limit of %s; %s would leave a quarter of headroom over what it held.",
-			death.FormatBytes(*limit), death.FormatBytes(roundUp(*limit/4*5))))
-	} else {
+			death.FormatBytes(*limit), death.FormatBytes(higher(*limit))))
+	default:
 		out = append(out, "If the work honestly needs it, raise the container's memory limit.")
 	}
+	if limit != nil {
+		heap = "below " + death.FormatBytes(*limit/4*3) + ", three quarters of the limit"
+	}
+	grew := "it"
 	if p := largest(f.Processes); p != nil {
-		out = append(out, fmt.Sprintf("Else look at what grew in %s, which held %s; if its runtime has a heap setting, put that well below the limit.",
-			death.Printable(p.Comm), death.FormatBytes(heldBy(*p))))
-	} else {
-		out = append(out, "Else look at what grew in it; if its runtime has a heap setting, put that well below the limit.")
+		grew = death.Printable(p.Comm) + ", which held " + death.FormatBytes(heldBy(*p))
+	}
+	out = append(out, look+" at what grew in "+grew+"; if its runtime has a heap setting, put that "+heap+".")
+	if limit != nil {
+		if how := raiseHow(f, *limit, higher(*limit)); how != "" {
+			out = append(out, how)
+		}
 	}
 	if !f.Ended && f.Container != nil {
-		out = append(out, "Pod status and restart counts need not show this kill: alert on coroner_oom_kills_total.")
+		whose := "The engine's status"
+		if f.Container.Pod != nil {
+			whose = "Pod status"
+		}
+		out = append(out, whose+" and restart counts need not show this kill: alert on coroner_oom_kills_total.")
 	}
 	return out
+}
+
+// leakAdvice says how long a higher limit would help against a leak.
+func leakAdvice(f *Facts, limit int64) string {
+	more := higher(limit)
+	longer := time.Duration(float64(more-limit) / f.LeakPerSecond * float64(time.Second))
+	return fmt.Sprintf("Its memory grew steadily by %s/s over %s: look for a leak. A limit of %s instead of %s would last about %s longer.",
+		death.FormatBytes(int64(f.LeakPerSecond)), roughly(f.LeakedFor), death.FormatBytes(more), death.FormatBytes(limit), roughly(longer))
+}
+
+// higher is a limit with a quarter of headroom over limit.
+func higher(limit int64) int64 { return roundUp(limit / 4 * 5) }
+
+// roughly is a duration in two digits or three.
+func roughly(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	}
+	return fmt.Sprintf("%.0f days", d.Hours()/24)
+}
+
+// adviseEscaped says what to do about processes outside of their container's
+// cgroup.
+func adviseEscaped(f *Facts) []string {
+	who := "A process"
+	switch {
+	case f.Escaped == 0 && !f.Stray:
+		return nil
+	case f.Escaped > 1:
+		who = fmt.Sprintf("%d processes", f.Escaped)
+	}
+	return []string{who + " of the container lived outside its cgroup, where no limit of the container holds and none of its figures counts: let nothing in it write to the host's cgroups (a cgroup namespace of its own; no bind mount of /sys/fs/cgroup), or limit the cgroup where it lives."}
 }
 
 func advisePod(f *Facts) []string {
@@ -139,4 +193,49 @@ func roundUp(n int64) int64 {
 		step *= 2
 	}
 	return (n + step - 1) / step * step
+}
+
+func adviseDaemon(f *Facts) []string {
+	out := []string{"Look at what uses the machine's memory: " + f.OOMDaemon + " goes by that, or by the pressure on it, and its victim need not be the cause."}
+	switch f.OOMDaemon {
+	case "systemd-oomd":
+		out = append(out, "Its limits are ManagedOOMSwap= and ManagedOOMMemoryPressure= of the unit or slice (oomctl shows what it watches); ManagedOOMPreference=omit spares a unit.")
+	case "earlyoom":
+		out = append(out, "Its limits are the options -m and -s in /etc/default/earlyoom; --avoid spares processes by name.")
+	}
+	return out
+}
+
+func noAdvice(*Facts) []string { return nil }
+
+func adviseStart(*Facts) []string {
+	return []string{"Correct what the engine names: the command, its rights (it must be executable), the image, a mount, a port or a device."}
+}
+
+func adviseSender(f *Facts) []string {
+	return []string{"Ask the owner of " + death.Printable(f.toldToStop(false).Comm) + " why it tells the container to end."}
+}
+
+func adviseWhoKilled(f *Facts) []string {
+	if f.FromKernel {
+		return []string{"Raising memory limits will not help."} // tracepoints are there, and did not see who
+	}
+	return []string{"Run coroner doctor: with tracepoints the sender is named. Raising memory limits will not help."}
+}
+
+func adviseError(f *Facts) []string {
+	how := ""
+	if cmd := logCommand(f.Container); cmd != "" {
+		how = " (" + cmd + ")"
+	}
+	out := []string{"Its last log lines say why it left" + how + "."}
+	if x := f.Exit; x != nil && x.Code != nil {
+		switch *x.Code {
+		case 126:
+			out = append(out, "Shells use 126 for a command that is there but may not be run.")
+		case 127:
+			out = append(out, "Shells use 127 for a command that was not found.")
+		}
+	}
+	return out
 }

@@ -66,6 +66,11 @@ type Facts struct {
 
 	Processes []death.Process
 	Trigger   *death.Trigger
+	// Stray: Container is the victim's by its pid namespace alone; it lived
+	// outside the container's cgroup. Escaped counts the container's processes
+	// that live outside.
+	Stray   bool
+	Escaped int
 	// Ended: the container ended with this. LivesOn: it is known that it did not.
 	Ended, LivesOn bool
 	// Tasks is the kernel's task table, PageSize the size of its pages.
@@ -77,12 +82,22 @@ type Facts struct {
 	KillerIsRuntime bool
 	// OOMDaemon is the program that killed before the machine ran out of memory.
 	OOMDaemon string
+	// DaemonObeyed: it asked to end by SIGTERM, and what it asked left by itself.
+	DaemonObeyed bool
+	// DaemonWhy is why, in its own words, DaemonLogged who wrote that to the
+	// journal.
+	DaemonWhy    string
+	DaemonLogged *death.Killer
 
 	// Exit is how the container's first process ended, FromKernel whether the
 	// kernel told it: an engine's code of 128 and more can be the process's own.
 	Exit       *death.Exit
 	FromKernel bool
 	First      string // the first process's name
+	// MemorySwap is what memory and swap together were limited to as the
+	// container was made or changed; -1: not at all, nil: not known.
+	MemorySwap *int64
+	Program    string // what it was started as, in an engine's words
 	// Engine is what speaks of the container's end: docker, containerd, cri.
 	Engine death.Source
 	// Fault is why it never ran, in the engine's words; NeverRan is true then.
@@ -93,6 +108,29 @@ type Facts struct {
 	// OOMKilled is the engine's flag.
 	OOMKilled *bool
 	Stop      *Stop
+	// PodReason and PodMessage are Kubernetes' own words for why the pod ended.
+	PodReason, PodMessage string
+	// PodNeverRan: it is the pod that is told of, of which no container ran.
+	PodNeverRan bool
+	// Disruption and Deletion say that the pod was made to go, Probe that the
+	// kubelet stopped the container; nil: not known.
+	Disruption *Disruption
+	Deletion   *Deletion
+	Probe      *Probe
+	// EvictedAt is when the kubelet decided to; zero: not known. PodGrace is how
+	// long a container may take to stop.
+	EvictedAt time.Time
+	PodGrace  time.Duration
+	// TaintedAt is when a controller said that a taint of the node makes the pod
+	// go; zero: none did. Taints are those with NoExecute that the node had then.
+	TaintedAt time.Time
+	Taints    []string
+	// NodeShutdownAt is since when the kubelet says that the node is shut down;
+	// zero: it does not.
+	NodeShutdownAt time.Time
+	// Asked is another signal that an engine was asked to send, soon before the
+	// end.
+	Asked *Asked
 	// EndedAt is when the container ended.
 	EndedAt time.Time
 	// LogLines are the last lines that the container wrote, oldest first, where
@@ -102,15 +140,23 @@ type Facts struct {
 	// PeakBytes is the most memory that the container is known to have held in
 	// the run that ended.
 	PeakBytes *int64
+	// RequestBytes is the memory that Kubernetes promised the container.
+	RequestBytes *int64
 	// ShmBytes is what of its memory was in tmpfs and shared memory when it was
 	// last looked at, ShmSize how large its own /dev/shm may grow.
 	ShmBytes, ShmSize *int64
+	// LeakPerSecond is how many bytes the container's memory grew by in each
+	// second of LeakedFor up to the end, where that has the shape of a leak.
+	LeakPerSecond float64
+	LeakedFor     time.Duration
 	// Sent are signals other than SIGKILL that reached the first process before
 	// it ended, in their order.
 	Sent []Sent
 	// Unasked: the engine tells what it is asked to do with the container, and
-	// told of nothing.
+	// told of nothing that its end may be due to.
 	Unasked bool
+	// Changes are what became another before the death, oldest first.
+	Changes []Change
 	// Counted: the kernel's counters are watched, so that an OOM kill in the
 	// container would be known by now. Waited: what another source has to say
 	// would have come.
@@ -122,18 +168,32 @@ type Facts struct {
 type Stop struct {
 	// Engine is who was asked.
 	Engine death.Source
-	// At is when it was first asked to stop; zero: it was not.
+	// At is when it last sent the signal that asks to stop; zero: it did not.
 	At time.Time
 	// Signal is what that sent; 0: not told.
 	Signal int
 	// KilledAt is when it sent SIGKILL; zero: it did not.
 	KilledAt time.Time
+	// Confirmed: the engine says that a stop is done. A signal alone is one that
+	// somebody may have asked for, too.
+	Confirmed bool
 	// Restart is true where it was to start again.
 	Restart bool
+	// Done is true where the engine told no request but that it is done, as
+	// podman does: At and KilledAt are not before the end then.
+	Done bool
 	// Grace is how many seconds a stop waits before SIGKILL; nil: not known.
 	Grace *int64
 	// End is when the container ended.
 	End time.Time
+}
+
+// Asked is a signal that an engine was asked to send.
+type Asked struct {
+	Engine death.Source
+	Signal int
+	// Before is how long before the end.
+	Before time.Duration
 }
 
 // Sent is a signal that somebody sent to a container's first process.
@@ -143,6 +203,8 @@ type Sent struct {
 	ByRuntime bool
 	// Before is how long before the end.
 	Before time.Duration
+	// Ignored: the process had no handler for it, and did not get it.
+	Ignored bool
 }
 
 // Verdict is what a rule says.
@@ -157,6 +219,9 @@ type Verdict struct {
 	// AsksLog: a rule would look at the container's last lines, which nobody
 	// has read yet.
 	AsksLog bool
+	// AsksDaemon: nobody was seen who sent the SIGKILL. It may have been a program
+	// that frees memory, which leaves words of its own.
+	AsksDaemon bool
 	// Claim is the line of the log that it rests on; nil: on none.
 	Claim *LogLine
 }

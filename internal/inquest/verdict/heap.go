@@ -3,10 +3,12 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -30,7 +32,7 @@ type heapLine struct {
 	runtime string
 	// word is in each such line; pattern is asked of lines that have it.
 	word    string
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	// example is a real line: of a run kept in testdata/heap, or, where source
 	// is set, from there.
 	example, source string
@@ -60,95 +62,106 @@ const (
 var heapLines = []heapLine{
 	{
 		id: "jvm-exit", runtime: "the JVM", word: "OutOfMemoryError", codes: []int{3, 134},
-		pattern: regexp.MustCompile(`^(Terminating|Aborting) due to java\.lang\.OutOfMemoryError: ` + jvmSpaces),
+		pattern: pattern(`^(Terminating|Aborting) due to java\.lang\.OutOfMemoryError: ` + jvmSpaces),
 		example: "Terminating due to java.lang.OutOfMemoryError: Java heap space", setting: setJVM,
 	},
 	{
 		id: "jvm-main", runtime: "the JVM", word: "OutOfMemoryError", codes: []int{1},
-		pattern: regexp.MustCompile(`^Exception in thread "main" java\.lang\.OutOfMemoryError: ` + jvmSpaces),
+		pattern: pattern(`^Exception in thread "main" java\.lang\.OutOfMemoryError: ` + jvmSpaces),
 		example: `Exception in thread "main" java.lang.OutOfMemoryError: Java heap space`, setting: setJVM,
 	},
 	{
 		id: "jvm-handler", runtime: "the JVM", word: "OutOfMemoryError", codes: []int{1},
-		pattern: regexp.MustCompile(`^Exception: java\.lang\.OutOfMemoryError thrown from the UncaughtExceptionHandler in thread "main"`),
+		pattern: pattern(`^Exception: java\.lang\.OutOfMemoryError thrown from the UncaughtExceptionHandler in thread "main"`),
 		example: `Exception: java.lang.OutOfMemoryError thrown from the UncaughtExceptionHandler in thread "main"`, setting: setJVM,
 	},
 	{
 		id: "jvm-native", runtime: "the JVM", word: "insufficient memory", codes: []int{1, 134},
-		pattern: regexp.MustCompile(`^# There is insufficient memory for the Java Runtime Environment to continue\.`),
+		pattern: pattern(`^# There is insufficient memory for the Java Runtime Environment to continue\.`),
 		example: "# There is insufficient memory for the Java Runtime Environment to continue.", setting: setNative,
 	},
 	{
 		id: "jvm-reserve", runtime: "the JVM", word: "Could not ", codes: []int{1},
-		pattern: regexp.MustCompile(`^Could not (reserve enough space for .*object heap|allocate compressed class space)`),
+		pattern: pattern(`^Could not (reserve enough space for .*object heap|allocate compressed class space)`),
 		example: "Could not reserve enough space for 3072000KB object heap", setting: setHeap + ", below " + setNative,
 	},
 	{
 		id: "jvm-told", runtime: "the JVM", word: "OutOfMemoryError",
-		pattern: regexp.MustCompile(`\bjava\.lang\.OutOfMemoryError: ` + jvmSpaces),
+		pattern: pattern(`\bjava\.lang\.OutOfMemoryError: ` + jvmSpaces),
 		example: "java.lang.OutOfMemoryError: Java heap space", setting: setJVM,
 	},
 	{
 		id: "node-heap", runtime: "Node.js", word: "out of memory", codes: []int{134, 133, 132, 139},
-		pattern: regexp.MustCompile(`^FATAL ERROR: .*(JavaScript heap|process) out of memory`),
+		pattern: pattern(`^FATAL ERROR: .*(JavaScript heap|process) out of memory`),
 		example: "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory", setting: setNode,
 	},
 	{
 		id: "node-worker", runtime: "Node.js", word: "ERR_WORKER_OUT_OF_MEMORY", codes: []int{1},
-		pattern: regexp.MustCompile(`^Error \[ERR_WORKER_OUT_OF_MEMORY\]: `),
+		pattern: pattern(`^Error \[ERR_WORKER_OUT_OF_MEMORY\]: `),
 		example: "Error [ERR_WORKER_OUT_OF_MEMORY]: Worker terminated due to reaching memory limit: JS heap out of memory",
 		setting: "resourceLimits of the Worker, or " + setNode,
 	},
 	{
 		id: "node-buffer", runtime: "Node.js", word: "Array buffer", codes: []int{1},
-		pattern: regexp.MustCompile(`^RangeError: Array buffer allocation failed`),
+		pattern: pattern(`^RangeError: Array buffer allocation failed`),
 		example: "RangeError: Array buffer allocation failed", setting: setNative,
 	},
 	{
 		id: "go-fatal", runtime: "the Go runtime", word: "fatal error: ", codes: []int{2, 134},
-		pattern: regexp.MustCompile(`^fatal error: (runtime: )?(out of memory|cannot allocate memory)`),
+		pattern: pattern(`^fatal error: (runtime: )?(out of memory|cannot allocate memory)`),
 		example: "fatal error: runtime: out of memory", setting: setGo,
 	},
 	{
 		id: "python", runtime: "Python", word: "MemoryError", codes: []int{1}, ends: endOfTraceback,
-		pattern: regexp.MustCompile(`^([A-Za-z_][\w.]*\._Array)?MemoryError(: .*)?$`),
+		pattern: pattern(`^([A-Za-z_][\w.]*\._Array)?MemoryError(: .*)?$`),
 		example: "MemoryError", setting: setNative,
 	},
 	{
 		id: "php-limit", runtime: "PHP", word: "Allowed memory size", codes: []int{255},
-		pattern: regexp.MustCompile(`\bAllowed memory size of \d+ bytes exhausted`),
+		pattern: pattern(`\bAllowed memory size of \d+ bytes exhausted`),
 		example: "PHP Fatal error:  Allowed memory size of 33554432 bytes exhausted (tried to allocate 2097152 bytes) in /app/grow.php on line 3", setting: setPHP,
 	},
 	{
 		id: "php-mmap", runtime: "PHP", word: "mmap() failed", codes: []int{1, 255},
-		pattern: regexp.MustCompile(`^mmap\(\) failed: \[12\] Cannot allocate memory`),
+		pattern: pattern(`^mmap\(\) failed: \[12\] Cannot allocate memory`),
 		example: "mmap() failed: [12] Cannot allocate memory", setting: setNative,
 	},
 	{
 		id: "ruby", runtime: "Ruby", word: "NoMemoryError", codes: []int{1},
-		pattern: regexp.MustCompile(`\bfailed to allocate memory \(NoMemoryError\)`),
+		pattern: pattern(`\bfailed to allocate memory \(NoMemoryError\)`),
 		example: "grow.rb: failed to allocate memory (NoMemoryError)", setting: setNative,
 	},
 	{
 		id: "cpp-bad-alloc", runtime: "C++", word: "bad_alloc", codes: []int{134},
-		pattern: regexp.MustCompile(`^terminate called after throwing an instance of 'std::bad_alloc'`),
+		pattern: pattern(`^terminate called after throwing an instance of 'std::bad_alloc'`),
 		example: "terminate called after throwing an instance of 'std::bad_alloc'", setting: setNative,
 	},
 	{
+		id: "dotnet-core2", runtime: ".NET", word: "OutOfMemoryException", codes: []int{134, 139},
+		pattern: pattern(`^Unhandled Exception: (System\.)?OutOfMemoryException\b`),
+		example: "Unhandled Exception: OutOfMemoryException.", setting: setNative,
+	},
+	{
 		id: "dotnet-exception", runtime: ".NET", word: "System.OutOfMemoryException", codes: []int{134, 139},
-		pattern: regexp.MustCompile(`^(Unhandled exception|Process terminated|Fatal error)\. System\.OutOfMemoryException`),
+		pattern: pattern(`^(Unhandled exception|Process terminated|Fatal error)\. System\.OutOfMemoryException`),
 		example: "Unhandled exception. System.OutOfMemoryException: Exception of type 'System.OutOfMemoryException' was thrown.",
-		source:  "reports of others; .NET was not run", setting: setDotNet,
+		source:  "reports of others; .NET 3 and newer was not run", setting: setDotNet,
 	},
 	{
 		id: "dotnet-bare", runtime: ".NET", word: "Out of memory.", codes: []int{134, 139},
-		pattern: regexp.MustCompile(`^Out of memory\.$`),
-		example: "Out of memory.", source: "its sources; .NET was not run", setting: setDotNet,
+		pattern: pattern(`^Out of memory\.$`),
+		example: "Out of memory.", source: "its sources; .NET 3 and newer was not run", setting: setDotNet,
 	},
 }
 
 // jvmSpaces are what of the JVM can be full.
 const jvmSpaces = `(Java heap space|GC overhead limit exceeded|Metaspace|Compressed class space|Direct buffer memory|Cannot reserve \d+ bytes of direct buffer memory|Unable to allocate \d+ bytes)`
+
+// pattern is compiled when a line first has its word: most agents never see one,
+// and all together hold a quarter of a MiB.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 const traceback = "Traceback (most recent call last):"
 
@@ -224,7 +237,7 @@ func (f *Facts) streamAt(i int) (lines []LogLine, at int) {
 
 func heapRow(text string) *heapLine {
 	for i := range heapLines {
-		if x := &heapLines[i]; strings.Contains(text, x.word) && x.pattern.MatchString(text) {
+		if x := &heapLines[i]; strings.Contains(text, x.word) && x.pattern().MatchString(text) {
 			return x
 		}
 	}
@@ -247,7 +260,7 @@ func LongLog(text string) bool { return goTrace.MatchString(text) }
 // ownDoing tells whether the first process failed and ended by itself, as far
 // as is known: nobody was asked to stop it or sent it a signal.
 func (f *Facts) ownDoing() bool {
-	if !f.Ended || f.OOM || f.NeverRan || f.InRuntime || f.Killer != nil || f.Stop != nil || f.exitCode() <= 0 {
+	if !f.Ended || f.OOM || f.NeverRan || f.InRuntime || f.Killer != nil || f.Stop.Matters() || f.exitCode() <= 0 {
 		return false
 	}
 	n := f.endSignal()
@@ -280,13 +293,41 @@ func (f *Facts) belowLimit() bool {
 var heapRules = []Rule{
 	{
 		ID: "heap-limit", Cause: death.HeapLimit, Confidence: death.Certain,
-		Meaning: "The language runtime was refused memory, said so in its last lines and gave up, while the container's memory was below its limit. It is certain where it left as the runtime does after such a line; a line alone is a claim that any program can make.",
+		Meaning: "The language runtime was refused memory, said so in its last lines and gave up, while the container's memory was below its limit. It is certain where it left as the runtime does after such a line; a line alone is a claim that any program can make, and so are line and code of a shell, or of a first process that nobody named or that is an init.",
 		Needs:   "the end of the container's log, with the line of a runtime; an end by its own doing; a peak of memory below the limit, where both are known",
 		fits:    func(f *Facts) bool { return f.ownDoing() && f.belowLimit() && f.heapClaim() != nil },
-		sure:    func(f *Facts) bool { return f.heapClaim().sure },
+		sure:    func(f *Facts) bool { return f.heapClaim().sure && f.noShell() },
 		claim:   func(f *Facts) *LogLine { return &f.heapClaim().line },
 		advice:  adviseHeap,
 	},
+}
+
+// noShell tells whether the first process is known to be no shell. A shell leaves
+// with any code that its script says, and what ran below it nobody has seen.
+func (f *Facts) noShell() bool {
+	first := cmp.Or(f.First, f.Program)
+	if isInit(first) {
+		first = f.Program // which Docker's --init runs below it
+	}
+	return first != "" && !isShell(first) && !isInit(first)
+}
+
+// isInit tells whether a program of this name does nothing but start another,
+// and leaves with its code.
+func isInit(name string) bool {
+	switch name {
+	case "docker-init", "tini", "tini-static", "dumb-init", "catatonit", "podman-init":
+		return true
+	}
+	return false
+}
+
+func isShell(name string) bool {
+	switch name {
+	case "sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "fish", "csh", "tcsh", "busybox":
+		return true
+	}
+	return false
 }
 
 // heapSentence is the summary of an end for want of heap.

@@ -54,7 +54,7 @@ func runs(t *testing.T) []run {
 func ends(code int, lines []LogLine, change func(*Facts)) Facts {
 	f := Facts{
 		Container: &death.Container{ID: "3f1c9a5e7b2d4c6f", Name: "cart", Runtime: "docker"},
-		Ended:     true, Exit: &death.Exit{Code: &code}, LogRead: lines != nil, LogLines: lines,
+		Ended:     true, Exit: &death.Exit{Code: &code}, LogRead: lines != nil, LogLines: lines, Program: "cart",
 	}
 	if change != nil {
 		change(&f)
@@ -139,6 +139,13 @@ func TestHeap_Judged(t *testing.T) {
 	}{
 		{"code of the runtime", ends(1, said(jvmMain), nil), "heap-limit", death.Certain,
 			`Container cart (docker 3f1c9a5e7b2d) ended: its first process left with exit code 1; the JVM had been refused memory, and said 'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'.`},
+		{"it became the runtime", ends(1, said(jvmMain), func(f *Facts) { f.First, f.Program = "java", "sh" }), "heap-limit", death.Certain, "its first process java left"},
+		{"as the engine started it", ends(1, said(jvmMain), func(f *Facts) { f.Program = "bash" }), "heap-limit", death.Probable, "its first process left"},
+		{"nobody named it", ends(1, said(jvmMain), func(f *Facts) { f.Program = "" }), "heap-limit", death.Probable, ""},
+		{"below Docker's init", ends(1, said(jvmMain), func(f *Facts) { f.First, f.Program = "docker-init", "java" }), "heap-limit", death.Certain, ""},
+		{"a shell below it", ends(1, said(jvmMain), func(f *Facts) { f.First, f.Program = "docker-init", "sh" }), "heap-limit", death.Probable, ""},
+		{"an init of its own", ends(1, said(jvmMain), func(f *Facts) { f.First, f.Program = "tini", "tini" }), "heap-limit", death.Probable, ""},
+		{"a shell's code", ends(1, said(jvmMain), func(f *Facts) { f.First = "sh" }), "heap-limit", death.Probable, "its first process sh left with exit code 1"},
 		{"another code", ends(7, said(jvmMain), nil), "heap-limit", death.Probable, "exit code 7"},
 		{"peak and limit", ends(1, said(jvmMain), figures(380*mib, 512*mib)), "heap-limit", death.Certain, "peaked at 380 MiB of its 512 MiB. The kernel killed nothing."},
 		{"the limit was reached", ends(1, said(jvmMain), figures(512*mib, 512*mib)), "error", death.Certain, ""},
@@ -150,7 +157,7 @@ func TestHeap_Judged(t *testing.T) {
 		{".NET, 139", ends(139, said("Out of memory."), nil), "heap-limit", death.Certain, ".NET"},
 		{"words that are no .NET", ends(1, said("Out of memory. Try again"), nil), "error", death.Certain, ""},
 		{"OOM kill", ends(1, said(jvmMain), func(f *Facts) { f.OOM = true }), "limit-not-named", death.Possible, ""},
-		{"asked to stop", ends(143, said(jvmMain), func(f *Facts) { f.Stop = &Stop{At: at, End: at} }), "stopped", death.Certain, ""},
+		{"asked to stop", ends(143, said(jvmMain), func(f *Facts) { f.Stop = &Stop{At: at, End: at, Confirmed: true} }), "stopped", death.Certain, ""},
 		{"SIGKILL", ends(137, said(jvmMain), nil), "sigkill", death.Possible, ""},
 		{"SIGTERM by somebody", ends(143, said(jvmMain), nil), "signal", death.Probable, ""},
 		{"completed", ends(0, said(jvmMain), nil), "completed", death.Certain, ""},

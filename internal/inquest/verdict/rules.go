@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/parse/cgpath"
@@ -38,8 +39,8 @@ func Rules() []Rule {
 // tables gives the rules in the order in which they are asked. A rule may rely
 // on those above it not having fitted. A new cause or a finer verdict is a row
 // in one of them.
-func tables() [7][]Rule {
-	return [7][]Rule{oomRules, endRules, heapRules, shmRules, faultRules, lateRules, lastRules}
+func tables() [9][]Rule {
+	return [9][]Rule{oomRules, podRules, endRules, heapRules, shmRules, faultRules, deletionRules, lateRules, lastRules}
 }
 
 // oomRules judge what the kernel's OOM killer did.
@@ -143,7 +144,7 @@ var oomRules = []Rule{
 		ID: "limit-not-named", Cause: death.OOMContainerLimit, Confidence: death.Possible,
 		Meaning: "A cgroup's limit was reached, and the victim lived in this container; the kernel's report, which names the limit, is missing (it is limited to 10 in 5 seconds for the whole machine).",
 		Needs:   "a kill in a container; no report",
-		fits:    func(f *Facts) bool { return f.OOM && f.Container != nil },
+		fits:    func(f *Facts) bool { return f.OOM && f.Container != nil && !f.Stray },
 		advice:  adviseLimit,
 	},
 	{
@@ -200,10 +201,12 @@ func Judge(f Facts) Verdict {
 				Cause:      r.Cause,
 				Confidence: confidence(r, &f),
 				Summary:    summary(r.Cause, r.ID, &f),
-				Advice:     r.advice(&f),
+				Advice:     append(adviseChange(r.Cause, &f), r.advice(&f)...),
 				AsksLog:    f.asksLog(),
+				AsksDaemon: f.Waited && strings.HasPrefix(r.ID, "sigkill"),
 				Killer:     f.killerBy(r.ID),
 			}
+			v.Advice = append(v.Advice, adviseEscaped(&f)...)
 			if r.claim != nil {
 				v.Claim = r.claim(&f)
 			}

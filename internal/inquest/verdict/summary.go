@@ -17,9 +17,18 @@ func summary(c death.Cause, rule string, f *Facts) string {
 	case strings.HasPrefix(rule, "killed") && rule != "killed-on-request":
 		return killedSentence(rule, f)
 	case f.OOM:
-		return upper(gaveWay(c, rule, f)+": "+tookLife(f)+outcome(f)) + "." + asker(f)
+		gave := gaveWay(c, rule, f)
+		return upper(gave+": "+tookLife(f, home(f, gave))+outcome(f)) + "." + strayed(f) + asker(f)
 	}
 	return endSentence(c, rule, f)
+}
+
+// strayed says that the victim was a container's, and not in its cgroup.
+func strayed(f *Facts) string {
+	if !f.Stray {
+		return ""
+	}
+	return " It was a process of " + where(f) + ", and lived outside its cgroup, in " + death.Printable(f.TaskMemcg) + ": the container's limit did not hold for it."
 }
 
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
@@ -137,6 +146,9 @@ func containerName(c *death.Container) string {
 	if name == "" {
 		name = death.Printable(id)
 	}
+	if c.Workload != nil {
+		notes = append(notes, death.Printable(c.Workload.Title()))
+	}
 	if p := c.Pod; p != nil {
 		notes = append(notes, podName(p))
 	}
@@ -163,23 +175,35 @@ func podName(p *death.Pod) string {
 	return death.Printable(s)
 }
 
-// tookLife says which processes the kernel killed.
-func tookLife(f *Facts) string {
+// home says whose the killed are, where what gave way does not say it; "".
+func home(f *Facts, gave string) string {
+	if f.Container == nil && f.Unit == "" || strings.Contains(gave, where(f)) || f.Unit != "" && strings.Contains(gave, death.Printable(f.Unit)) {
+		return ""
+	}
+	return " of " + where(f)
+}
+
+// tookLife says which processes the kernel killed, and whose they are.
+func tookLife(f *Facts, home string) string {
 	by := map[death.Fate][]death.Process{}
 	for _, p := range f.Processes {
 		by[p.Fate] = append(by[p.Fate], p)
 	}
 	victims := by[death.FateVictim]
 	if group := by[death.FateGroup]; len(victims) == 0 && len(group) > 0 {
-		return "the kernel killed " + some(group) + " with a group of other containers (memory.oom.group)"
+		return "the kernel killed " + some(group) + home + " with a group of other containers (memory.oom.group)"
 	}
 	if len(victims) == 0 {
 		if f.CountedOnly {
-			return "the kernel's counter says that a process was killed, which one was not seen"
+			return "the kernel's counter says that a process" + home + " was killed, which one was not seen"
 		}
-		return "the kernel killed a process"
+		return "the kernel killed a process" + home
 	}
-	s := "the kernel killed " + some(victims)
+	who := some(victims)
+	if first, is := strings.CutPrefix(who, firstOfIts); is && home != "" {
+		who = "the first process " + first
+	}
+	s := "the kernel killed " + who + home
 	if n := len(by[death.FateGroup]); n > 0 {
 		s += fmt.Sprintf(", and with it the other %s of its group (memory.oom.group)", processes(n))
 	} else if f.Group {
@@ -213,13 +237,15 @@ func processes(n int) string {
 	return fmt.Sprintf("%d processes", n)
 }
 
+const firstOfIts = "its first process "
+
 func processName(p death.Process) string {
 	s := death.Printable(p.Comm)
 	if s == "" {
 		s = "a process"
 	}
 	if p.Init != nil && *p.Init {
-		s = "its first process " + s
+		s = firstOfIts + s
 	}
 	var notes []string
 	if p.PID != 0 {

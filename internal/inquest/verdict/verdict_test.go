@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -58,6 +59,10 @@ func limit(path string, level cgpath.Level, n int64) func(*Facts) {
 	return func(f *Facts) { f.OOMMemcg, f.OOMLevel, f.LimitBytes, f.UsageBytes = path, level, &n, &n }
 }
 
+func leaks(perSecond int64, d time.Duration) func(*Facts) {
+	return func(f *Facts) { f.LeakPerSecond, f.LeakedFor = float64(perSecond), d }
+}
+
 func both(fs ...func(*Facts)) func(*Facts) {
 	return func(f *Facts) {
 		for _, g := range fs {
@@ -82,7 +87,9 @@ func TestJudge(t *testing.T) {
 		{"first process", inPod(both(limit(container, cgpath.Container, 40*mib), func(f *Facts) { f.Ended = true; f.Processes[0].Init = ptr(true) })),
 			"container-limit", death.Certain, "killed its first process java (pid 7, holding 38 MiB); the container ended."},
 		{"another container's limit above", inPod(limit("/docker/a7e6d5c4b3a291807f6e5d4c3b2a19080f7e6d5c4b3a291807f6e5d4c3b2a190", cgpath.Container, 40*mib)),
-			"ancestor-limit", death.Certain, "reached its memory limit of 40 MiB"},
+			"ancestor-limit", death.Certain, "reached its memory limit of 40 MiB: the kernel killed java (pid 7, holding 38 MiB) of container cart (containerd 3f1c9a5e7b2d, Burstable pod shop/cart-1); the container lives on."},
+		{"first process, the node's limit", inPod(both(limit("/kubepods", cgpath.Kubepods, 400*mib), func(f *Facts) { f.Ended = true; f.Processes[0].Init = ptr(true) })),
+			"kubepods-limit", death.Certain, ": the kernel killed the first process java (pid 7, holding 38 MiB) of container cart (containerd 3f1c9a5e7b2d, Burstable pod shop/cart-1); the container ended."},
 		{"pod, limits equal, filled", inPod(both(atPod, func(f *Facts) { f.ContainerLimit, f.ContainerUsage = ptr(40*mib), ptr(39*mib) })),
 			"pod-limit-is-container-limit", death.Certain, "which the kernel accounts at its pod"},
 		{"pod, limits equal, usage unknown", inPod(both(atPod, func(f *Facts) { f.ContainerLimit = ptr(40 * mib) })),
@@ -99,7 +106,7 @@ func TestJudge(t *testing.T) {
 		{"all pods", inPod(limit("/kubepods", cgpath.Kubepods, 400*mib)), "kubepods-limit", death.Certain, "All pods together reached the node's limit for pods of 400 MiB"},
 		{"QoS class", inPod(limit("/kubepods/burstable", cgpath.QoS, 400*mib)), "kubepods-limit", death.Certain, "one QoS class"},
 		{"inside", inPod(limit(container+"/app", cgpath.Inside, 10*mib)), "limit-inside-container", death.Certain, "A group inside container cart"},
-		{"node", inPod(func(f *Facts) { f.Constraint = ConstraintNone }), "node", death.Certain, "The machine ran out of memory: the kernel killed java"},
+		{"node", inPod(func(f *Facts) { f.Constraint = ConstraintNone }), "node", death.Certain, "The machine ran out of memory: the kernel killed java (pid 7, holding 38 MiB) of container cart ("},
 		{"sysrq", inPod(func(f *Facts) { f.Constraint, f.Manual = ConstraintNone, true }), "sysrq", death.Certain, "by hand (sysrq f)"},
 		{"cpuset", inPod(func(f *Facts) { f.Constraint = ConstraintCpuset }), "cpuset", death.Certain, "NUMA nodes"},
 		{"policy", inPod(func(f *Facts) { f.Constraint = ConstraintMemoryPolicy }), "cpuset", death.Certain, "NUMA nodes"},
@@ -173,6 +180,10 @@ func TestAdvice_NamesTheNumbers(t *testing.T) {
 	}{
 		{"limit", inPod(limit(container, cgpath.Container, 40*mib)), "40 MiB; 50 MiB would leave a quarter"},
 		{"what grew", inPod(limit(container, cgpath.Container, 40*mib)), "what grew in java, which held 38 MiB"},
+		{"a heap setting", inPod(limit(container, cgpath.Container, 96*mib)), "below 72 MiB, three quarters of the limit"},
+		{"leak", inPod(both(limit(container, cgpath.Container, 96*mib), leaks(mib, 90*time.Second))),
+			"grew steadily by 1 MiB/s over 90 s: look for a leak. A limit of 120 MiB instead of 96 MiB would last about 24 s longer.\nLook at what grew in java"},
+		{"slow leak", inPod(both(limit(container, cgpath.Container, 96*mib), leaks(512, 3*time.Hour))), "by 512 B/s over 3 h: look for a leak. A limit of 120 MiB instead of 96 MiB would last about 14 h longer."},
 		{"invisible", inPod(limit(container, cgpath.Container, 40*mib)), "alert on coroner_oom_kills_total"},
 		{"limit not known", inPod(func(f *Facts) { f.Basis, f.Constraint = BasisNone, ""; f.Processes = nil }), "raise the container's memory limit."},
 		{"pod", inPod(both(limit(pod, cgpath.Pod, 400*mib), func(f *Facts) { f.Processes[0].AnonRSSBytes = ptr(mib) })), "In a pod of one container"},
@@ -239,5 +250,20 @@ func TestSummary_SaysWhoDied(t *testing.T) {
 				t.Errorf("%q does not say %q", got, tc.says)
 			}
 		})
+	}
+}
+
+// TestSummary_ShortTimes: what took less than a tenth of a second is told in
+// milliseconds.
+func TestSummary_ShortTimes(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for d, says := range map[time.Duration]string{
+		-time.Second: "after less than 1 ms.", 900 * time.Microsecond: "after less than 1 ms.", 8 * time.Millisecond: "after 8 ms.",
+		100 * time.Millisecond: "after 0.1 s.", 4 * time.Second: "after 4.0 s.", 90 * time.Second: "after 90 s.", 3 * time.Minute: "after 3m0s.",
+	} {
+		f := Facts{Exit: &death.Exit{Code: ptr(0)}, Stop: &Stop{Engine: death.SourceDocker, At: at, End: at.Add(d), Confirmed: true}}
+		if s := Judge(f).Summary; !strings.HasSuffix(s, says) {
+			t.Errorf("%v: %q", d, s)
+		}
 	}
 }

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inquest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coroner-dev/coroner/internal/signal"
+)
+
+// TestEnd_NotOOM: that no OOM kill was counted is said where the counters were
+// watched at the end, and tell of the whole run.
+func TestEnd_NotOOM(t *testing.T) {
+	counters := func(sc *scene, total uint64) []signal.Signal {
+		return append([]signal.Signal{sc.sig("cgroup", stands(7, webPath, total, 0)), sc.sig("cgroup", signal.NodeCounters{Total: 50})}, sources(sc, "cgroup")...)
+	}
+	started := func(sc *scene) signal.Signal {
+		s := sc.sig("docker", webSeen)
+		b := webSeen
+		b.Started = s.Time
+		s.Body = b
+		return s
+	}
+	for _, tc := range []struct {
+		name string
+		play func(sc *scene) []signal.Signal
+		rule string
+	}{
+		{"watched all the time", func(sc *scene) []signal.Signal {
+			return append(counters(sc, 0), started(sc), sc.sig("docker", webExit(137, false)))
+		}, "sigkill-not-oom"},
+		{"watched all the time, but the engine says otherwise", func(sc *scene) []signal.Signal {
+			return append(counters(sc, 0), started(sc), sc.sig("docker", webExit(137, true)))
+		}, "sigkill-flagged"},
+		{"it ran before, and no kill was counted in it", func(sc *scene) []signal.Signal {
+			return append(append([]signal.Signal{started(sc)}, counters(sc, 0)...), sc.sig("docker", webExit(137, false)))
+		}, "sigkill-not-oom"},
+		{"it ran before, and a kill was counted in it", func(sc *scene) []signal.Signal {
+			return append(append([]signal.Signal{started(sc)}, counters(sc, 1)...), sc.sig("docker", webExit(137, false)))
+		}, "sigkill"},
+		{"it ended before", func(sc *scene) []signal.Signal {
+			run, end := started(sc), sc.sig("docker", webExit(137, false))
+			sc.n += 5000
+			out := append([]signal.Signal{run}, counters(sc, 0)...)
+			end.Observed, end.Recovered = sc.sig("docker", signal.Lost{}).Observed, true
+			return append(out, end)
+		}, "sigkill"},
+		{"it ended before, flagged", func(sc *scene) []signal.Signal {
+			run, end := started(sc), sc.sig("docker", webExit(137, true))
+			sc.n += 5000
+			out := append([]signal.Signal{run}, counters(sc, 0)...)
+			end.Observed, end.Recovered = sc.sig("docker", signal.Lost{}).Observed, true
+			return append(out, end)
+		}, "sigkill-flagged"},
+		{"a child was OOM-killed long before", func(sc *scene) []signal.Signal {
+			out := append(counters(sc, 0), started(sc), sc.sig("kmsg", signal.SourceState{Up: true}),
+				sc.sig("kmsg", reported(101, "worker", webPath, webPath, mib, mib)),
+				sc.sig("cgroup", stands(7, webPath, 1, 0)), sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 51}))
+			sc.n += 8000
+			return append(out, sc.sig("docker", webExit(137, true)))
+		}, "sigkill-flagged"},
+		{"a run before was OOM-killed", func(sc *scene) []signal.Signal {
+			out := append(counters(sc, 0), started(sc), sc.sig("kmsg", signal.SourceState{Up: true}),
+				sc.sig("kmsg", reported(100, "app", webPath, webPath, mib, mib)),
+				sc.sig("cgroup", stands(7, webPath, 1, 0)), sc.sig("cgroup", signal.NodeCounters{OOMKill: 1, Total: 51}),
+				sc.sig("docker", webExit(137, true)))
+			sc.n += 20_000
+			out = append(out, started(sc))
+			sc.n += 20_000
+			return append(out, sc.sig("docker", webExit(137, false)))
+		}, "sigkill-not-oom"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{}
+			ds := ticking(New(Options{}), append(sources(sc, "docker"), tc.play(sc)...)...)
+			d := ds[len(ds)-1]
+			if d.Rule != tc.rule {
+				t.Errorf("rule %s, want %s\n%s", d.Rule, tc.rule, sketch(ds))
+			}
+			if before := strings.Contains(fmt.Sprint(d.Evidence), "had killed in the container"); before != strings.HasPrefix(tc.name, "a child") {
+				t.Errorf("evidence of a kill before: %v\n%s", before, sketch(ds))
+			}
+		})
+	}
+}
