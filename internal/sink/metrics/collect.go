@@ -3,6 +3,8 @@
 package metrics
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,29 +18,32 @@ type shown struct {
 	last time.Time
 }
 
-// scrape copies the ledger, with zeros for what lives. Nothing is sent while
-// the lock is held, so that a slow scraper does not hold up a death.
-func (m *Metrics) scrape(known []Container, causes []death.Cause) map[key]shown {
+// rows are what a scrape shows: the counters of kills of those that live also at
+// 0, for each of the causes, and what was counted.
+type rows struct {
+	causes  []death.Cause
+	living  map[owner]bool // false: there is no room for its zeros
+	counted map[key]shown
+}
+
+// scrape copies the ledger, with those that live. Nothing is sent while the
+// lock is held, so that a slow scraper does not hold up a death.
+func (m *Metrics) scrape(known []Container, causes []death.Cause) rows {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.ledger
 	l.scrape++
 	now := m.opts.Now()
-	rows := make(map[key]shown, len(l.tallies)+len(known)*len(causes))
+	r := rows{causes: causes, living: make(map[owner]bool, len(known)), counted: map[key]shown{}}
 	for i := range known {
-		if known[i].Removed {
-			continue
+		if o := ownerOf(&known[i].Container); !known[i].Removed && !r.living[o] {
+			r.living[o] = (len(r.living)+1)*len(causes) <= l.max
 		}
-		o := ownerOf(&known[i].Container)
-		for _, cause := range causes {
-			k := key{o, cause}
-			t := l.tallies[k]
-			if t != nil {
-				t.touched = now
-			}
-			if t != nil || len(rows) < l.max {
-				rows[k] = shown{}
-			}
+	}
+	for k, t := range l.tallies {
+		if _, lives := r.living[k.owner]; lives && slices.Contains(causes, k.cause) {
+			t.touched = now
+			r.counted[k] = shown{}
 		}
 	}
 	l.sweep(keepGone)
@@ -46,10 +51,55 @@ func (m *Metrics) scrape(known []Container, causes []death.Cause) map[key]shown 
 		seen := t.visible()
 		t.shown = seen == t.taken
 		if seen != (pair{}) || !t.shownLast.IsZero() {
-			rows[k] = shown{seen, t.shownLast}
+			r.counted[k] = shown{seen, t.shownLast}
 		}
 	}
-	return rows
+	return r
+}
+
+// has tells whether k is shown.
+func (r rows) has(k key) bool {
+	if r.zero(k) {
+		return true
+	}
+	_, ok := r.counted[k]
+	return ok
+}
+
+// zero tells whether k is shown also at 0.
+func (r rows) zero(k key) bool { return slices.Contains(r.causes, k.cause) && r.living[k.owner] }
+
+// keys are all that are shown.
+func (r rows) keys() iter.Seq[key] {
+	return func(yield func(key) bool) {
+		for o, room := range r.living {
+			for _, cause := range r.causes {
+				if room && !yield(key{o, cause}) {
+					return
+				}
+			}
+		}
+		for k := range r.counted {
+			if !r.zero(k) && !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// size counts the keys.
+func (r rows) size() (n int) {
+	for _, room := range r.living {
+		if room {
+			n += len(r.causes)
+		}
+	}
+	for k := range r.counted {
+		if !r.zero(k) {
+			n++
+		}
+	}
+	return n
 }
 
 // folded is what a scrape shows of the deaths that had no room.
@@ -76,7 +126,7 @@ type agentCollector struct{ m *Metrics }
 func (c agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
 		nodeKills, unattributed, sourceUp, sourceEvents, sourceLost, sourceLostOOM, sourceRejected, sourceErrors,
-		sinkUp, sinkQueue, sinkDropped, sinkErrors, foldedDeaths, buildInfo,
+		sinkUp, sinkQueue, sinkDropped, sinkErrors, foldedDeaths, rosterDropped, nodeMemory, buildInfo,
 	} {
 		ch <- c.m.descs[name]
 	}
@@ -87,6 +137,11 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 	m := c.m
 	m.gauge(ch, buildInfo, 1, m.build()...)
 	m.count(ch, foldedDeaths, m.folded())
+	if m.opts.Roster != nil {
+		r := m.opts.Roster()
+		m.count(ch, rosterDropped, r.NoRoom, "full")
+		m.count(ch, rosterDropped, r.Disbelieved, "user")
+	}
 	if m.opts.Node != nil {
 		n := m.opts.Node()
 		if n.OOMKills != nil {
@@ -94,6 +149,11 @@ func (c agentCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		if n.Unattributed != nil {
 			m.count(ch, unattributed, *n.Unattributed)
+		}
+	}
+	if m.opts.NodeMemory != nil {
+		for kind, n := range m.opts.NodeMemory() {
+			m.gauge(ch, nodeMemory, float64(n), label(kind))
 		}
 	}
 	if m.opts.Sources != nil {

@@ -47,15 +47,27 @@ const docsTail = `
   a counter must not go down; the death's record has the last word. Later evidence never counts a process twice.
 - A container that is known and lives has its ` + "`coroner_oom_kills_total`" + ` at 0 for each cause that is an OOM kill, so that
   ` + "`increase()`" + ` sees the first one. A container that is gone keeps its series for a day after its last death.
-- ` + "`coroner_container_terminations_total`" + ` counts ends by any cause. Its series begin with the first end: causes are many, and most containers
-  end by none of them. Alert on OOM kills with ` + "`increase(coroner_oom_kills_total[10m])`" + `, on other ends with
-  ` + "`time() - coroner_last_death_timestamp_seconds < 600`" + `, which sees the first one too.
+- ` + "`coroner_container_terminations_total`" + ` counts ends by any cause. Its series begin with the first death of the cause, at 0 where the
+  container survived it: causes are many, and most containers end by none of them. On other ends than OOM kills alert with ` + "`time() - coroner_last_death_timestamp_seconds < 600`" + `, which sees the first one too.
+- A container that lived between two scrapes has a series that begins above 0, where ` + "`increase()`" + ` sees nothing. The alerts that ` + "`coroner rules`" + `
+  prints do. Where Prometheus gives targets a ` + "`namespace`, `pod` or `container`" + `, scrape with ` + "`honor_labels: true`" + `: those of a death are meant.
+- On Kubernetes an agent's pod that is replaced has another address, and so another ` + "`instance`" + `, which goes on with all that was counted: alerts of
+  the last while come again, and a number of kills over both is too high. Relabel ` + "`__meta_kubernetes_pod_node_name`" + ` to ` + "`instance`" + `, as the chart's
+  PodMonitor does: each node has one series for good.
+
+## What memory looks like
+
+` + "`coroner_container_memory_limit_eta_seconds`" + ` takes two minutes of readings at least, and rather nothing than a chance is told: a window tells of
+30 times its own length at most. A death's ` + "`memory.pattern`" + ` (` + "`leak`, `spike`, `steady`" + `) takes a minute before it: of a container that lived
+shorter, or whose curve fits none of them, it is absent, and that is intended.
 
 ## Instead of missing-container-metrics
 
 ` + "`container_restarts`, `container_ooms` and `container_last_exit_code`" + ` have the names, labels and life of those of
 missing-container-metrics, on the same port, so that its rules, dashboards and joins with ` + "`kube_pod_container_info`" + ` on ` + "`container_id`" + `
 go on. They are there at 0 as soon as a container is known, and for five minutes after it was removed.
+
+The first two are counters whose names do not end in ` + "`_total`" + `, as they were there: ` + "`promtool check metrics`" + ` says so and ends with status 3.
 
 | label | Docker | other runtimes | known by its cgroup alone |
 |---|---|---|---|
@@ -71,7 +83,8 @@ What differs is the values, which are the true ones:
 - ` + "`container_restarts`" + ` counts starts after the first, with every runtime; the other counts Docker's first start too, and nothing
   with containerd. A pod's container has a new id after each restart: all ids that are there show the count of the pod's container, one
   that was removed the count as it was then. So ` + "`increase()`" + ` shows a restart, on the id that was there before. The count goes on over
-  restarts of the agent, and takes in what the engine itself counted meanwhile (Docker and the kubelet do).
+  restarts of the agent, and takes in what the engine itself counted meanwhile (the kubelet all, Docker those by
+  its restart policy). Starts that it does not count, as by hand while no agent runs, can be lost.
 - ` + "`container_ooms`" + ` counts processes that the kernel's OOM killer took, once each, as ` + "`coroner_oom_kills_total`" + ` does; the other counts
   the engine's events, which are missing for some kills and many for others.
 - ` + "`container_last_exit_code`" + ` is of the container's first process; with containerd the other takes those of execs and probes as well. For a

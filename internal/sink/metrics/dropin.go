@@ -137,11 +137,13 @@ func (g *gatherer) dropIn(known []Container) []*dto.MetricFamily {
 		return nil
 	}
 	restarts, ooms, exits := family(containerRestarts), family(containerOOMs), family(containerLastExit)
+	for _, f := range []*dto.MetricFamily{restarts, ooms, exits} {
+		f.Metric = make([]*dto.Metric, 0, len(known))
+	}
 	for i, e := range g.identities.of(known) {
-		restarts.Metric = append(restarts.Metric, entry{pairs: e.pairs}.counter(uint64(max(0, known[i].Restarts))))
-		ooms.Metric = append(ooms.Metric, entry{pairs: e.pairs}.counter(kills[i]))
-		code := float64(known[i].ExitCode)
-		exits.Metric = append(exits.Metric, &dto.Metric{Label: e.pairs, Gauge: &dto.Gauge{Value: &code}})
+		restarts.Metric = append(restarts.Metric, counter(e.pairs, uint64(max(0, known[i].Restarts))))
+		ooms.Metric = append(ooms.Metric, counter(e.pairs, kills[i]))
+		exits.Metric = append(exits.Metric, gauge(e.pairs, float64(known[i].ExitCode)))
 	}
 	return []*dto.MetricFamily{restarts, ooms, exits}
 }

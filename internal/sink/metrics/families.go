@@ -19,6 +19,7 @@ type gatherer struct {
 	m          *Metrics
 	order      order
 	identities identities
+	owners     ownerPairs
 }
 
 // Gather implements prometheus.Gatherer.
@@ -28,6 +29,7 @@ func (g *gatherer) Gather() ([]*dto.MetricFamily, error) {
 	if f := g.m.opts.Containers; f != nil {
 		known = f()
 	}
+	g.owners.forget(len(known))
 	families = append(families, g.deaths(known)...)
 	families = append(families, g.dropIn(known)...)
 	families = append(families, g.memory()...)
@@ -40,21 +42,24 @@ func (g *gatherer) deaths(known []Container) []*dto.MetricFamily {
 	causes := oomCauses()
 	rows := g.m.scrape(known, causes)
 	kills, ends, last := family(oomKills), family(terminations), family(lastDeath)
-	kills.Metric = make([]*dto.Metric, 0, len(rows))
-	for _, e := range g.order.of(rows) {
-		t := rows[e.key]
+	entries := g.order.of(rows, &g.owners)
+	kills.Metric = make([]*dto.Metric, 0, len(entries))
+	for _, e := range entries {
+		t := rows.counted[e.key]
 		switch {
 		case t.kills > 0:
-			kills.Metric = append(kills.Metric, e.counter(t.kills))
+			kills.Metric = append(kills.Metric, counter(e.pairs, t.kills))
 		case slices.Contains(causes, e.cause):
 			kills.Metric = append(kills.Metric, e.zero)
 		}
-		if t.ends > 0 {
-			ends.Metric = append(ends.Metric, e.counter(t.ends))
+		switch {
+		case t.ends > 0:
+			ends.Metric = append(ends.Metric, counter(e.pairs, t.ends))
+		case !t.last.IsZero(): // survived so far: the first end must be seen to rise
+			ends.Metric = append(ends.Metric, e.zero)
 		}
 		if !t.last.IsZero() {
-			at := unix(t.last)
-			last.Metric = append(last.Metric, &dto.Metric{Label: e.pairs, Gauge: &dto.Gauge{Value: &at}})
+			last.Metric = append(last.Metric, gauge(e.pairs, unix(t.last)))
 		}
 	}
 	return slices.DeleteFunc([]*dto.MetricFamily{kills, ends, last}, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 })
@@ -79,9 +84,25 @@ type entry struct {
 	zero  *dto.Metric
 }
 
-func (e entry) counter(n uint64) *dto.Metric {
-	v := float64(n)
-	return &dto.Metric{Label: e.pairs, Counter: &dto.Counter{Value: &v}}
+// counter and gauge make a sample in one piece: a scrape has thousands.
+func counter(pairs []*dto.LabelPair, n uint64) *dto.Metric {
+	s := &struct {
+		metric  dto.Metric
+		counter dto.Counter
+		value   float64
+	}{value: float64(n)}
+	s.metric.Label, s.metric.Counter, s.counter.Value = pairs, &s.counter, &s.value
+	return &s.metric
+}
+
+func gauge(pairs []*dto.LabelPair, v float64) *dto.Metric {
+	s := &struct {
+		metric dto.Metric
+		gauge  dto.Gauge
+		value  float64
+	}{value: v}
+	s.metric.Label, s.metric.Gauge, s.gauge.Value = pairs, &s.gauge, &s.value
+	return &s.metric
 }
 
 // order keeps the keys of the last scrape, in the order of the exposition
@@ -93,23 +114,20 @@ type order struct {
 }
 
 // of gives the keys of rows in order.
-func (o *order) of(rows map[key]shown) []entry {
+func (o *order) of(rows rows, owners *ownerPairs) []entry {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.same(rows) {
 		return o.last
 	}
-	o.last = make([]entry, 0, len(rows))
-	owners, causes := map[owner][]*dto.LabelPair{}, map[death.Cause]*dto.LabelPair{}
-	zero := entry{}.counter(0).Counter
-	for k := range rows {
-		if owners[k.owner] == nil {
-			owners[k.owner] = []*dto.LabelPair{pairOf("container", k.container), pairOf("namespace", k.namespace), pairOf("pod", k.pod)}
-		}
+	o.last = make([]entry, 0, rows.size())
+	causes := map[death.Cause]*dto.LabelPair{}
+	zero := counter(nil, 0).Counter
+	for k := range rows.keys() {
 		if causes[k.cause] == nil {
 			causes[k.cause] = pairOf("cause", string(k.cause))
 		}
-		e := entry{key: k, pairs: append([]*dto.LabelPair{causes[k.cause]}, owners[k.owner]...)}
+		e := entry{key: k, pairs: append([]*dto.LabelPair{causes[k.cause]}, owners.of(k.owner)...)}
 		e.zero = &dto.Metric{Label: e.pairs, Counter: zero}
 		o.last = append(o.last, e)
 	}
@@ -121,14 +139,40 @@ func (o *order) of(rows map[key]shown) []entry {
 	return o.last
 }
 
+// ownerPairs keeps the label pairs of owners, which all their series share.
+type ownerPairs struct {
+	mu    sync.Mutex
+	known map[owner][]*dto.LabelPair
+}
+
+func (p *ownerPairs) of(o owner) []*dto.LabelPair {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pairs := p.known[o]
+	if pairs == nil {
+		pairs = []*dto.LabelPair{pairOf("container", o.container), pairOf("namespace", o.namespace), pairOf("pod", o.pod)}
+		p.known[o] = pairs
+	}
+	return pairs
+}
+
+// forget begins anew where most of those known are of owners that went.
+func (p *ownerPairs) forget(living int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil || len(p.known) > 2*living+100 {
+		p.known = map[owner][]*dto.LabelPair{}
+	}
+}
+
 func pairOf(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-func (o *order) same(rows map[key]shown) bool {
-	if len(o.last) != len(rows) {
+func (o *order) same(rows rows) bool {
+	if len(o.last) != rows.size() {
 		return false
 	}
 	for _, e := range o.last {
-		if _, ok := rows[e.key]; !ok {
+		if !rows.has(e.key) {
 			return false
 		}
 	}

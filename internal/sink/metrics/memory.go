@@ -29,8 +29,10 @@ func (g *gatherer) memory() []*dto.MetricFamily {
 	if g.m.opts.Memory == nil {
 		return nil
 	}
-	held := map[owner]Memory{}
-	for _, c := range g.m.opts.Memory() {
+	all := g.m.opts.Memory()
+	held := make(map[owner]*Memory, len(all))
+	for i := range all {
+		c := &all[i]
 		o := ownerOf(&c.Container)
 		if other, twice := held[o]; twice && other.WorkingSetBytes >= c.WorkingSetBytes || len(held) >= g.m.opts.MaxSeries {
 			continue
@@ -46,12 +48,12 @@ func (g *gatherer) memory() []*dto.MetricFamily {
 	})
 	workingSet, usage, limit, peak, eta := family(memoryWorkingSet), family(memoryUsage), family(memoryLimit), family(memoryPeak), family(memoryETA)
 	escaped := family(escapedProcesses)
+	for _, f := range []*dto.MetricFamily{workingSet, usage, limit, peak} {
+		f.Metric = make([]*dto.Metric, 0, len(held))
+	}
 	for _, o := range owners {
-		c := held[o]
-		pairs := []*dto.LabelPair{pairOf("container", o.container), pairOf("namespace", o.namespace), pairOf("pod", o.pod)}
-		gauge := func(f *dto.MetricFamily, v float64) {
-			f.Metric = append(f.Metric, &dto.Metric{Label: pairs, Gauge: &dto.Gauge{Value: &v}})
-		}
+		c, pairs := held[o], g.owners.of(o)
+		gauge := func(f *dto.MetricFamily, v float64) { f.Metric = append(f.Metric, gauge(pairs, v)) }
 		gauge(workingSet, float64(c.WorkingSetBytes))
 		gauge(usage, float64(c.UsageBytes))
 		if c.LimitBytes != nil {

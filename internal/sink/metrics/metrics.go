@@ -35,10 +35,14 @@ type Options struct {
 	Sinks func() []SinkStat
 	// Node tells what is known of the machine's own count.
 	Node func() NodeStat
+	// Roster gives what was told of containers in vain; nil: it is not shown.
+	Roster func() RosterStat
 	// Containers tells which containers there are, and were until lately.
 	Containers func() []Container
 	// Memory tells what the living containers hold.
 	Memory func() []Memory
+	// NodeMemory tells the figures of the node's memory map by their kind.
+	NodeMemory func() map[string]int64
 	// MaxSeries bounds the label sets of deaths; 0 means DefaultMaxSeries.
 	MaxSeries int
 	// Now is the clock; nil means time.Now.
@@ -88,6 +92,13 @@ type NodeStat struct {
 	Unattributed *uint64
 }
 
+// RosterStat counts what engines told of containers in vain.
+type RosterStat struct {
+	// NoRoom is of containers that there was no room for, Disbelieved what
+	// users' engines told of others' containers.
+	NoRoom, Disbelieved uint64
+}
+
 // Metrics counts deaths and serves them. It is safe for concurrent use.
 type Metrics struct {
 	opts      Options
@@ -131,13 +142,13 @@ func New(o Options) *Metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.gatherer = &gatherer{m: m}
-	m.handler = promhttp.HandlerFor(m.gatherer, promhttp.HandlerOpts{
+	m.handler = inLargeParts(promhttp.HandlerFor(m.gatherer, promhttp.HandlerOpts{
 		ErrorLog: scrapeLog{o.Log},
 		// One bad series must not hide the others.
 		ErrorHandling:     promhttp.ContinueOnError,
 		Registry:          m.registry,
 		EnableOpenMetrics: true,
-	})
+	}))
 	return m
 }
 

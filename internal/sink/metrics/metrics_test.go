@@ -154,6 +154,28 @@ func TestTake_CountsEachEndOnce(t *testing.T) {
 	}
 }
 
+// TestTake_EndsBeginAtZero: of a container that survived a kill, the first end
+// by the same cause must be seen to rise. A cause that nobody died of has none.
+func TestTake_EndsBeginAtZero(t *testing.T) {
+	m := metrics.New(metrics.Options{})
+	ends := func(cause string) string {
+		return scrape(t, m)[`coroner_container_terminations_total{cause="`+cause+`",container="web",namespace="prod",pod="shop"}`]
+	}
+	for i, want := range []string{"0", "1", "2"} {
+		d := kill(fmt.Sprintf("d%d", i), death.OOMContainerLimit, process(i+1, death.FateVictim))
+		if i > 0 {
+			d.Subject = death.SubjectContainer
+		}
+		take(m, d)
+		if got := ends("oom_container_limit"); got != want {
+			t.Errorf("after death %d: %q ends, want %s", i, got, want)
+		}
+	}
+	if got := ends("oom_pod_limit"); got != "" {
+		t.Errorf("%q ends by what nobody died of", got)
+	}
+}
+
 func TestMove_GivesBackTheTimeOfTheLastDeath(t *testing.T) {
 	m := metrics.New(metrics.Options{})
 	old := kill("old", death.OOMContainerLimit, process(1, death.FateVictim))
@@ -376,8 +398,9 @@ func full() *metrics.Metrics {
 	n, none := uint64(7), uint64(0)
 	m := metrics.New(metrics.Options{
 		Version: "1.2.3", Revision: "abcdef0",
-		Now:  func() time.Time { return start },
-		Node: func() metrics.NodeStat { return metrics.NodeStat{OOMKills: &n, Unattributed: &none} },
+		Now:    func() time.Time { return start },
+		Node:   func() metrics.NodeStat { return metrics.NodeStat{OOMKills: &n, Unattributed: &none} },
+		Roster: func() metrics.RosterStat { return metrics.RosterStat{NoRoom: 4, Disbelieved: 2} },
 		Sources: func() []metrics.SourceStat {
 			return []metrics.SourceStat{
 				{Source: death.SourceKmsg, Up: true, Events: 12, Lost: 3},
@@ -391,6 +414,7 @@ func full() *metrics.Metrics {
 			n, seconds := int64(64<<20), 90.0
 			return []metrics.Memory{{Container: death.Container{ID: "77", Name: "db"}, WorkingSetBytes: n / 2, UsageBytes: n, LimitBytes: &n, PeakBytes: &n, LimitETASeconds: &seconds, Escaped: new(int)}}
 		},
+		NodeMemory: func() map[string]int64 { return map[string]int64{"capacity": 64 << 30, "unaccounted": 3 << 30} },
 		Containers: func() []metrics.Container {
 			return []metrics.Container{
 				{Container: death.Container{ID: strings.Repeat("0123456789abcdef", 4), Pod: &death.Pod{UID: "5e3f"}}},
@@ -426,12 +450,23 @@ func many(n int) []metrics.Container {
 	return out
 }
 
+// holding is what the containers hold.
+func holding(living []metrics.Container) []metrics.Memory {
+	out, limit := make([]metrics.Memory, len(living)), int64(64<<20)
+	for i := range out {
+		out[i] = metrics.Memory{Container: living[i].Container, WorkingSetBytes: int64(4<<20 + i), UsageBytes: int64(5<<20 + i), LimitBytes: &limit, PeakBytes: &limit}
+	}
+	return out
+}
+
 func BenchmarkScrape(b *testing.B) {
 	for _, n := range []int{200, 1000} {
 		for _, accept := range []string{"text/plain", "application/openmetrics-text;version=1.0.0"} {
 			b.Run(fmt.Sprintf("%d/%s", n, accept[:strings.Index(accept, "/")+2]), func(b *testing.B) {
 				living := many(n)
-				m := metrics.New(metrics.Options{Containers: func() []metrics.Container { return slices.Clone(living) }})
+				m := metrics.New(metrics.Options{
+					Containers: func() []metrics.Container { return slices.Clone(living) }, Memory: func() []metrics.Memory { return holding(living) },
+				})
 				b.ReportAllocs()
 				for b.Loop() {
 					rec, req := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)

@@ -43,6 +43,7 @@ const (
 	sinkDropped    = "coroner_sink_dropped_total"
 	sinkErrors     = "coroner_sink_errors_total"
 	foldedDeaths   = "coroner_folded_deaths_total"
+	rosterDropped  = "coroner_roster_dropped_total"
 	buildInfo      = "coroner_build_info"
 
 	memoryWorkingSet = "coroner_container_memory_working_set_bytes"
@@ -51,6 +52,7 @@ const (
 	memoryPeak       = "coroner_container_memory_peak_bytes"
 	memoryETA        = "coroner_container_memory_limit_eta_seconds"
 	escapedProcesses = "coroner_escaped_processes"
+	nodeMemory       = "coroner_node_memory_bytes"
 
 	// Those of missing-container-metrics, by its names.
 	containerRestarts = "container_restarts"
@@ -71,7 +73,7 @@ func Table() []Metric {
 	container := []string{"container_id", "container_short_id", "docker_container_id", "name", "image_id", "pod", "namespace"}
 	return []Metric{
 		{oomKills, typeCounter, owner, "Processes that the kernel's OOM killer took. 0 for every container that is known and lives.", Stable},
-		{terminations, typeCounter, owner, "Ends of containers. A series begins with the first.", Stable},
+		{terminations, typeCounter, owner, "Ends of containers. A series begins with the first death of its cause, at 0 where the container survived that.", Stable},
 		{containerRestarts, typeCounter, container, "Starts of the container after its first; of a pod's container, over all its ids.", Stable},
 		{containerOOMs, typeCounter, container, "Processes of the container that the kernel's OOM killer took.", Stable},
 		{containerLastExit, typeGauge, container, "Exit code of the container's last end; 0 until there was one.", Stable},
@@ -80,7 +82,8 @@ func Table() []Metric {
 		{memoryLimit, typeGauge, named, "The container's own memory limit; absent where it has none.", Stable},
 		{memoryPeak, typeGauge, named, "The most memory that the container used so far.", Stable},
 		{memoryETA, typeGauge, named, "At the present rate, the time until the container reaches its limit; absent where it does not grow.", Stable},
-		{escapedProcesses, typeGauge, named, "Processes of the container that live outside its cgroup, so that its limits do not hold for them; looked for each minute.", Stable},
+		{escapedProcesses, typeGauge, named, "Processes of the container that live outside its cgroup, so that its limits do not hold for them; looked for each minute, and some seconds after a container began.", Stable},
+		{nodeMemory, typeGauge, []string{"kind"}, "The node's memory map: capacity, free, available, reclaimable (page cache), unaccounted (what no cgroup has: the kernel), units_working_set, containers_working_set, pods_working_set and its parts by QoS class; on a Kubernetes node also pods_limit, allocatable, reserved, eviction_hard, kubelet_working_set and more. coroner node shows and explains them.", Stable},
 		{lastDeath, typeGauge, owner, "When the latest death happened, by the kernel's clock.", Stable},
 		{nodeKills, typeCounter, nil, "OOM kills that the kernel itself counted (/proc/vmstat) since the agent first ran.", Stable},
 		{unattributed, typeCounter, nil, "OOM kills that the kernel counted and for which no death could be written. It must stay 0.", Stable},
@@ -91,11 +94,12 @@ func Table() []Metric {
 		{sourceLostOOM, typeCounter, source, "Of the signals that the source lost, those that may have told of an OOM kill.", Stable},
 		{sourceRejected, typeCounter, source, "Records that others than the kernel wrote to its log. They are not believed, whatever they say.", Experimental},
 		{sourceErrors, typeCounter, source, "Failures of the source: records that it could not read, and its own ends.", Stable},
-		{sinkUp, typeGauge, sink, "Whether the sink takes deaths (1) or they wait (0). For the history: whether they are kept in its file.", Stable},
+		{sinkUp, typeGauge, sink, "Whether the sink takes deaths (1) or not (0). For the history: whether they are kept in its file; for kubeevents: whether the API took the last event.", Stable},
 		{sinkQueue, typeGauge, sink, "Deaths that wait for the sink.", Stable},
-		{sinkDropped, typeCounter, sink, "Deaths, and amendments of deaths, for which there was no room while the sink did not take them.", Stable},
+		{sinkDropped, typeCounter, sink, "Deaths, and amendments of deaths, that the sink did not tell: there was no room while it took none, or, of kubeevents, the API refused the event or the limit of its rate held it back.", Stable},
 		{sinkErrors, typeCounter, sink, "Times that the sink refused.", Stable},
 		{foldedDeaths, typeCounter, nil, "Deaths counted under container=\"" + foldedContainer + "\" because there were too many series.", Experimental},
+		{rosterDropped, typeCounter, []string{"reason"}, "What engines told of containers and nobody keeps: full, there is no room for more containers, whose deaths go without names; user, an engine that a user runs spoke of others' containers.", Experimental},
 		{buildInfo, typeGauge, []string{"version", "revision", "goversion"}, "Always 1; the labels say what runs.", Stable},
 	}
 }
