@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"strconv"
@@ -20,7 +21,6 @@ import (
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/history"
 	"github.com/coroner-dev/coroner/internal/inquest"
-	"github.com/coroner-dev/coroner/internal/recorder"
 	"github.com/coroner-dev/coroner/internal/signal"
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 )
@@ -31,6 +31,9 @@ const (
 	restoreWindow = 7 * 24 * time.Hour
 	restoreLimit  = 4096
 )
+
+// settleTime is how long after the sources watch the start is over.
+const settleTime = 10 * time.Second
 
 // Agent watches one node.
 type Agent struct {
@@ -44,15 +47,15 @@ type Agent struct {
 	metrics *metrics.Metrics
 	sup     *supervisor
 	pipe    *pipeline
-	words   *words
-
-	recorder *recorder.Recorder
-	escapes  *recorder.Escapes
-	keeper   *keeper
-	figures  figures
-	read     position
-	carried  carried
-	serve    *server
+	sources []source
+	desk    *desk
+	memory  *nodeDesk
+	keeper  *keeper
+	sinks   sinks
+	figures figures
+	read    position
+	carried carried
+	serve   *server
 }
 
 // carried is what earlier runs counted.
@@ -98,10 +101,12 @@ func New(ctx context.Context, o Options) (*Agent, error) {
 	a.metrics = metrics.New(metrics.Options{
 		Version: o.Version, Revision: o.Revision, Log: a.log,
 		Sources:    a.sup.stats,
-		Sinks:      func() []metrics.SinkStat { return []metrics.SinkStat{a.keeper.stat()} },
+		Sinks:      a.sinkStats,
 		Node:       a.nodeStat,
+		Roster:     a.rosterStat,
 		Containers: func() []metrics.Container { return a.pipe.living.list() },
-		Memory:     func() []metrics.Memory { return a.pipe.living.memory(a.recorder.Figures(), a.escaped()) },
+		Memory:     func() []metrics.Memory { return a.pipe.living.memory(a.desk.recorder.Figures(), a.escaped()) },
+		NodeMemory: func() map[string]int64 { return a.memory.figures() },
 	})
 	if err := a.wire(ctx); err != nil {
 		closeAll(listeners)
@@ -176,24 +181,37 @@ func (a *Agent) wire(ctx context.Context) error {
 	a.keeper.bootID, a.keeper.node = a.bootID, a.nodeKills
 	a.keeper.latest = audit{a.carried.kills, a.carried.unattributed, a.carried.vmstat}
 	a.goOn(q, state)
-	for i := range known {
-		if d := &known[i]; d.Subject == death.SubjectContainer && d.Time.After(a.read.ends) {
-			a.read.ends = d.Time
-		}
+	a.openSinks(known)
+	a.read.ends = endsTold(state, known, a.began)
+	if state[stateFirstRun] == "" {
+		a.keeper.told[stateFirstRun] = strconv.FormatInt(a.began.UnixNano(), 10)
 	}
 	a.pipe = newPipeline(q, a.keeper.give)
-	a.words = newWords(a.opts.Path, a.pipe.emit, a.log)
-	a.recorder = recorder.New(recorder.Options{Roots: a.opts.Path, Logger: a.log})
-	a.pipe.rec = a.recorder
-	a.escapes = recorder.NewEscapes(recorder.EscapesOptions{Roots: a.opts.Path, Logger: a.log, Containers: a.pipe.homes.list})
-	a.pipe.ask = func(w inquest.Want) *signal.Signal {
-		if w.Kind == inquest.WantMemory {
-			return memoryOf(a.recorder, w)
-		}
-		return a.words.ask(w)
-	}
+	a.sources = newSources(a.opts, a.read, a.pipe.arrivals.next)
+	a.desk = newDesk(a.opts, a.bootID, a.pipe, a.sources)
+	a.memory = &nodeDesk{node: a.node, roots: a.opts.Path, living: a.pipe.living, shares: a.pipe.shares,
+		seen: a.KubeNode, settings: newKubeletSettings(a.sources), leastHistory: a.opts.growthAfter, log: a.log}
 	a.pipe.living.goOn(state, known)
 	return nil
+}
+
+// endsTold is up to when the ends of containers were told by earlier runs. Where
+// known, all that was told of late, has none, there was none since the first run.
+func endsTold(state map[string]string, known []death.Death, began time.Time) (last time.Time) {
+	for i := range known {
+		if d := &known[i]; d.Subject == death.SubjectContainer && d.Time.After(last) {
+			last = d.Time
+		}
+	}
+	first := number(state[stateFirstRun])
+	if !last.IsZero() || first == 0 || first > math.MaxInt64 || len(known) >= restoreLimit {
+		return last
+	}
+	last = began.Add(-restoreWindow)
+	if t := time.Unix(0, int64(first)); t.After(last) {
+		last = t
+	}
+	return last
 }
 
 // seed lets the counters go on from where the last run kept them.
@@ -234,6 +252,10 @@ func (a *Agent) goOn(q *inquest.Inquest, state map[string]string) {
 	q.Continue(told)
 }
 
+// KubeNode is the node as the Kubernetes API had it last: capacity, allocatable,
+// conditions and taints. nil: nobody has told.
+func (a *Agent) KubeNode() *signal.NodeSeen { return a.pipe.node.Load() }
+
 // Addresses are where the agent listens.
 func (a *Agent) Addresses() []net.Addr { return a.serve.addresses() }
 
@@ -243,24 +265,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	var kept, thought, watched, served sync.WaitGroup
 	kept.Go(a.keeper.run)
 	thought.Go(a.pipe.run)
+	stopTelling := a.runSinks(ctx)
 
-	sources := newSources(a.opts, a.read)
-	a.sup.enable(sources)
+	a.sup.enable(a.sources)
 	watch, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	for _, s := range sources {
+	for _, s := range a.sources {
 		watched.Go(func() { a.sup.run(watch, s, a.pipe.emit) })
 	}
-	watched.Go(func() {
-		if err := a.recorder.Run(watch); err != nil {
-			a.log.Warn("containers' memory is not recorded", "err", err)
-		}
-	})
-	watched.Go(func() {
-		if err := a.escapes.Run(watch); err != nil {
-			a.log.Warn("processes outside of their containers are not looked for", "err", err)
-		}
-	})
+	watched.Go(func() { a.desk.run(watch) })
+	watched.Go(func() { a.memory.run(watch) })
 	watched.Go(func() {
 		if err := a.store.Run(watch); err != nil {
 			a.log.Error("history is not pruned", "err", err)
@@ -276,11 +290,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.log.Warn("nobody is told that the agent is ready", "err", err)
 	}
 	defer service.close()
-	a.sup.started(watch, sources)
+	a.sup.started(watch, a.sources)
 	if watch.Err() == nil {
 		service.tell("READY=1", sourcesLine(a.sup.status()))
 		watched.Go(func() { a.reassure(watch, service) })
-		debug.FreeOSMemory() // reading the kernel's types took some 20 MiB, once
+		watched.Go(func() { a.settle(watch) })
 		a.log.Info("watching", "node", a.node, "kernel", a.kernel, "version", a.opts.Version)
 	}
 
@@ -288,17 +302,33 @@ func (a *Agent) Run(ctx context.Context) error {
 	service.tell("STOPPING=1")
 	// What flowed first stops first.
 	watched.Wait()
-	a.words.end()
+	a.desk.close()
 	close(a.pipe.in)
 	thought.Wait()
 	a.keeper.end()
 	kept.Wait()
+	stopTelling()
 	a.serve.stop()
 	served.Wait()
 	a.figures.asked.Wait()
 	err = errors.Join(failed, a.store.Close())
-	a.words.wait()
+	a.desk.wait()
 	return err
+}
+
+// settle gives back what the start took: reading the kernel's types takes some
+// 20 MiB, and the first lists of the engines come when all else watches.
+func (a *Agent) settle(ctx context.Context) {
+	debug.FreeOSMemory()
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(settleTime):
+	}
+	debug.FreeOSMemory()
+	if a.opts.Settled != nil {
+		a.opts.Settled()
+	}
 }
 
 // nodeKills are what the inquest knows now of the machine's own count.
@@ -316,6 +346,11 @@ func (a *Agent) nodeStat() metrics.NodeStat {
 	return metrics.NodeStat{OOMKills: &n.kills, Unattributed: &n.unattributed}
 }
 
+func (a *Agent) rosterStat() metrics.RosterStat {
+	st := a.pipe.stats.Load()
+	return metrics.RosterStat{NoRoom: st.NoRoom, Disbelieved: st.Disbelieved}
+}
+
 // Status says how the agent is doing.
 func (a *Agent) Status(context.Context) api.Status {
 	node := a.nodeStat()
@@ -325,8 +360,9 @@ func (a *Agent) Status(context.Context) api.Status {
 		NodeOOMKills: node.OOMKills, UnattributedOOMKills: node.Unattributed,
 		History: a.historyStatus(),
 	}
+	s := a.pipe.stats.Load()
+	st.Roster = api.RosterStatus{NoRoom: s.NoRoom, Disbelieved: s.Disbelieved}
 	if node.OOMKills != nil {
-		s := a.pipe.stats.Load()
 		st.Audit = &api.Audit{
 			CountedOnly: s.CountedOnly, CountedTwice: s.CountedTwice, AlreadyDying: s.AlreadyDying,
 			Late: s.Late, Open: s.OpenCases, SettledEarly: s.EarlySettled,

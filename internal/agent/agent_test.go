@@ -2,7 +2,13 @@
 
 package agent
 
-import "testing"
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/coroner-dev/coroner/internal/death"
+)
 
 func TestCarry(t *testing.T) {
 	for _, tc := range []struct {
@@ -19,6 +25,40 @@ func TestCarry(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := carry(tc.state, "b", tc.vmstat); got != tc.want {
 				t.Errorf("carry = %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestEndsTold: engines are asked for the ends since the last that was told, or
+// since the first run where none was told yet.
+func TestEndsTold(t *testing.T) {
+	began := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	first := func(ago time.Duration) map[string]string {
+		return map[string]string{stateFirstRun: strconv.FormatInt(began.Add(-ago).UnixNano(), 10)}
+	}
+	process := death.Death{Subject: death.SubjectProcess, Time: began.Add(-time.Minute)}
+	ended := death.Death{Subject: death.SubjectContainer, Time: began.Add(-time.Hour)}
+	for _, tc := range []struct {
+		name  string
+		state map[string]string
+		known []death.Death
+		ago   time.Duration // 0: they are not asked
+	}{
+		{"first run", nil, nil, 0},
+		{"the last end", first(2 * time.Hour), []death.Death{ended, process}, time.Hour},
+		{"no end yet", first(2 * time.Hour), []death.Death{process}, 2 * time.Hour},
+		{"none of late", first(1000 * time.Hour), nil, restoreWindow},
+		{"not all is known", first(2 * time.Hour), make([]death.Death, restoreLimit), 0},
+		{"damaged", map[string]string{stateFirstRun: "x"}, nil, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var want time.Time
+			if tc.ago > 0 {
+				want = began.Add(-tc.ago)
+			}
+			if got := endsTold(tc.state, tc.known, began); !got.Equal(want) {
+				t.Errorf("ends are told up to %v, want %v", got, want)
 			}
 		})
 	}

@@ -48,6 +48,12 @@ type conn struct {
 // connKey is where a request's context has its connection.
 type connKey struct{}
 
+// connBounds are the two bounds where the process may have so many files open:
+// at most a quarter of them are connections, half of these quiet.
+func connBounds(files uint64) (quiet, most int) {
+	return int(min(files/8, maxQuiet)), int(min(files/4, maxConns))
+}
+
 func newConns(quiet, most int) *conns {
 	return &conns{quiet: quiet, most: most, known: map[net.Conn]*list.Element{}}
 }

@@ -72,3 +72,11 @@ func (e *ended) Close() error {
 	e.closed = true
 	return e.Conn.Close()
 }
+
+func TestConnBounds(t *testing.T) {
+	for files, want := range map[uint64][2]int{1 << 60: {maxQuiet, maxConns}, 524288: {maxQuiet, maxConns}, 4096: {512, 1024}, 1024: {128, 256}, 0: {0, 0}} {
+		if quiet, most := connBounds(files); quiet != want[0] || most != want[1] {
+			t.Errorf("%d files: %d quiet, %d in all, want %v", files, quiet, most, want)
+		}
+	}
+}

@@ -39,6 +39,7 @@ const (
 	stateVMStat       = "vmstat_oom_kill"
 	stateUnattributed = "unattributed_oom_kills"
 	stateFolded       = "folded_deaths"
+	stateFirstRun     = "first_run" // when it began, in nanoseconds since 1970
 )
 
 // archive is the history as the keeper uses it.
@@ -58,6 +59,7 @@ type waiting struct {
 	change metrics.Change
 	since  time.Time
 	source death.Source // that told it first; "" when that was told already
+	let    bool         // it was told on without the history
 }
 
 // keeper writes deaths to the history and then tells them on. Whoever gives
@@ -67,6 +69,7 @@ type keeper struct {
 	store   archive
 	metrics *metrics.Metrics
 	publish func()
+	tell    func([]death.Death) // the sinks; it waits for nobody
 	node    func() audit
 	log     *slog.Logger
 	bootID  string
@@ -97,7 +100,7 @@ type keeper struct {
 // this run goes on.
 func newKeeper(store archive, m *metrics.Metrics, state map[string]string, log *slog.Logger) *keeper {
 	return &keeper{
-		store: store, metrics: m, log: log, publish: func() {},
+		store: store, metrics: m, log: log, publish: func() {}, tell: func([]death.Death) {},
 		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), ending: make(chan struct{}),
 		byID: map[string]*waiting{}, told: map[string]string{}, saved: maps.Clone(state), stale: time.Now(), watched: true,
 		shown: audit{kills: number(state[stateNodeKills]), unattributed: number(state[stateUnattributed])},
@@ -140,7 +143,7 @@ func (k *keeper) add(d *death.Death, now time.Time) {
 	change := k.metrics.Take(d)
 	if w := k.byID[d.ID]; w != nil {
 		w.change.Join(change)
-		w.death = *d
+		w.death, w.let = *d, false
 		return
 	}
 	w := &waiting{death: *d, change: change, since: now}
@@ -325,6 +328,7 @@ func (k *keeper) kept(r round, anew bool) {
 	}
 	if len(r.deaths) > 0 {
 		k.publish()
+		k.tell(r.Deaths)
 	}
 }
 
@@ -338,7 +342,7 @@ func (k *keeper) refused(r round, err error) {
 	k.tellAgain(r.told)
 	for _, w := range r.deaths {
 		if newer := k.byID[w.death.ID]; newer != nil {
-			w.death = newer.death
+			w.death, w.let = newer.death, newer.let
 			w.change.Join(newer.change)
 			newer.death.ID = "" // it is in the other now
 		}
@@ -374,7 +378,7 @@ func (k *keeper) trouble(why string) {
 	k.failed = why
 }
 
-// overdue lets metrics go on without the history when it took nothing for too
+// overdue lets metrics and sinks go on without the history when it took nothing for too
 // long, and returns when to look again; 0: nothing waits.
 func (k *keeper) overdue() time.Duration {
 	k.mu.Lock()
@@ -400,8 +404,23 @@ func (k *keeper) overdue() time.Duration {
 		k.trouble("it does not answer since " + oldest.UTC().Format(time.RFC3339))
 	}
 	k.metrics.Release()
+	k.tellOn()
 	k.shown, k.let = k.latest, time.Now()
 	return keeperPatience
+}
+
+// tellOn has the sinks told what waits. It needs the lock.
+func (k *keeper) tellOn() {
+	var late []death.Death
+	for _, line := range [][]*waiting{k.written, k.backlog} {
+		for _, w := range line {
+			if !w.let {
+				w.let = true
+				late = append(late, w.death)
+			}
+		}
+	}
+	k.tell(late)
 }
 
 // failure is why deaths are not kept where they should be; "": they are.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/history"
+	"github.com/coroner-dev/coroner/internal/oomtest"
 	"github.com/coroner-dev/coroner/internal/sink/metrics"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
 		keepUntilKilled(path)
 	}
-	os.Exit(m.Run())
+	oomtest.Main(m)
 }
 
 // keepUntilKilled goes on from a history as an agent does: what comes after

@@ -3,12 +3,9 @@
 package agent
 
 import (
-	"cmp"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/inquest"
 	"github.com/coroner-dev/coroner/internal/recorder"
@@ -25,7 +22,13 @@ func (p *pipeline) observed(s signal.Signal) {
 	case signal.CgroupSeen:
 		if p.q.IsContainer(b.Path) {
 			p.rec.Watch(b.Cgroup)
-			p.homes.seen(b.Cgroup, b.InitPID)
+			isNew, runs := p.homes.seen(b.Cgroup, b.InitPID)
+			if runs {
+				p.soon()
+			}
+			if c := p.q.Container(b.Path); isNew && c != nil && c.Pod != nil {
+				p.arrivals.ring()
+			}
 		}
 	case signal.ContainerSeen:
 		if c, _ := p.q.Tenant(b.Namespace, b.Container.ID); c != nil && c.Cgroup != "" {
@@ -48,16 +51,44 @@ type homes struct {
 	byPath map[string]recorder.Contained
 }
 
-func (h *homes) seen(c signal.Cgroup, init int) {
+// seen tells whether this container is new, and whether it is new that it runs.
+func (h *homes) seen(c signal.Cgroup, init int) (isNew, runs bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.byPath == nil {
 		h.byPath = map[string]recorder.Contained{}
 	}
+	before, known := h.byPath[c.Path]
 	if init == 0 {
-		init = h.byPath[c.Path].InitPID
+		init = before.InitPID
 	}
 	h.byPath[c.Path] = recorder.Contained{Cgroup: c, InitPID: init}
+	return !known, init != before.InitPID
+}
+
+// bell wakes all who wait for its next ring.
+type bell struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// next is closed by the next ring.
+func (b *bell) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
 }
 
 func (h *homes) gone(c signal.Cgroup) {
@@ -93,6 +124,14 @@ func memoryOf(rec *recorder.Recorder, w inquest.Want) *signal.Signal {
 	return &signal.Signal{Time: w.At, Observed: time.Now(), Source: death.SourceCgroup, Body: h}
 }
 
+// escaped hands on what was found of the processes outside of one container.
+func (p *pipeline) escaped(e recorder.Escaped) {
+	now := time.Now()
+	p.emit(signal.Signal{Time: now, Observed: now, Source: death.SourceCgroup, Body: signal.ProcessesEscaped{
+		Cgroup: e.Cgroup, PIDNS: e.PIDNS, Count: e.Count, HeldBytes: e.HeldBytes, Examples: e.Examples,
+	}})
+}
+
 // memory gives each living container what the recorder knows of its cgroup.
 func (r *roster) memory(figures []recorder.Figure, escaped map[string]int) []metrics.Memory {
 	r.mu.Lock()
@@ -118,56 +157,8 @@ func (r *roster) memory(figures []recorder.Figure, escaped map[string]int) []met
 // escaped counts the processes outside of each container, by its cgroup.
 func (a *Agent) escaped() map[string]int {
 	out := map[string]int{}
-	for _, e := range a.escapes.Last() {
+	for _, e := range a.desk.escapes.Last() {
 		out[e.Cgroup.Path] = e.Count
 	}
 	return out
-}
-
-// containers lists the containers that q selects, with what they hold. The
-// samples are of a single one.
-func (a *Agent) containers(q api.ContainersQuery) []api.Container {
-	figures := map[string]recorder.Figure{}
-	for _, f := range a.recorder.Figures() {
-		figures[f.Path] = f
-	}
-	escaped := a.escaped()
-	var out []api.Container
-	for _, c := range a.pipe.living.list() {
-		if !q.Matches(&c.Container) {
-			continue
-		}
-		x := api.Container{Container: c.Container, Restarts: c.Restarts, Removed: c.Removed}
-		if f, known := figures[c.Cgroup]; known && c.Cgroup != "" {
-			x.Memory = memoryNow(f)
-		}
-		if n, known := escaped[c.Cgroup]; known && c.Cgroup != "" {
-			x.EscapedProcesses = &n
-		}
-		out = append(out, x)
-	}
-	slices.SortFunc(out, func(a, b api.Container) int {
-		return cmp.Or(cmp.Compare(podName(a.Pod), podName(b.Pod)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
-	if len(out) == 1 && q.Container != "" && out[0].Memory != nil {
-		if h, known := a.recorder.History(signal.Cgroup{Path: out[0].Cgroup}); known {
-			out[0].Memory.Samples = h.Samples
-		}
-	}
-	return out
-}
-
-func podName(p *death.Pod) string {
-	if p == nil {
-		return ""
-	}
-	return p.Namespace + "/" + p.Name
-}
-
-func memoryNow(f recorder.Figure) *api.ContainerMemory {
-	return &api.ContainerMemory{
-		WorkingSetBytes: f.Reading.WorkingSetBytes, UsageBytes: f.Reading.UsageBytes, LimitBytes: f.LimitBytes, PeakBytes: f.PeakBytes,
-		AnonBytes: f.Reading.AnonBytes, FileBytes: f.Reading.FileBytes, ShmemBytes: f.Reading.ShmemBytes, KernelBytes: f.Reading.KernelBytes,
-		LimitETASeconds: f.LimitETASeconds,
-	}
 }

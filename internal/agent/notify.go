@@ -72,7 +72,7 @@ func sourcesLine(ss []api.SourceStatus) string {
 			parts = append(parts, fmt.Sprintf("%s (%s)", s.Name, s.Mode))
 		case s.Up:
 			parts = append(parts, string(s.Name))
-		case s.Enabled:
+		case s.Enabled && !s.Absent: // no engine is no lack
 			parts = append(parts, fmt.Sprintf("no %s: %s", s.Name, s.Reason))
 		}
 	}

@@ -8,23 +8,47 @@ import (
 	"sync"
 
 	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/inquest"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// Observe runs the sources alone and gives each signal to emit, until ctx ends
-// and all have stopped. emit is called from several goroutines.
-func Observe(ctx context.Context, o Options, emit func(signal.Signal)) {
-	ObserveStarted(ctx, o, emit, func([]api.SourceStatus) {})
+// Record runs what an agent runs up to its inquest, and gives each signal to
+// write, the answers to what the inquest asks among them, until ctx ends and
+// all have stopped. The same signals in the same order give the same deaths.
+func Record(ctx context.Context, o Options, write func(signal.Signal)) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	node, _ := o.Path.Hostname() // the deaths themselves go nowhere
+	boot, _ := o.Path.BootID()
+	p := newPipeline(inquest.New(inquest.Options{Node: node, BootID: boot, Settle: o.Inquest.Settle, TombstoneTTL: o.Inquest.TombstoneTTL}), func(progress) {})
+	p.fed = write
+	sources := newSources(o, position{}, p.arrivals.next)
+	d := newDesk(o, boot, p, sources)
+	var thought, watched sync.WaitGroup
+	thought.Go(p.run)
+	watched.Go(func() { d.run(ctx) })
+	observe(ctx, o, sources, p.emit, func([]api.SourceStatus) {})
+	watched.Wait()
+	d.close()
+	close(p.in)
+	thought.Wait()
+	d.wait()
 }
 
-// ObserveStarted is Observe that says when each source watches, or knows that
-// it cannot.
+// ObserveStarted runs the sources alone and gives each signal to emit, until
+// ctx ends and all have stopped. emit is called from several goroutines.
+// started is told when each source watches, or knows that it cannot.
 func ObserveStarted(ctx context.Context, o Options, emit func(signal.Signal), started func([]api.SourceStatus)) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	observe(ctx, o, newSources(o, position{}, nil), emit, started)
+}
+
+// observe runs sources until ctx ends.
+func observe(ctx context.Context, o Options, sources []source, emit func(signal.Signal), started func([]api.SourceStatus)) {
 	sup := newSupervisor(o.Logger)
-	sources := newSources(o, position{})
 	sup.enable(sources)
 	var wg sync.WaitGroup
 	for _, s := range sources {

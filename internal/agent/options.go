@@ -19,10 +19,19 @@ type Options struct {
 	Path host.Roots
 
 	Source  SourceOptions
+	Sink    SinkOptions
 	Inquest InquestOptions
 	History HistoryOptions
 	Web     WebOptions
 	Service ServiceOptions
+
+	// Settled is called once, when the start is over and what it took is given
+	// back; nil: nobody is.
+	Settled func()
+
+	// growthAfter is how long the node's memory is looked at before growth is
+	// concluded from; 0: nodemap's default.
+	growthAfter time.Duration
 
 	// Logger takes what is worth knowing; nil discards.
 	Logger *slog.Logger
@@ -30,7 +39,7 @@ type Options struct {
 
 // SourceOptions switch the sources on and off.
 type SourceOptions struct {
-	Tracepoint, Kmsg, Cgroup, Docker, Containerd, CRI bool
+	Tracepoint, Kmsg, Cgroup, Docker, Containerd, CRI, Kube bool
 	// TracepointMode is auto, bpf or tracefs.
 	TracepointMode string
 	// KmsgDevice is the kernel's log; empty: /dev/kmsg.
@@ -42,9 +51,23 @@ type SourceOptions struct {
 	ContainerdHosts []string
 	// CRIEndpoints are sockets of runtimes with the CRI; empty: the usual places.
 	CRIEndpoints []string
+	// Kubeconfig says where the Kubernetes API is, and as whom to ask it; empty:
+	// as the service account of the pod that the agent runs in.
+	Kubeconfig string
+	// Kubelet is the URL of the node's kubelet, asked for its pods while the API is
+	// away; empty: port 10250 of the node. KubeletCA is a file with the authority
+	// that its certificate is of; empty: the cluster's.
+	Kubelet, KubeletCA string
 	// Labels are those of containers to carry: names, or prefixes that end in
 	// an asterisk; nil: those that name a workload.
 	Labels []string
+}
+
+// SinkOptions switch the sinks on and off that tell others of deaths.
+type SinkOptions struct {
+	// KubeEvents makes events of deaths, where Source.Kubeconfig or the pod that
+	// the agent runs in says where the API is.
+	KubeEvents bool
 }
 
 // InquestOptions set the inquest's patience; zero values take its defaults.
@@ -86,7 +109,8 @@ type ServiceOptions struct {
 // Defaults are the options that the flags start from.
 func Defaults() Options {
 	return Options{
-		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, Docker: true, Containerd: true, CRI: true, TracepointMode: "auto"},
+		Source:  SourceOptions{Tracepoint: true, Kmsg: true, Cgroup: true, Docker: true, Containerd: true, CRI: true, Kube: true, TracepointMode: "auto"},
+		Sink:    SinkOptions{KubeEvents: true},
 		History: HistoryOptions{Path: DefaultHistoryPath, Retention: 90 * 24 * time.Hour, MaxBytes: 128 << 20},
 		Web:     WebOptions{ListenAddress: []string{":3001"}, TelemetryPath: "/metrics"},
 	}

@@ -21,7 +21,7 @@ const (
 	// batch is how many signals are taken before their deaths are given out.
 	batch = 256
 	// tick is how often the inquest hears the time.
-	tick = 250 * time.Millisecond
+	tick = 200 * time.Millisecond
 )
 
 // progress is what one round of the inquest gives out.
@@ -39,15 +39,22 @@ type pipeline struct {
 	give func(progress)
 	// ask looks up what the inquest wants to know, without waiting; it returns
 	// the answer where it will not.
-	ask    func(inquest.Want) *signal.Signal
-	rec    *recorder.Recorder // nil: nothing is recorded
-	homes  homes
-	stats  atomic.Pointer[inquest.Stats]
-	living *roster
+	ask   func(inquest.Want) *signal.Signal
+	fed   func(signal.Signal) // is told each signal, in the inquest's order; nil: nobody is
+	rec   *recorder.Recorder  // nil: nothing is recorded
+	homes homes
+	// arrivals rings where a pod has a new container.
+	arrivals bell
+	soon     func() // has it looked who lives outside of containers
+	stats    atomic.Pointer[inquest.Stats]
+	living   *roster
+	node     atomic.Pointer[signal.NodeSeen]
+	shares   *shares
 }
 
 func newPipeline(q *inquest.Inquest, give func(progress)) *pipeline {
-	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give, living: newRoster()}
+	p := &pipeline{q: q, in: make(chan signal.Signal, signalQueue), give: give, living: newRoster(), shares: newShares()}
+	p.soon = func() {}
 	p.ask = func(inquest.Want) *signal.Signal { return nil }
 	p.stats.Store(&inquest.Stats{})
 	return p
@@ -58,8 +65,8 @@ func (p *pipeline) emit(s signal.Signal) { p.in <- s }
 
 // run takes signals until the queue is closed and empty.
 func (p *pipeline) run() {
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	timer := time.NewTimer(untilTick(time.Now()))
+	defer timer.Stop()
 	counted := false
 	for open := true; open; {
 		settled := false
@@ -71,12 +78,14 @@ func (p *pipeline) run() {
 			}
 			p.feed(s)
 			p.drain(batch)
-		case now := <-ticker.C:
+		case now := <-timer.C:
 			// What was said before this time comes first: nothing is decided
 			// for want of what waits in the queue.
 			p.drain(len(p.in))
 			p.q.Tick(now)
+			p.living.abandoned(p.q.TakeAbandoned())
 			settled = true
+			timer.Reset(untilTick(time.Now()))
 		}
 		st := p.q.Stats()
 		was := p.stats.Swap(&st)
@@ -88,6 +97,10 @@ func (p *pipeline) run() {
 		p.lookUp()
 	}
 }
+
+// untilTick is the time to the next whole tick of the clock, at which the
+// counters are read and the recorder reads too: the agent then wakes up once.
+func untilTick(now time.Time) time.Duration { return tick - time.Duration(now.UnixNano())%tick }
 
 // lookUp has that looked up which the inquest wants to know of the deaths that
 // were given out.
@@ -108,6 +121,9 @@ func (p *pipeline) hand(settled, counted bool) bool {
 	}
 	told := p.q.TakeTold()
 	p.living.died(deaths, p.q.ContainerKey)
+	if len(deaths) > 0 {
+		p.soon()
+	}
 	restarts := p.living.takeChanges()
 	if len(deaths) == 0 && told.Empty() && !counted && len(restarts) == 0 {
 		return false
@@ -135,14 +151,30 @@ func (p *pipeline) drain(most int) {
 }
 
 func (p *pipeline) feed(s signal.Signal) {
+	if p.fed != nil {
+		p.fed(s)
+	}
+	believed := p.q.Believes(s)
 	p.q.Feed(s)
+	if !believed {
+		return
+	}
 	p.observed(s)
+	p.shares.feed(s.Body)
 	var c *death.Container
 	key := ""
 	switch b := s.Body.(type) {
 	case signal.CgroupSeen:
-		if c = p.q.Container(b.Path); c != nil {
+		if c = p.q.Listed(b.Path); c != nil {
 			key = p.q.ContainerKey(c)
+		}
+	case signal.PodSeen:
+		if !p.q.PodIsTold(b.Pod.UID) {
+			return
+		}
+	case signal.Exit:
+		if key = p.q.SandboxEnded(b); key == "" {
+			return
 		}
 	case signal.ContainerSeen:
 		c, key = p.q.Tenant(b.Namespace, b.Container.ID)
@@ -150,6 +182,9 @@ func (p *pipeline) feed(s signal.Signal) {
 		c, key = p.q.Tenant(b.Namespace, b.ID)
 	case signal.ContainerGone:
 		c, key = p.q.Tenant(b.Namespace, b.ID)
+	case signal.NodeSeen:
+		p.node.Store(&b)
+		return
 	case signal.CgroupGone:
 	default:
 		return

@@ -54,6 +54,8 @@ type living struct {
 	gone           time.Time // when nobody had it any more; zero: somebody has
 	restarts       int       // as they were then
 	end            ending
+	state          string // as an engine says
+	stateAt        time.Time
 	storyName      string
 	story          *story
 	lives          map[death.Source]*life
@@ -81,26 +83,49 @@ func (r *roster) feed(s signal.Signal, c *death.Container, key string) {
 			r.leave(l)
 		}
 	case signal.ContainerSeen:
-		if b.Sandbox {
-			r.forget(key) // its cgroup may have been seen before
-		}
-		if l := r.take(c, key); l != nil {
-			l.engine = true
-			if !s.Time.Before(r.began) { // else an event of before, which an earlier run counted
-				r.told(l, s, b)
-			}
-		}
+		r.seen(s, b, c, key)
+	case signal.PodSeen:
+		r.unlist(b.Pod.UID)
+	case signal.Exit: // of one that only held a pod's namespaces
+		r.forget(key)
 	case signal.ContainerExit:
 		if l := r.byKey[key]; l != nil {
 			if !s.Time.Before(r.began) {
 				l.life(s.Source).exit(s.Time, b.Started)
 			}
 			l.ended(b.Code, s.Time)
+			l.stopped(s.Time)
 		}
 	case signal.ContainerGone:
 		if l := r.byKey[key]; l != nil && c == nil {
 			l.engine = false
 			r.leave(l)
+		}
+	}
+}
+
+// seen takes what an engine says of a container.
+func (r *roster) seen(s signal.Signal, b signal.ContainerSeen, c *death.Container, key string) {
+	if b.Sandbox {
+		r.forget(key) // its cgroup may have been seen before
+	}
+	l := r.take(c, key)
+	if l == nil {
+		return
+	}
+	l.engine = true
+	l.say(s.Time, b.State)
+	if !s.Time.Before(r.began) { // else an event of before, which an earlier run counted
+		r.told(l, s, b)
+	}
+}
+
+// unlist forgets of a pod, whose containers are told of from now on, those that
+// nobody ever named: their cgroups were seen before it was.
+func (r *roster) unlist(uid string) {
+	for key, l := range r.byKey {
+		if l.Pod != nil && l.Pod.UID == uid && l.Name == "" && !l.engine && l.gone.IsZero() {
+			r.forget(key)
 		}
 	}
 }
@@ -196,6 +221,18 @@ func (r *roster) told(l *living, s signal.Signal, b signal.ContainerSeen) {
 func (r *roster) note(l *living) {
 	if l.story.Restarts != l.story.saved {
 		r.changed[l.storyName] = true
+	}
+}
+
+// abandoned takes those that no engine speaks for any more.
+func (r *roster) abandoned(keys []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, key := range keys {
+		if l := r.byKey[key]; l != nil {
+			l.engine = false
+			r.leave(l)
+		}
 	}
 }
 
@@ -309,14 +346,19 @@ func (r *roster) list() []metrics.Container {
 	r.expire()
 	out := make([]metrics.Container, 0, len(r.byKey))
 	for _, l := range r.byKey {
-		c := metrics.Container{Container: l.Container, Restarts: l.story.Restarts, ExitCode: l.end.code}
-		if c.Removed = !l.gone.IsZero(); c.Removed {
-			c.Restarts = l.restarts
-		}
-		l.story.shown = true
-		out = append(out, c)
+		out = append(out, l.show())
 	}
 	return out
+}
+
+// show is one as it is shown.
+func (l *living) show() metrics.Container {
+	c := metrics.Container{Container: l.Container, Restarts: l.story.Restarts, ExitCode: l.end.code}
+	if c.Removed = !l.gone.IsZero(); c.Removed {
+		c.Restarts = l.restarts
+	}
+	l.story.shown = true
+	return c
 }
 
 func (l *living) life(src death.Source) *life {

@@ -60,7 +60,7 @@ func status(t *testing.T, url, user, password string) int {
 }
 
 func TestAgent_SaysThatNothingWatches(t *testing.T) {
-	_, base := running(t, idle(t))
+	a, base := running(t, idle(t))
 	if got := status(t, base+"/-/ready", "", ""); got != http.StatusServiceUnavailable {
 		t.Errorf("/-/ready without a source: %d, want 503", got)
 	}
@@ -79,6 +79,9 @@ func TestAgent_SaysThatNothingWatches(t *testing.T) {
 		if s.Enabled || s.Up || !strings.Contains(s.Reason, "--no-source."+string(s.Name)) {
 			t.Errorf("source that was switched off: %+v", s)
 		}
+	}
+	if got := a.sup.stats(); len(got) > 0 {
+		t.Errorf("switched off, and down for who is alerted: %+v", got)
 	}
 }
 

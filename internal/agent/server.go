@@ -16,6 +16,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/host"
 	"github.com/coroner-dev/coroner/internal/web"
 )
 
@@ -78,7 +79,7 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		Store:  shelf{a.store},
 		Status: a.Status,
 		Ready:  a.Ready, History: a.keeping,
-		Broker: broker, Containers: a.containers,
+		Broker: broker, Containers: a.containers, Node: a.memory.Map,
 		Metrics: a.metrics.Handler(), TelemetryPath: o.TelemetryPath,
 		RoutePrefix: prefix, ExternalURL: external,
 		Version: a.opts.Version, Logger: a.log,
@@ -98,7 +99,11 @@ func (a *Agent) newServer(listeners []net.Listener) (*server, error) {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
-	newConns(maxQuiet, maxConns).bound(srv)
+	quiet, most := maxQuiet, maxConns
+	if files, err := host.OpenFiles(); err == nil {
+		quiet, most = connBounds(files)
+	}
+	newConns(quiet, most).bound(srv)
 	srv.RegisterOnShutdown(broker.Close)
 	return &server{
 		http: srv, listeners: listeners, log: a.log, broker: broker,

@@ -19,6 +19,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/source/cri"
 	"github.com/coroner-dev/coroner/internal/source/docker"
 	"github.com/coroner-dev/coroner/internal/source/kmsg"
+	"github.com/coroner-dev/coroner/internal/source/kube"
 	"github.com/coroner-dev/coroner/internal/source/tracepoint"
 )
 
@@ -40,7 +41,8 @@ type position struct {
 }
 
 // newSources makes the sources that the options ask for.
-func newSources(o Options, read position) []source {
+// news tells of new containers of pods before their engine does; nil: nobody.
+func newSources(o Options, read position, news func() <-chan struct{}) []source {
 	var out []source
 	if o.Source.Tracepoint {
 		out = append(out, tracepoint.New(tracepoint.Options{Roots: o.Path, Logger: o.Logger, Mode: o.Source.TracepointMode}))
@@ -55,7 +57,7 @@ func newSources(o Options, read position) []source {
 		}
 		bootID, _ := o.Path.BootID() // without it, what was read before is read again and joined
 		out = append(out, kmsg.New(kmsg.Options{
-			Path: device, BootID: bootID, Logger: o.Logger,
+			Path: device, BootID: bootID, Logger: o.Logger, Roots: o.Path, Syslog: o.Source.KmsgDevice == "",
 			Since: kmsg.Position{BootID: read.bootID, Seq: read.seq},
 		}))
 	}
@@ -66,7 +68,14 @@ func newSources(o Options, read position) []source {
 		out = append(out, containerd.New(containerd.Options{Roots: o.Path, Hosts: o.Source.ContainerdHosts, Labels: o.Source.Labels, Logger: o.Logger}))
 	}
 	if o.Source.CRI {
-		out = append(out, cri.New(cri.Options{Roots: o.Path, Endpoints: o.Source.CRIEndpoints, Labels: o.Source.Labels, Logger: o.Logger}))
+		out = append(out, cri.New(cri.Options{Roots: o.Path, Endpoints: o.Source.CRIEndpoints, Labels: o.Source.Labels, News: news, Logger: o.Logger}))
+	}
+	if o.Source.Kube {
+		node := o.NodeName
+		if node == "" {
+			node, _ = o.Path.Hostname() // as the kubelet does
+		}
+		out = append(out, kube.New(kube.Options{Kubeconfig: o.Source.Kubeconfig, Kubelet: o.Source.Kubelet, KubeletCA: o.Source.KubeletCA, Node: node, Labels: o.Source.Labels, Since: read.ends, Logger: o.Logger}))
 	}
 	return out
 }
@@ -103,13 +112,13 @@ type health struct {
 
 // allSources is what a status lists, switched on or not.
 func allSources() []death.Source {
-	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker, death.SourceContainerd, death.SourceCRI}
+	return []death.Source{death.SourceTracepoint, death.SourceKmsg, death.SourceCgroup, death.SourceDocker, death.SourceContainerd, death.SourceCRI, death.SourceKube}
 }
 
-// isEngine tells whether a source speaks for a container engine, which may
-// take its time, or not be there.
+// isEngine tells whether a source speaks for a container engine or for
+// Kubernetes, which may take their time, or not be there.
 func isEngine(s death.Source) bool {
-	return s == death.SourceDocker || s == death.SourceContainerd || s == death.SourceCRI
+	return s == death.SourceDocker || s == death.SourceContainerd || s == death.SourceCRI || s == death.SourceKube
 }
 
 func newSupervisor(log *slog.Logger) *supervisor {
@@ -177,7 +186,7 @@ func (v *supervisor) count(h *health, log *slog.Logger, s signal.Signal) {
 		}
 		h.lostOOM.Add(b.Count)
 		log.Warn("lost evidence", "count", b.Count, "err", b.Why)
-	case signal.CgroupSeen, signal.CgroupGone, signal.ContainerSeen, signal.ContainerGone:
+	case signal.CgroupSeen, signal.CgroupGone, signal.ContainerSeen, signal.ContainerGone, signal.PodSeen, signal.PodGone, signal.NodeSeen:
 		// Cgroups and containers coming and going is no event that somebody waits for.
 	case signal.NodeCounters:
 		if b.OOMKill > 0 {
@@ -257,11 +266,12 @@ func (v *supervisor) status() []api.SourceStatus {
 	return out
 }
 
-// stats lists the sources for the metrics.
+// stats lists the sources for the metrics: one that is switched off, or has
+// nothing to watch here, is not down.
 func (v *supervisor) stats() []metrics.SourceStat {
 	var out []metrics.SourceStat
 	for _, s := range v.status() {
-		if s.Absent {
+		if s.Absent || !s.Enabled {
 			continue
 		}
 		out = append(out, metrics.SourceStat{Source: s.Name, Up: s.Up, Events: s.Events, Lost: s.Lost, LostOOMEvidence: s.LostOOMEvidence, Rejected: s.Rejected, Errors: s.Errors})

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/host"
@@ -39,99 +38,61 @@ type openLog interface {
 // and read when the engine has had time to write it.
 type words struct {
 	open func(path string) (openLog, error)
-	emit func(signal.Signal)
 	log  *slog.Logger
+	turn chan struct{} // of one: logs are read one after the other
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	slots  chan struct{} // of maxAsked
-	turn   chan struct{} // of one: logs are read one after the other
-	work   sync.WaitGroup
-
-	mu    sync.RWMutex // held for reading while an answer is given
-	ended bool
+	*lookups
 }
 
 func newWords(roots host.Roots, emit func(signal.Signal), log *slog.Logger) *words {
 	r := &lastwords.Reader{Roots: roots, Keep: verdict.KeepLogLine, Long: verdict.LongLog}
-	w := &words{
+	return &words{
 		open: func(path string) (openLog, error) { return r.Open(path) },
-		emit: emit, log: log, slots: make(chan struct{}, maxAsked), turn: make(chan struct{}, 1),
+		log:  log, turn: make(chan struct{}, 1), lookups: newLookups(emit, maxAsked),
 	}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
-	return w
 }
 
 // ask begins to look up what is wanted, and never waits. Where there are too
 // many at once, the answer is returned.
 func (w *words) ask(want inquest.Want) (refused *signal.Signal) {
-	select {
-	case w.slots <- struct{}{}:
-	default:
-		s := answer(want, signal.ContainerLog{ID: want.ContainerID, At: want.At, Error: fmt.Sprintf("too many at once: %d logs are read already", maxAsked)})
-		return &s
+	if w.find(func(ctx context.Context) *signal.Signal { return w.look(ctx, want) }) {
+		return nil
 	}
-	w.work.Go(func() {
-		defer func() { <-w.slots }()
-		if s, ok := w.look(want); ok {
-			w.tell(s)
-		}
-	})
-	return nil
+	return answer(want, signal.ContainerLog{ID: want.ContainerID, At: want.At, Error: fmt.Sprintf("too many at once: %d logs are read already", maxAsked)})
 }
 
-// look reads one log; not ok where the agent ends meanwhile.
-func (w *words) look(want inquest.Want) (signal.Signal, bool) {
+// look reads one log.
+func (w *words) look(ctx context.Context, want inquest.Want) *signal.Signal {
 	failed := signal.ContainerLog{ID: want.ContainerID, At: want.At}
 	l, err := w.open(want.LogPath)
 	if err != nil {
 		w.log.Debug("log of a container", "container_id", want.ContainerID, "path", want.LogPath, "err", err)
 		failed.Error = err.Error()
-		return answer(want, failed), w.ctx.Err() == nil
+		return answer(want, failed)
 	}
 	defer func() { _ = l.Close() }()
 	select {
 	case <-time.After(drainFor):
-	case <-w.ctx.Done():
-		return signal.Signal{}, false
+	case <-ctx.Done():
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, readLimit)
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
 	case <-ctx.Done():
 		failed.Error = fmt.Sprintf("read log: no turn in %v, others are slow", readLimit)
-		return answer(want, failed), w.ctx.Err() == nil
+		return answer(want, failed)
 	}
 	a := lastwords.Ask{ContainerID: want.ContainerID, At: want.At, Since: want.Since}
 	if !want.At.IsZero() {
 		a.Until = want.At.Add(afterEnd)
 	}
-	return answer(want, l.Read(ctx, a)), w.ctx.Err() == nil
+	return answer(want, l.Read(ctx, a))
 }
 
-func answer(want inquest.Want, body signal.ContainerLog) signal.Signal {
+func answer(want inquest.Want, body signal.ContainerLog) *signal.Signal {
 	now := time.Now()
-	return signal.Signal{Time: now, Observed: now, Source: want.Source, Body: body}
+	return &signal.Signal{Time: now, Observed: now, Source: want.Source, Body: body}
 }
-
-func (w *words) tell(s signal.Signal) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	if !w.ended {
-		w.emit(s)
-	}
-}
-
-// end has no more answers given. The queue that takes them must still be read.
-func (w *words) end() {
-	w.cancel()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended = true
-}
-
-// wait returns when no log is read any more: a file system that hangs keeps it
-// waiting, so all else comes first.
-func (w *words) wait() { w.work.Wait() }

@@ -212,7 +212,7 @@ func TestPipeline_HeapLimit(t *testing.T) {
 		p.emit(signal.Signal{Time: began, Observed: time.Now(), Source: death.SourceDocker, Body: b})
 	}
 	sig(signal.SourceState{Up: true})
-	sig(signal.ContainerSeen{Container: death.Container{ID: "c1", Name: "cart", Runtime: "docker"}, PID: 7, State: "running", LogPath: path, LimitBytes: new(int64(64 << 20))})
+	sig(signal.ContainerSeen{Container: death.Container{ID: "c1", Name: "cart", Runtime: "docker"}, PID: 7, State: "running", Program: "java", LogPath: path, LimitBytes: new(int64(64 << 20))})
 	sig(signal.ContainerExit{ID: "c1", Runtime: "docker", Code: new(1), PID: 7})
 	select {
 	case <-amended:

@@ -28,7 +28,37 @@ type DeathsPage struct {
 	Deaths []death.Death `json:"deaths"`
 	// Next is the cursor of the page that follows; absent on the last one.
 	Next string `json:"next,omitempty"`
+	// By says who answered; the command line adds it, which may ask several.
+	By *AnsweredBy `json:"by,omitempty"`
 }
+
+// AnsweredBy says who told deaths to the command line.
+type AnsweredBy struct {
+	Who Who `json:"who"`
+	// Address is the agent's or hub's own, Context the kubeconfig's context of
+	// the cluster that was asked.
+	Address string `json:"address,omitempty"`
+	Context string `json:"context,omitempty"`
+	// Agents are those that told what was found, each as NAMESPACE/POD; Failed those
+	// that did not answer, and why.
+	Agents []string `json:"agents,omitempty"`
+	Failed []string `json:"failed,omitempty"`
+	// Reason is why no agent answered, Remedy what to do about it, and Lacks what
+	// one would have added.
+	Reason string `json:"reason,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+	Lacks  string `json:"lacks,omitempty"`
+}
+
+// Who is a kind of answerer.
+type Who string
+
+// The kinds of answerers.
+const (
+	WhoAgent      Who = "agent"      // one agent or hub, by its address
+	WhoAgents     Who = "agents"     // a cluster's agents, through its API server
+	WhoKubernetes Who = "kubernetes" // the Kubernetes API alone
+)
 
 // Error is the body of every answer that is not a success.
 type Error struct {
@@ -49,9 +79,20 @@ type Status struct {
 	// UnattributedOOMKills counts the kernel's kills without a death. It must
 	// stay 0; nil: not known, for want of the kernel's count.
 	UnattributedOOMKills *uint64 `json:"unattributed_oom_kills,omitempty"`
+	// Roster is what engines told in vain of containers.
+	Roster RosterStatus `json:"roster"`
 	// Audit is what else the comparison with the kernel's counters showed since
 	// the start; nil: nothing is compared.
 	Audit *Audit `json:"audit,omitempty"`
+}
+
+// RosterStatus counts what engines told and nobody keeps.
+type RosterStatus struct {
+	// NoRoom is of containers beyond those that there is room for: their deaths
+	// go without names.
+	NoRoom uint64 `json:"no_room"`
+	// Disbelieved is what engines that users run told of others' containers.
+	Disbelieved uint64 `json:"disbelieved"`
 }
 
 // Audit is how the deaths that were told stand to what the kernel counted.

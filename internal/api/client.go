@@ -31,6 +31,9 @@ type StatusError struct {
 	Address string // what was asked
 	Code    int
 	Message string // what the server said
+	// Reason is Kubernetes' word for why, where its API server answered in place
+	// of the agent: Forbidden, NotFound.
+	Reason string
 }
 
 // Error names the address, the status and the server's own words.
@@ -47,6 +50,8 @@ func (e *StatusError) Is(target error) bool {
 type Client struct {
 	// Base is the server's address with its route prefix, without a slash at the end.
 	Base *url.URL
+	// Name is what the server is called where it is shown; empty: its address.
+	Name string
 	// HTTP does the requests. It must have no Timeout of its own, which would
 	// end streams; Deaths, Death and Status are bounded by their context.
 	HTTP *http.Client
@@ -79,6 +84,9 @@ func NewClient(address string, h *http.Client) (*Client, error) {
 
 // Address is the server's address as it may be shown: without user and password.
 func (c *Client) Address() string {
+	if c.Name != "" {
+		return c.Name
+	}
 	u := *c.Base
 	u.User = nil
 	return u.String()
@@ -179,6 +187,9 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err // its own text repeats the whole address
 	}
+	if c.Name != "" {
+		return fmt.Errorf("%w from %s: %w", ErrUnreachable, c.Name, err)
+	}
 	return fmt.Errorf("%w from %s: %w (is the agent running? start it with: coroner agent; or name another address with --server)",
 		ErrUnreachable, c.Address(), err)
 }
@@ -186,10 +197,16 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 func (c *Client) refused(resp *http.Response) error {
 	e := &StatusError{Address: c.Address(), Code: resp.StatusCode}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	var told Error
-	switch {
-	case json.Unmarshal(body, &told) == nil && told.Error != "":
-		e.Message = told.Error
+	var told struct {
+		Error
+		Message string `json:"message"` // of a Kubernetes API server
+		Reason  string `json:"reason"`
+	}
+	switch err := json.Unmarshal(body, &told); {
+	case err == nil && told.Error.Error != "":
+		e.Message = told.Error.Error
+	case err == nil && told.Message != "":
+		e.Message, e.Reason = told.Message, told.Reason
 	case resp.StatusCode == http.StatusUnauthorized:
 		e.Message = "wants a user and password: --server http://USER:PASSWORD@HOST:PORT"
 	case resp.StatusCode == http.StatusNotFound:

@@ -74,6 +74,21 @@ func TestClient_NeverShowsThePassword(t *testing.T) {
 	}
 }
 
+// TestClient_ThroughAnAPIServer: what the server between says is not taken for
+// the agent's, and the client goes by the name it was given.
+func TestClient_ThroughAnAPIServer(t *testing.T) {
+	c := client(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"kind":"Status","message":"pods \"x\" is forbidden","reason":"Forbidden","code":403}`)
+	})
+	c.Name = "the agent x"
+	_, err := c.Status(t.Context())
+	var status *StatusError
+	if !errors.As(err, &status) || status.Reason != "Forbidden" || err.Error() != `the agent x: pods "x" is forbidden (HTTP 403)` {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestClient_All(t *testing.T) {
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != PathDeaths || r.URL.Query().Get("pod") != "p" {

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/coroner-dev/coroner/internal/death"
 )
 
-// PathContainers lists the containers that are there.
+// PathContainers lists the containers that live.
 const PathContainers = "/api/v1/containers"
 
 // ContainersPage is the answer to PathContainers, in the order of namespaces,
@@ -21,9 +22,13 @@ type ContainersPage struct {
 	Containers []Container `json:"containers"`
 }
 
-// Container is one that is there, or was until lately.
+// Container is one that lives or, where all were asked for, one that has ended
+// or was removed lately.
 type Container struct {
 	death.Container
+	// State is what an engine says: created, running, paused, restarting,
+	// removing, exited or dead; empty: not known.
+	State string `json:"state,omitempty"`
 	// Restarts are its starts after the first, over all ids of a pod's container.
 	Restarts int `json:"restarts"`
 	// Removed: it is there no more.
@@ -56,20 +61,29 @@ type ContainersQuery struct {
 	Namespace, Pod string
 	// Container is a name, an id or its first digits.
 	Container string
+	// All selects also those that do not live: as docker ps -a does.
+	All bool
 }
 
 // ParseContainersQuery reads a query from an address's parameters.
 func ParseContainersQuery(v url.Values) (ContainersQuery, error) {
-	known := []string{"namespace", "pod", "container"}
+	known := []string{"namespace", "pod", "container", "all"}
 	for name := range v {
 		if !slices.Contains(known, name) {
 			return ContainersQuery{}, fmt.Errorf("%q is no parameter: want one of %s", name, strings.Join(known, ", "))
 		}
 	}
-	return ContainersQuery{Namespace: v.Get("namespace"), Pod: v.Get("pod"), Container: v.Get("container")}, nil
+	q := ContainersQuery{Namespace: v.Get("namespace"), Pod: v.Get("pod"), Container: v.Get("container")}
+	if all := v.Get("all"); all != "" {
+		var err error
+		if q.All, err = strconv.ParseBool(all); err != nil {
+			return ContainersQuery{}, fmt.Errorf("all=%q: want true or false", all)
+		}
+	}
+	return q, nil
 }
 
-// Matches tells whether q selects c.
+// Matches tells whether q selects c by its names.
 func (q ContainersQuery) Matches(c *death.Container) bool {
 	pod := death.Pod{}
 	if c.Pod != nil {

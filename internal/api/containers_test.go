@@ -33,6 +33,14 @@ func TestContainersQuery(t *testing.T) {
 			t.Errorf("%q: %v, %v, %v", tt.query, q.Matches(web), q.Matches(bare), err)
 		}
 	}
+	for text, want := range map[string]bool{"": false, "true": true, "1": true, "false": false} {
+		if q, err := ParseContainersQuery(url.Values{"all": {text}}); err != nil || q.All != want {
+			t.Errorf("all=%q: %v, %v", text, q.All, err)
+		}
+	}
+	if _, err := ParseContainersQuery(url.Values{"all": {"maybe"}}); err == nil {
+		t.Error("all=maybe selects something")
+	}
 	if _, err := ParseContainersQuery(url.Values{"nam": {"x"}}); err == nil {
 		t.Error("a misspelt parameter selects everything")
 	}

@@ -22,7 +22,8 @@ const (
 // Query selects deaths. An empty field selects all; fields are joined by and.
 type Query struct {
 	// Cause: any of these.
-	Cause     []death.Cause
+	Cause []death.Cause
+	// Namespace is of Kubernetes, or containerd's own.
 	Namespace string
 	// Pod is a pod's name or uid.
 	Pod string

@@ -20,12 +20,15 @@ type layer struct {
 func layers() []layer {
 	const (
 		death, signal, host, api = "internal/death", "internal/signal", "internal/host", "internal/api"
-		engines                  = "internal/engines"
+		engines, enginetest      = "internal/engines", "internal/engines/enginetest"
 		parse, source, sink      = "internal/parse/", "internal/source/", "internal/sink/"
 		inquest, verdict         = "internal/inquest", "internal/inquest/verdict"
 		recorder, pattern        = "internal/recorder", "internal/recorder/pattern"
 		history, web             = "internal/history", "internal/web"
-		lastwords                = "internal/lastwords"
+		lastwords, journal       = "internal/lastwords", "internal/journal"
+		kubeclient               = "internal/kubeclient"
+		nodemap                  = "internal/nodemap"
+		cluster, clustertest     = "internal/cluster", "internal/cluster/clustertest"
 	)
 	return []layer{
 		{death, nil},
@@ -37,17 +40,25 @@ func layers() []layer {
 		{verdict, []string{death, parse, pattern}},
 		{inquest, []string{death, signal, parse, verdict, pattern}},
 		{engines, []string{death, signal}},
+		{enginetest, []string{death, signal, engines}},
 		{recorder, []string{signal, host, pattern}},
-		{source, []string{death, signal, parse, host, engines}},
+		{kubeclient, nil},
+		{source, []string{death, signal, parse, host, engines, kubeclient}},
 		{lastwords, []string{signal, parse, host}},
-		{sink, []string{death}},
+		{journal, []string{signal, parse, host}},
+		{sink, []string{death, kubeclient}},
+		{nodemap, []string{death, api, host, parse}},
 		{history, []string{death}},
 		{web, []string{death, api}},
-		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, recorder, pattern, source, lastwords, sink, history, web}},
+		{"internal/agent", []string{death, signal, parse, host, api, inquest, verdict, recorder, pattern, source, lastwords, journal, kubeclient, sink, history, web, nodemap}},
+		{"internal/mixin", []string{death, sink}},
+		{cluster, []string{death, signal, api, inquest, source, kubeclient}},
+		{clustertest, []string{death, api, history, web}},
 		{"internal/oomtest", nil},
 		{"internal/archtest", nil},
 		{"cmd/", []string{"internal/"}},
 		{"test/", []string{"internal/", "test/"}},
+		{"deploy/", nil},
 		{"bench", nil}, // a module of its own; its tests import what they measure
 	}
 }
@@ -71,7 +82,8 @@ func TestImports_GoDownwards(t *testing.T) {
 			if !slices.ContainsFunc(l.allows, func(a string) bool { return within(ours, a) }) {
 				t.Errorf("%s: %s must not import %s", f.at(spec), l.name, ours)
 			}
-			if within(ours, "internal/oomtest") && !within(f.folder, "test/") {
+			forTests := within(ours, "internal/oomtest") || within(ours, "internal/engines/enginetest") || within(ours, "internal/cluster/clustertest")
+			if forTests && !within(f.folder, "test/") {
 				t.Errorf("%s: %s is for tests", f.at(spec), ours)
 			}
 		}
@@ -81,11 +93,11 @@ func TestImports_GoDownwards(t *testing.T) {
 func TestImports_OnlyInNamedPlaces(t *testing.T) {
 	places := map[string][]string{
 		"os/exec":       {"internal/oomtest", "cmd/", "test/"},
-		"unsafe":        {"internal/source/", "internal/host", "internal/oomtest", "cmd/coroner"},
+		"unsafe":        {"internal/source/", "internal/host", "internal/oomtest", "cmd/coroner", "test/cluster/"},
 		"log":           nil, // log/slog
 		"io/ioutil":     nil,
 		"expvar":        nil,
-		"net/http":      {"internal/api", "internal/web", "internal/agent", "internal/sink/", "cmd/", "test/"},
+		"net/http":      {"internal/api", "internal/web", "internal/agent", "internal/sink/", "internal/source/kube", "internal/cluster", "internal/cluster/clustertest", "cmd/", "test/"},
 		"C":             nil,
 		"reflect":       nil,
 		"math/rand":     nil, // math/rand/v2

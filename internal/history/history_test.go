@@ -251,6 +251,7 @@ func TestList_Filters(t *testing.T) {
 		Processes: []death.Process{{PID: 7, Comm: "(sd-pam)", Fate: death.FateVictim}},
 		Evidence:  []death.Evidence{{Text: `comm "a\b" OR 1=1 -- ärger`}},
 	}
+	plainProcess.Container = &death.Container{ID: "same", Name: "same", Namespace: "n2"}
 	put(t, s, sample(1), sample(2), sample(11), plainProcess)
 	one, two, eleven, proc := sample(1).ID, sample(2).ID, sample(11).ID, plainProcess.ID
 	id := sample(1).Container.ID
@@ -264,6 +265,8 @@ func TestList_Filters(t *testing.T) {
 		{"one of two causes", Query{Cause: []death.Cause{death.OOMAncestorLimit, death.OOMContainerLimit}}, []string{eleven, two, one, proc}},
 		{"cause that nothing has", Query{Cause: []death.Cause{"heap_limit"}}, nil},
 		{"namespace", Query{Namespace: "shop"}, []string{eleven, two, one}},
+		{"namespace of containerd", Query{Namespace: "n2", Container: "same"}, []string{proc}},
+		{"another namespace of containerd", Query{Namespace: "n1", Container: "same"}, nil},
 		{"pod", Query{Pod: "web-1"}, []string{eleven, one}},
 		{"pod uid", Query{Pod: sample(2).Container.Pod.UID}, []string{two}},
 		{"container name", Query{Container: "app-2"}, []string{two}},

@@ -34,7 +34,8 @@ const (
 // Its fields are those of package api, so that one converts to the other.
 type Query struct {
 	// Cause: any of these.
-	Cause     []death.Cause
+	Cause []death.Cause
+	// Namespace is of Kubernetes, or containerd's own.
 	Namespace string
 	// Pod is a pod's name or uid.
 	Pod string

@@ -3,6 +3,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -259,12 +260,13 @@ func columns(r row, seq int64) []any {
 			pod = *c.Pod
 		}
 	}
+	namespace := cmp.Or(pod.Namespace, c.Namespace) // where a name is one
 	cgroup := c.Cgroup
 	if cgroup == "" && d.OOM != nil {
 		cgroup = d.OOM.TaskMemcg
 	}
 	return []any{seq, d.Revision, unixNano(d.Time), plain(d.Node), string(d.Subject), string(d.Cause),
-		plain(pod.Namespace), plain(pod.Name), plain(pod.UID), plain(c.ID), plain(c.Name), plain(d.Unit), plain(cgroup),
+		plain(namespace), plain(pod.Name), plain(pod.UID), plain(c.ID), plain(c.Name), plain(d.Unit), plain(cgroup),
 		r.words, string(r.body), d.ID}
 }
 

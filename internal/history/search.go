@@ -54,7 +54,10 @@ func searchable(d *death.Death) string {
 		if c == nil {
 			return
 		}
-		add(c.Name, c.ID, c.Image, c.Runtime, c.Cgroup)
+		add(c.Name, c.ID, c.Image, c.Runtime, c.Cgroup, c.Namespace)
+		if w := c.Workload; w != nil {
+			add(w.Kind, w.String())
+		}
 		if p := c.Pod; p != nil {
 			add(p.Namespace, p.Name, p.UID)
 			if p.Owner != nil {

@@ -19,6 +19,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/coroner-dev/coroner/internal/api"
 )
 
 // browser starts a headless Chromium and opens a tab.
@@ -126,7 +128,10 @@ func TestBrowser_PagesAreClean(t *testing.T) {
 	ctx := browser(t)
 	var c complaints
 	c.listen(ctx, t)
-	s := newSite(t, func(o *Options) { o.Now = time.Now })
+	s := newSite(t, func(o *Options) {
+		o.Now = time.Now
+		o.Node = func(context.Context) (api.NodeMap, error) { return sampleNode(t), nil }
+	})
 	deaths := sampleDeaths()
 	for i := range deaths {
 		d := &deaths[i]
@@ -141,6 +146,7 @@ func TestBrowser_PagesAreClean(t *testing.T) {
 		"unit":     {address + "/deaths/oom-unit-1", "killed with its group"},
 		"killed":   {address + "/deaths/kill-5150", "ssh.service"},
 		"hostile":  {address + "/deaths/" + url.PathEscape(hostileDeath().ID), `\u{202e}gnp.exe<script>alert(1)</script>`},
+		"node":     {address + "/node", "It is over 100 % because"},
 		"empty":    {empty + "/", "coroner demo"},
 	} {
 		for _, view := range []struct {

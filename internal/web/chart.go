@@ -30,19 +30,12 @@ func chart(m *death.Memory) *memoryChart {
 	if m == nil {
 		return nil
 	}
-	low, high, first, last := math.Inf(1), 0.0, math.Inf(1), math.Inf(-1)
-	var good [][3]float64
-	for _, s := range m.Samples {
-		if !(s[0] > 0 && s[1] >= 0) || math.IsInf(s[0], 0) || math.IsInf(s[1], 0) {
-			continue
-		}
-		good = append(good, s)
-		low, high, first, last = min(low, s[1]), max(high, s[1]), min(first, s[0]), max(last, s[0])
-	}
-	if len(good) < 2 || last <= first || high == 0 {
+	curve := m.Curve(math.Inf(-1), math.Inf(1))
+	if curve == nil {
 		return nil
 	}
-	c := &memoryChart{Low: int64(low), High: int64(high), Seconds: int64(last - first)}
+	c := &memoryChart{Low: curve.Low, High: curve.High, Seconds: curve.Seconds()}
+	high := float64(curve.High)
 	top := high
 	if m.LimitBytes != nil && *m.LimitBytes > 0 && float64(*m.LimitBytes) < 8*high {
 		top, c.HasLimit = max(high, float64(*m.LimitBytes)), true
@@ -52,8 +45,8 @@ func chart(m *death.Memory) *memoryChart {
 		c.Limit = height(float64(*m.LimitBytes))
 	}
 	var b strings.Builder
-	for _, s := range good {
-		fmt.Fprintf(&b, "%.1f,%.1f ", (s[0]-first)/(last-first)*chartWidth, height(s[1]))
+	for _, s := range curve.Points {
+		fmt.Fprintf(&b, "%.1f,%.1f ", curve.X(s[0])*chartWidth, height(s[1]))
 	}
 	c.Points = strings.TrimSpace(b.String())
 	return c

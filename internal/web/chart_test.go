@@ -4,6 +4,8 @@ package web
 
 import (
 	"math"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,6 +27,22 @@ func TestChart(t *testing.T) {
 	for _, m := range []*death.Memory{nil, {}, {Samples: samples[:1]}, {Samples: [][3]float64{{5, 1, 1}, {5, 2, 2}}}} {
 		if c := chart(m); c != nil {
 			t.Errorf("%+v: %+v", m, c)
+		}
+	}
+}
+
+func TestPages_MemoryIsBetween(t *testing.T) {
+	mib := float64(1 << 20)
+	d := sampleDeaths()[0]
+	d.ID = "fell"
+	d.Memory = &death.Memory{Samples: [][3]float64{{100.2, 20 * mib, 0}, {118, 40 * mib, 0}, {136.9, 5 * mib, 0}}}
+	s := newSite(t, nil)
+	s.put(d)
+	body := s.get("/deaths/fell").Body.String()
+	text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(body, "")
+	for _, want := range []string{`aria-label="Working set within 37 seconds, between 5.0 MiB and 40 MiB"`, "Working set, between 5.0 MiB and 40 MiB in 37 s"} {
+		if !strings.Contains(body, want) && !strings.Contains(text, want) {
+			t.Errorf("no %q in the page", want)
 		}
 	}
 }

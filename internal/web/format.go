@@ -186,6 +186,9 @@ func where(d *death.Death) string {
 		if c.Pod != nil && c.Pod.Namespace != "" {
 			parts = append(parts, c.Pod.Namespace)
 		}
+		if c.Namespace != "" {
+			parts = append(parts, c.Namespace)
+		}
 		if c.Runtime != "" {
 			parts = append(parts, c.Runtime)
 		}

@@ -36,7 +36,8 @@ func hostileDeaths() []death.Death {
 			Cause: death.Killed, Confidence: death.Certain, Rule: x, Summary: "It says " + x, Unit: x,
 			Container: &death.Container{
 				ID: x, Name: x, Runtime: x, Image: x, Cgroup: "/" + x, Labels: map[string]string{x: x},
-				Pod: &death.Pod{Namespace: x, Name: x, UID: x, QoSClass: x},
+				Pod:      &death.Pod{Namespace: x, Name: x, UID: x, QoSClass: x},
+				Workload: &death.Workload{Kind: x, Group: x, Name: x},
 			},
 			Processes: []death.Process{{PID: 7, Comm: x, Fate: death.FateVictim}},
 			Killer:    &death.Killer{PID: 8, Comm: x, Cgroup: "/" + x, Signal: 9, Unit: x},

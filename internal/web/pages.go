@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/api"
@@ -17,9 +18,13 @@ import (
 
 // pages renders the templates.
 type pages struct {
-	list, death, trouble *template.Template
-	assets               map[string]asset
+	list, death, node, trouble page
+	assets                     map[string]asset
 }
+
+// page is a template that is parsed when somebody first looks at it: on most
+// nodes nobody ever does, and all together hold 0.4 MiB.
+type page func() *template.Template
 
 func newPages(base string, now func() time.Time) *pages {
 	served, names := loadAssets()
@@ -39,6 +44,10 @@ func newPages(base string, now func() time.Time) *pages {
 		"fine":     func(t time.Time) string { return t.UTC().Format("15:04:05.000000") },
 		"ago":      func(t time.Time) string { return ago(now(), t) },
 		"span":     duration,
+		"eta":      func(s *float64) string { return duration(time.Duration(*s * float64(time.Second))) },
+		"signed":   signed,
+		"percent":  func(p *float64) string { return strconv.FormatFloat(*p, 'f', 1, 64) + " %" },
+		"podTitle": podTitle,
 		"who":      who,
 		"where":    where,
 		"shortID":  shortID,
@@ -48,10 +57,12 @@ func newPages(base string, now func() time.Time) *pages {
 		"some":     func(n *uint64) bool { return n != nil && *n > 0 },
 		"rate":     func(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) },
 	}
-	parse := func(name string) *template.Template {
-		return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/"+name))
+	parse := func(name string) page {
+		return sync.OnceValue(func() *template.Template {
+			return template.Must(template.New("layout.html").Funcs(funcs).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/"+name))
+		})
 	}
-	return &pages{list: parse("list.html"), death: parse("death.html"), trouble: parse("trouble.html"), assets: served}
+	return &pages{list: parse("list.html"), death: parse("death.html"), node: parse("node.html"), trouble: parse("trouble.html"), assets: served}
 }
 
 // fateMeaning says in a few words how a process came to be among the dead.
@@ -78,6 +89,7 @@ type frame struct {
 	Live    string // the stream's address; empty: this page does not change
 	Watch   string // the only death whose news matter
 	Status  api.Status
+	Mapped  bool // there is a page of the node
 }
 
 // errorPage shows what is wrong in the frame of the other pages.
@@ -90,13 +102,13 @@ func (h *handler) errorPage(w http.ResponseWriter, r *http.Request, code int, te
 }
 
 func (h *handler) frame(r *http.Request, title string) frame {
-	return frame{Title: title, Version: h.Version, Status: h.Status(r.Context())}
+	return frame{Title: title, Version: h.Version, Status: h.Status(r.Context()), Mapped: h.Node != nil}
 }
 
 // render writes a page, whole or not at all.
-func (h *handler) render(w http.ResponseWriter, r *http.Request, code int, t *template.Template, view any) {
+func (h *handler) render(w http.ResponseWriter, r *http.Request, code int, p page, view any) {
 	var b bytes.Buffer
-	if err := t.Execute(&b, view); err != nil {
+	if err := p().Execute(&b, view); err != nil {
 		h.log.Error("page not rendered", "path", r.URL.Path, "err", err)
 		writeError(w, http.StatusInternalServerError, "the page cannot be rendered; the agent's log says why")
 		return

@@ -55,8 +55,8 @@ func TestPages_HostileTextIsVisibleAndHarmless(t *testing.T) {
 func TestTemplates_ShowForeignText(t *testing.T) {
 	own := []string{".Version", ".Title", ".Meaning", ".Code", ".Name", ".Percent", ".Bytes", ".Count", ".FirstURL", ".NextURL", ".JSONURL",
 		".Class", ".X", ".Width", ".Points", ".Limit", ".Low", ".High", ".Seconds", ".Cause", ".PID", ".UID", ".Lost", ".Revision", ".Events", ".Containers",
-		".Cause.Meaning", "$.OOMKills", "$d.Revision", ".Status.UnattributedOOMKills", "."}
-	for _, name := range []string{"layout.html", "parts.html", "list.html", "death.html", "trouble.html"} {
+		".Cause.Meaning", "$.OOMKills", "$d.Revision", ".Status.UnattributedOOMKills", ".", ".OOMScore", ".OOMScoreAdj"}
+	for _, name := range []string{"layout.html", "parts.html", "list.html", "death.html", "node.html", "trouble.html"} {
 		raw, err := files.ReadFile("templates/" + name)
 		if err != nil {
 			t.Fatal(err)

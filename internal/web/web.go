@@ -77,6 +77,8 @@ type Options struct {
 	History func() (bool, string)
 	// Containers lists those that are there; nil leaves them out.
 	Containers func(api.ContainersQuery) []api.Container
+	// Node gives the node's memory map; nil leaves it and its page out.
+	Node func(context.Context) (api.NodeMap, error)
 	// Broker tells of new deaths.
 	Broker *Broker
 	// Metrics serves TelemetryPath; nil leaves it out.
@@ -162,12 +164,14 @@ func (h *handler) routes() []route {
 	routes := []route{
 		{"/{$}", get, turn(h.listPage)},
 		{"/deaths/{id}", get, turn(h.deathPage)},
+		{"/node", get, turn(h.nodePage)},
 		{"/assets/{file}", get, h.pages.serveAsset},
 		{api.PathDeaths, get, turn(h.listJSON)},
 		{api.PathDeaths + "/{id}", get, turn(h.deathJSON)},
 		{api.PathStream, []string{http.MethodGet}, h.stream},
 		{api.PathStatus, get, turn(h.statusJSON)},
 		{api.PathContainers, get, turn(h.containersJSON)},
+		{api.PathNode, get, turn(h.nodeJSON)},
 		{"/-/healthy", get, h.healthy},
 		{"/-/ready", get, h.ready},
 		{"/", get, turn(h.notFound)},
@@ -196,7 +200,7 @@ func checkTelemetryPath(p string) error {
 	}
 	first, _, _ := strings.Cut(p[1:], "/")
 	switch first {
-	case "deaths", "assets", "api", "-", "debug":
+	case "deaths", "node", "assets", "api", "-", "debug":
 		return fmt.Errorf("--web.telemetry-path %q: what is below /%s is something else; want a path of its own, such as \"/metrics\"", p, first)
 	}
 	return nil
