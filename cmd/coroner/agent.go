@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/kubeclient"
 )
 
 func newAgent() *cobra.Command {
@@ -34,6 +36,7 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 	logger := logFlags(c)
 	f := c.Flags()
 	sourceFlags(f, &o)
+	switchFlag(f, &o.Sink.KubeEvents, "sink.kubeevents", "write events on pods that die, where the agent runs in a pod or has --source.kube.kubeconfig")
 	pathFlags(f, &o.Path)
 	f.StringVar(&o.NodeName, "node.name", o.NodeName, "name of this node (default: the host's name)")
 	f.DurationVar(&o.Inquest.Settle, "inquest.settle", o.Inquest.Settle, "how long a death stays open for late evidence (default 5s)")
@@ -55,8 +58,11 @@ machine and its rights allow, and says on /-/ready and in coroner doctor what is
 		if err := checkAgent(o); err != nil {
 			return usageError{withHint(err, "coroner agent --help")}
 		}
+		kubeclient.LogTo(o.Logger)
 		limitMemory(o.Logger)
+		frugal(o.Web.EnablePprof)
 		lockText(o.Logger)
+		o.Settled = func() { lockText(o.Logger) }
 		o.Service = serviceOptions(os.LookupEnv)
 		a, err := agent.New(c.Context(), o)
 		if err != nil {
@@ -88,6 +94,8 @@ func checkAgent(o agent.Options) error {
 		return errors.New("--history.retention: takes a time of 0 or more")
 	case o.History.MaxBytes != 0 && o.History.MaxBytes < 1<<20:
 		return errors.New("--history.max-size: takes 1M or more, or 0 for no bound")
+	case o.Source.Kubelet != "" && !isURL(o.Source.Kubelet):
+		return fmt.Errorf("--source.kube.kubelet: %q is not https://HOST:PORT or http://HOST:PORT", o.Source.Kubelet)
 	case o.Inquest.Settle < 0:
 		return errors.New("--inquest.settle: takes a time of 0 or more")
 	case o.Inquest.TombstoneTTL < 0:
@@ -99,6 +107,12 @@ func checkAgent(o agent.Options) error {
 		}
 	}
 	return nil
+}
+
+// isURL tells whether s says where somebody answers HTTP.
+func isURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 func tracepointModes() []string { return []string{"auto", "bpf", "tracefs"} }
@@ -113,6 +127,10 @@ func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
 	f.StringArrayVar(&o.Source.ContainerdHosts, "source.containerd.host", nil, "socket of containerd, as unix:///run/containerd/containerd.sock; may be repeated (default: the usual places)")
 	switchFlag(f, &o.Source.CRI, "source.cri", "take names and ends of containers from runtimes with the Kubernetes Container Runtime Interface")
 	f.StringArrayVar(&o.Source.CRIEndpoints, "source.cri.endpoint", nil, "socket of such a runtime, as unix:///run/crio/crio.sock; may be repeated (default: the usual places)")
+	switchFlag(f, &o.Source.Kube, "source.kube", "take pods, their ends and their evictions from the Kubernetes API, where the agent runs in a pod or has a kubeconfig")
+	f.StringVar(&o.Source.Kubeconfig, "source.kube.kubeconfig", "", "where the API is, and as whom to ask it (default: the pod's service account)")
+	f.StringVar(&o.Source.Kubelet, "source.kube.kubelet", "", "the kubelet's `URL`, asked for its pods while the API is away: https://HOST:10250 or http://HOST:10255 (default: port 10250 of the node)")
+	f.StringVar(&o.Source.KubeletCA, "source.kube.kubelet-ca", "", "`file` with the authority that the kubelet's certificate is of (default: the cluster's)")
 	f.StringArrayVar(&o.Source.Labels, "container.label", nil, "label of containers to carry, or a prefix that ends in *; may be repeated (default: those that name a workload)")
 	f.StringVar(&o.Source.TracepointMode, "source.tracepoint.mode", o.Source.TracepointMode, "auto, bpf or tracefs")
 	f.StringVar(&o.Source.KmsgDevice, "source.kmsg.device", o.Source.KmsgDevice, "the kernel's log (default: dev/kmsg below --path.rootfs)")

@@ -16,22 +16,26 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/cluster"
 	"github.com/coroner-dev/coroner/internal/death"
 )
 
 // serverVariable names the agent or hub to ask, where no flag does.
 const serverVariable = "CORONER_SERVER"
 
+// localAgent is where an agent on this machine listens.
+const localAgent = "http://localhost:3001"
+
 // clientFlag adds --server.
 func clientFlag(c *cobra.Command) func() (*api.Client, error) {
-	server := c.Flags().String("server", "", "agent or hub to ask (default: $"+serverVariable+", else http://localhost:3001)")
+	server := c.Flags().String("server", "", "agent or hub to ask (default: $"+serverVariable+", else "+localAgent+")")
 	return func() (*api.Client, error) {
 		address := *server
 		if address == "" {
 			address = os.Getenv(serverVariable)
 		}
 		if address == "" {
-			address = "http://localhost:3001"
+			address = localAgent
 		}
 		client, err := api.NewClient(address, nil)
 		if err != nil {
@@ -46,10 +50,14 @@ func filterFlags(c *cobra.Command, back bool) func() (api.Query, error) {
 	f := c.Flags()
 	causes := f.StringSlice("cause", nil, "only these causes (docs/causes.md)")
 	var q api.Query
-	f.StringVarP(&q.Namespace, "namespace", "n", "", "only this Kubernetes namespace")
+	f.StringVarP(&q.Namespace, "namespace", "n", "", "only this namespace of Kubernetes, or of containerd")
+	completeNamespaces(c, "namespace")
+	everywhere := f.BoolP("all-namespaces", "A", false, "of all namespaces, as without -n")
 	f.StringVar(&q.Pod, "pod", "", "only this pod, by name or uid")
 	f.StringVar(&q.Container, "container", "", "only this container, by name, id or first digits of the id")
 	f.StringVar(&q.Node, "node", "", "only this node")
+	completeFlag(c, "pod", func(ctx context.Context, k *cluster.Cluster) ([]string, error) { return k.Pods(ctx, k.Namespace) })
+	completeFlag(c, "node", func(ctx context.Context, k *cluster.Cluster) ([]string, error) { return k.AgentNodes(ctx) })
 	f.StringVar(&q.Unit, "unit", "", "only this systemd unit")
 	f.StringVarP(&q.Q, "query", "q", "", "only deaths in whose text all these words occur")
 	var since, until string
@@ -66,6 +74,9 @@ func filterFlags(c *cobra.Command, back bool) func() (api.Query, error) {
 	})
 	return func() (api.Query, error) {
 		out := q
+		if *everywhere {
+			out.Namespace = ""
+		}
 		now := time.Now()
 		var err error
 		if out.Since, err = api.ParseTime(since, now); err != nil {
@@ -94,6 +105,9 @@ func causeIDs() []string {
 
 func knownCause(id string) bool { return slices.Contains(causeIDs(), id) }
 
+// filtersAlone is what list and watch take.
+const filtersAlone = "no argument: what is meant is said by flags, as --pod and --container"
+
 func newList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
@@ -101,15 +115,11 @@ func newList() *cobra.Command {
 		Example: `  coroner list
   coroner list --since 2h --cause oom_container_limit
   coroner list -q "java burstable" -o json`,
-		Args: cobra.NoArgs,
+		Args: atMost(0, filtersAlone),
 	}
-	client, filters, form := clientFlag(c), filterFlags(c, true), outputFlag(c)
+	whom, filters, form := whomFlags(c), filterFlags(c, true), outputFlag(c)
 	limit := c.Flags().Int("limit", api.DefaultLimit, "how many at most; 0: all")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
 		q, err := filters()
 		if err != nil {
 			return err
@@ -117,18 +127,18 @@ func newList() *cobra.Command {
 		if *limit < 0 {
 			return usageError{errors.New("--limit: must be 0 or more")}
 		}
-		deaths := []death.Death{}
-		for d, err := range cl.All(c.Context(), q) {
-			if err != nil {
-				return err
-			}
-			deaths = append(deaths, d)
-			if len(deaths) == *limit {
-				break
-			}
+		from, err := whom(c.Context())
+		if err != nil {
+			return err
 		}
+		deaths, err := from.newest(c.Context(), q, *limit)
+		if err != nil {
+			return err
+		}
+		by := from.by()
+		announce(c.ErrOrStderr(), &by)
 		if *form == formatJSON {
-			return printJSON(c.OutOrStdout(), api.DeathsPage{Deaths: deaths})
+			return printJSON(c.OutOrStdout(), api.DeathsPage{Deaths: deaths, By: &by})
 		}
 		if len(deaths) == 0 {
 			_, _ = fmt.Fprintln(c.ErrOrStderr(), "coroner: no deaths")
@@ -165,29 +175,29 @@ func newWatch() *cobra.Command {
 changes its cause. With -o json each line is one death.`,
 		Example: `  coroner watch
   coroner watch --cause killed -o json`,
-		Args: cobra.NoArgs,
+		Args: atMost(0, filtersAlone),
 	}
-	client, filters, form := clientFlag(c), filterFlags(c, false), outputFlag(c)
+	whom, filters, form := whomFlags(c), filterFlags(c, false), outputFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
 		q, err := filters()
 		if err != nil {
 			return err
 		}
-		cl.OnRetry = func(err error, wait time.Duration) {
-			_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: %v; trying again in %s\n", err, wait.Round(time.Millisecond))
+		from, err := whom(c.Context())
+		if err != nil {
+			return err
 		}
-		return follow(c.Context(), cl, q, *form, c.OutOrStdout())
+		by := from.by()
+		announce(c.ErrOrStderr(), &by)
+		return from.follow(c.Context(), q, printer(*form, c.OutOrStdout()))
 	}
 	return c
 }
 
-func follow(ctx context.Context, cl *api.Client, q api.Query, form format, w io.Writer) error {
+// printer writes deaths as they come: each once more when its cause changes.
+func printer(form format, w io.Writer) func(death.Death) error {
 	causes := map[string]death.Cause{}
-	return cl.Stream(ctx, q, "", func(_ string, d death.Death) error {
+	return func(d death.Death) error {
 		if form == formatJSON {
 			return printLine(w, d)
 		}
@@ -201,7 +211,7 @@ func follow(ctx context.Context, cl *api.Client, q api.Query, form format, w io.
 		causes[d.ID] = d.Cause
 		_, err := fmt.Fprintln(w, strings.TrimRight(strings.Join(line(&d), "  "), " "))
 		return err
-	})
+	}
 }
 
 func newWhy() *cobra.Command {
@@ -209,41 +219,121 @@ func newWhy() *cobra.Command {
 		Use:   "why TARGET",
 		Short: "Say why a container or pod died",
 		Long: `why prints the newest verdict for TARGET: a container by name, id or the id's first
-digits, pod/NAME or NAMESPACE/POD[/CONTAINER], unit/NAME or a systemd unit's name, or
-the id of a death.`,
+digits, pod/NAME or NAMESPACE/POD[/CONTAINER], NAMESPACE/CONTAINER of containerd, PROJECT/SERVICE of Docker Compose,
+FAMILY/CONTAINER of Amazon ECS, JOB/TASK of Nomad, unit/NAME or a systemd unit's name,
+or the id of a death.
+
+The agent on this machine is asked; where none answers, the cluster of the kubeconfig: its agents, else what
+the Kubernetes API alone can tell. Which of them answered is said on standard error.`,
 		Example: `  coroner why web-1
   coroner why 3f1c9a5e7b2d
   coroner why shop/cart-7d9f/worker
+  coroner why pod/cart-7d9f -n shop --context prod
+  coroner why cart-7d9f -c worker --all
+  coroner why shop/web
   coroner why nginx.service`,
 		Args: exactly(1, "one TARGET"),
 	}
-	client, form := clientFlag(c), outputFlag(c)
+	whom, form := whomFlags(c), outputFlag(c)
+	c.Flags().StringP("namespace", "n", "", "the namespace of a TARGET that names none (default: any; in a cluster that of the context)")
 	all := c.Flags().Bool("all", false, "all of its deaths, newest first, not only the newest")
+	inside := c.Flags().StringP("container", "c", "", "of the pod that TARGET names, this container")
+	completeNamespaces(c, "namespace")
+	completePods(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		cl, err := client()
-		if err != nil {
-			return err
-		}
-		limit := 1
+		limit, ask := 1, besides
 		if *all {
-			limit = api.DefaultLimit
+			limit, ask = api.DefaultLimit, api.DefaultLimit
 		}
-		deaths, err := why(c.Context(), cl, args[0], limit)
+		target, err := ofPod(args[0], *inside)
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: by the agent at %s\n", cl.Address())
-		return printDeaths(c.OutOrStdout(), *form, deaths)
+		from, err := whom(c.Context())
+		if err != nil {
+			return err
+		}
+		a, err := from.why(c.Context(), target, ask)
+		if err != nil {
+			return err
+		}
+		tell(c.ErrOrStderr(), &a.By)
+		shown := a.Deaths[:min(limit, len(a.Deaths))]
+		if s := siblings(shown[0].Container, a.Deaths[len(shown):]); s != "" {
+			_, _ = fmt.Fprintf(c.ErrOrStderr(), "coroner: of the same pod: %s; --all shows them, -c one container's\n", s)
+		}
+		return printDeaths(c.OutOrStdout(), *form, shown, &a.By)
 	}
 	return c
 }
 
-// why finds the deaths of what people call target.
-func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death.Death, error) {
+// besides is how many deaths are looked at to tell that others of the same pod
+// died, too.
+const besides = 20
+
+// siblings are the other containers of a pod among deaths that are not shown, each
+// with its latest end.
+func siblings(shown *death.Container, deaths []death.Death) string {
+	if shown == nil || shown.Pod == nil {
+		return ""
+	}
+	seen := map[string]bool{shown.Name: true}
+	var out []string
+	for i := range deaths {
+		d := &deaths[i]
+		if c := d.Container; c != nil && c.Pod != nil && c.Pod.UID == shown.Pod.UID && c.Name != "" && !seen[c.Name] {
+			seen[c.Name] = true
+			out = append(out, fmt.Sprintf("%s (%s, %s)", death.Printable(c.Name), d.Cause, d.Time.UTC().Format(time.DateTime)))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// ofPod is the target that names a container of the pod that target names.
+func ofPod(target, container string) (string, error) {
+	if container == "" {
+		return target, nil
+	}
+	switch parts := strings.Split(target, "/"); {
+	case len(parts) == 1:
+		return "pod/" + target + "/" + container, nil
+	case len(parts) == 2 && parts[0] != "unit" && parts[0] != "container":
+		return target + "/" + container, nil
+	}
+	return "", usageError{withHint(fmt.Errorf("%q names no pod, of which -c %s would be a container", target, container), "coroner why --help")}
+}
+
+// namesakes are the containers that target means as well as d's, in other
+// namespaces of containerd.
+func namesakes(ctx context.Context, cl *api.Client, target string, d *death.Death) []string {
+	if d.Container == nil || d.Container.Namespace == "" || strings.Contains(target, "/") {
+		return nil
+	}
+	page, err := cl.Deaths(ctx, api.Query{Container: target, Limit: api.DefaultLimit})
+	if err != nil {
+		return nil // what was asked for is known
+	}
+	var out []string
+	for _, o := range page.Deaths {
+		c := o.Container
+		if c == nil || c.Namespace == "" || c.Namespace == d.Container.Namespace {
+			continue
+		}
+		if name := place(&o); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// why finds the deaths of what people call target, in a namespace where one is
+// given.
+func why(ctx context.Context, cl *api.Client, target, namespace string, limit int) ([]death.Death, error) {
 	queries := meanings(target)
 	if len(queries) == 0 {
-		return nil, usageError{withHint(fmt.Errorf("%q names no container, pod or unit", target), "coroner why --help")}
+		return nil, noTarget(target)
 	}
+	queries = within(queries, namespace)
 	for _, q := range queries {
 		q.Limit = limit
 		page, err := cl.Deaths(ctx, q)
@@ -254,6 +344,9 @@ func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death
 			return page.Deaths, nil
 		}
 	}
+	if ds, err := ofWorkload(ctx, cl, target, limit); err != nil || len(ds) > 0 {
+		return ds, err
+	}
 	if d, err := cl.Death(ctx, target); err == nil {
 		return []death.Death{d}, nil
 	} else if !errors.Is(err, api.ErrNotFound) {
@@ -261,6 +354,42 @@ func why(ctx context.Context, cl *api.Client, target string, limit int) ([]death
 	}
 	return nil, withHint(fmt.Errorf("no death of %q is known to the agent at %s", target, cl.Address()),
 		"coroner list shows what it knows; it cannot know what happened before it ran, but for what the kernel's log still holds")
+}
+
+// maxSearched bounds the deaths that are looked through for a workload's.
+const maxSearched = 1000
+
+// ofWorkload finds the deaths of what containers' labels call target: GROUP/NAME,
+// or NAME alone.
+func ofWorkload(ctx context.Context, cl *api.Client, target string, limit int) ([]death.Death, error) {
+	var out []death.Death
+	searched := 0
+	for d, err := range cl.All(ctx, api.Query{Q: target}) {
+		if err != nil {
+			return nil, err
+		}
+		if c := d.Container; c != nil && c.Workload != nil && (c.Workload.String() == target || c.Workload.Name == target) {
+			out = append(out, d)
+		}
+		if searched++; len(out) == limit || searched == maxSearched {
+			break
+		}
+	}
+	return out, nil
+}
+
+func noTarget(target string) error {
+	return usageError{withHint(fmt.Errorf("%q names no container, pod or unit", target), "coroner why --help")}
+}
+
+// within gives pods and containers without a namespace the one asked for.
+func within(queries []api.Query, namespace string) []api.Query {
+	for i := range queries {
+		if q := &queries[i]; q.Namespace == "" && q.Unit == "" {
+			q.Namespace = namespace
+		}
+	}
+	return queries
 }
 
 // meanings lists what target may mean, the likeliest first.
@@ -277,7 +406,9 @@ func meanings(target string) []api.Query {
 	case len(parts) == 2 && parts[0] == "container":
 		return []api.Query{{Container: parts[1]}}
 	case len(parts) == 2:
-		return []api.Query{{Namespace: parts[0], Pod: parts[1]}}
+		return []api.Query{{Namespace: parts[0], Pod: parts[1]}, {Namespace: parts[0], Container: parts[1]}}
+	case len(parts) == 3 && (parts[0] == "pod" || parts[0] == "pods"):
+		return []api.Query{{Pod: parts[1], Container: parts[2]}, {Namespace: parts[0], Pod: parts[1], Container: parts[2]}}
 	case len(parts) == 3:
 		return []api.Query{{Namespace: parts[0], Pod: parts[1], Container: parts[2]}}
 	}

@@ -62,12 +62,12 @@ removes the group. Without the rights to do that it explains a recorded kill ins
 			if err != nil {
 				return err
 			}
-			return printDeaths(c.OutOrStdout(), *form, deaths)
+			return printDeaths(c.OutOrStdout(), *form, deaths, nil)
 		}
 		if err != nil {
 			return err
 		}
-		return printDeaths(c.OutOrStdout(), *form, []death.Death{d})
+		return printDeaths(c.OutOrStdout(), *form, []death.Death{d}, nil)
 	}
 	return c
 }

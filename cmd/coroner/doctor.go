@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/host"
 )
 
@@ -25,7 +26,8 @@ type finding struct {
 	// Missing is what it would need beyond the rights that there are.
 	Missing *rights `json:"missing,omitempty"`
 
-	set host.CapSet
+	set   host.CapSet
+	apart bool
 }
 
 // report is what doctor prints.
@@ -35,19 +37,21 @@ type report struct {
 	Identity     string    `json:"identity"`
 	Capabilities []string  `json:"capabilities,omitempty"`
 	Findings     []finding `json:"findings"`
-	// Least are the fewest rights with which all works that works here.
+	// Least are the fewest rights with which all works that works here, but for
+	// engines, logs and escapes: what these need is as good as root.
 	Least *rights `json:"least"`
 }
 
 func newDoctor() *cobra.Command {
 	var roots host.Roots
 	var history string
+	var hosts engineHosts
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say which signals this machine offers, and how to get the others",
 		Long: `doctor does for real what the agent does - reads a record of the log, loads and attaches
-programs, makes a trace instance, reads counters, writes to the history's folder - and
-undoes it. What works it does again with fewer rights, and says how few are enough. It has
+programs, makes a trace instance, reads counters, writes to the history's folder, asks
+container engines - and undoes it. What works it does again with fewer rights, and says how few are enough. It has
 the rights that it is given: run it as the agent will run. Exit code 1 means that no source
 at all would work.`,
 		Example: `  coroner doctor
@@ -58,8 +62,11 @@ at all would work.`,
 	form := outputFlag(c)
 	pathFlags(c.Flags(), &roots)
 	c.Flags().StringVar(&history, "history.path", defaultHistory(), `file that the agent will keep deaths in; ":memory:": none`)
+	c.Flags().StringArrayVar(&hosts.docker, "source.docker.host", nil, "socket of an engine with Docker's API; may be repeated (default: the usual places)")
+	c.Flags().StringArrayVar(&hosts.containerd, "source.containerd.host", nil, "socket of containerd; may be repeated (default: the usual places)")
+	c.Flags().StringArrayVar(&hosts.cri, "source.cri.endpoint", nil, "socket of a CRI runtime; may be repeated (default: the usual places)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		r := examine(roots, history)
+		r := examine(roots, history, hosts)
 		if *form == formatJSON {
 			if err := printJSON(c.OutOrStdout(), r); err != nil {
 				return err
@@ -96,6 +103,16 @@ func adds(name string) string {
 		return "the kernel's log without CAP_SYSLOG"
 	case probeHistory:
 		return "deaths outlive the agent"
+	case string(death.SourceDocker):
+		return "names, images, labels, exit codes, and who was asked to stop"
+	case string(death.SourceContainerd):
+		return "names, images, labels and exit codes in all namespaces"
+	case string(death.SourceCRI):
+		return "names, pods, restart counts, exit codes and reasons"
+	case probeLogs:
+		return "the last lines of containers that failed: a runtime's own limit (heap_limit)"
+	case probeEscapes:
+		return "processes that their container's limit does not hold for"
 	}
 	return ""
 }
@@ -103,13 +120,13 @@ func adds(name string) string {
 // probeTracepoint is the finding of the tracepoint source as a whole.
 const probeTracepoint = "tracepoint"
 
-func examine(roots host.Roots, history string) report {
+func examine(roots host.Roots, history string, hosts engineHosts) report {
 	r := report{Identity: identity()}
 	r.Kernel, _ = roots.KernelRelease()    // absent when not known
 	have, _ := host.Roots{}.Capabilities() // its own, whatever procfs is examined
 	r.Capabilities = have.Names()
 	var tried []finding
-	for _, t := range trials(roots, history) {
+	for _, t := range append(trials(roots, history), engineTrials(roots, hosts)...) {
 		tried = append(tried, t.finding(have))
 	}
 	r.Findings = append(r.Findings, summed(tried))
@@ -179,7 +196,7 @@ func printLeast(w io.Writer, r report) error {
 			fmt.Fprintf(tw, "%s\t%s\t%s\n", f.Name, orNone(f.Needs.Capabilities), strings.Join(f.Needs.Files, ", "))
 		}
 	}
-	fmt.Fprintf(tw, "together\t%s\t\n", orNone(r.Least.Capabilities))
+	fmt.Fprintf(tw, "together\t%s\twithout engines, logs, escapes: what those need is as good as root\n", orNone(r.Least.Capabilities))
 	titled := false
 	for _, f := range r.Findings {
 		if f.Missing == nil || len(f.Missing.Capabilities)+len(f.Missing.Files) == 0 {

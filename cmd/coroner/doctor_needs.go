@@ -12,6 +12,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/source/kmsg"
 	"github.com/coroner-dev/coroner/internal/source/tracepoint"
 )
 
@@ -35,6 +36,8 @@ type trial struct {
 	reads  []string
 	writes []string
 	mounts []string
+	// apart is what is as good as root, and therefore no part of the fewest rights.
+	apart bool
 	// try does it and undoes it. The status says whether it worked.
 	try func() host.Probe
 }
@@ -62,10 +65,7 @@ func trials(roots host.Roots, history string) []trial {
 			writes: []string{tracefs}, mounts: []string{tracefs + " (tracefs, writable)"},
 			try: func() host.Probe { return attach(roots, host.ProbeTracefs, tracepoint.ModeTracefs) },
 		},
-		{
-			name: host.ProbeKmsg, enough: []host.CapSet{host.CapSyslog, look | host.CapSyslog},
-			reads: []string{roots.Devkmsg()}, mounts: []string{roots.Devkmsg() + " (device)"}, try: roots.ProbeKmsg,
-		},
+		kernelLog(roots),
 		{
 			name: host.ProbeCgroup, enough: []host.CapSet{look},
 			reads: []string{cgroups}, mounts: []string{cgroups + " (read-only is enough)"}, try: roots.ProbeCgroup,
@@ -85,9 +85,35 @@ func trials(roots host.Roots, history string) []trial {
 	return out
 }
 
+// kernelLog is the log of the device, or where there is none of syslog(2), for
+// which no file is needed.
+func kernelLog(roots host.Roots) trial {
+	t := trial{
+		name: host.ProbeKmsg, enough: []host.CapSet{host.CapSyslog, host.CapDACReadSearch | host.CapSyslog},
+		reads: []string{roots.Devkmsg()}, mounts: []string{roots.Devkmsg() + " (device)"}, try: roots.ProbeKmsg,
+	}
+	if _, err := os.Stat(roots.Devkmsg()); !errors.Is(err, fs.ErrNotExist) {
+		return t
+	}
+	if _, err := os.Stat(filepath.Dir(roots.Devkmsg())); err != nil {
+		return t
+	}
+	t.reads, t.mounts = nil, nil
+	t.try = func() host.Probe {
+		if kmsg.Readable(roots.Devkmsg()) {
+			return host.Probe{Name: host.ProbeKmsg, Status: host.Yes, Detail: "syslog(2) can be called"}
+		}
+		p := roots.ProbeKmsg()
+		p.Remedy = "run with CAP_SYSLOG, or " + p.Remedy
+		return p
+	}
+	return t
+}
+
 // attach loads and attaches for real, and takes everything away again.
 func attach(roots host.Roots, name, mode string) host.Probe {
-	if _, err := tracepoint.Probe(tracepoint.Options{Roots: roots, Mode: mode}); err != nil {
+	_, lesser, err := tracepoint.Probe(tracepoint.Options{Roots: roots, Mode: mode})
+	if err != nil {
 		p := host.Probe{Name: name, Status: host.No, Detail: err.Error()}
 		static := roots.ProbeBPF()
 		if mode == tracepoint.ModeTracefs {
@@ -99,6 +125,9 @@ func attach(roots host.Roots, name, mode string) host.Probe {
 	detail := "programs were loaded and attached"
 	if mode == tracepoint.ModeTracefs {
 		detail = "an instance of the trace buffer was made, enabled and removed"
+	}
+	if lesser != "" {
+		detail += "; " + lesser
 	}
 	return host.Probe{Name: name, Status: host.Yes, Detail: detail}
 }
@@ -162,6 +191,10 @@ func cgroupPath(roots host.Roots) string {
 // again with few, to find how many it takes.
 func (t trial) finding(have host.CapSet) finding {
 	f := finding{Probe: t.try(), Adds: adds(t.name)}
+	f.apart = t.apart
+	if f.Status == host.Absent {
+		return f
+	}
 	if f.Status != host.Yes {
 		f.Missing = t.missing(have)
 		return f
@@ -206,6 +239,7 @@ func (t trial) missing(have host.CapSet) *rights {
 	switch {
 	case t.name == host.ProbeTracefs && os.Geteuid() != 0: // its files are user 0's
 		r.Capabilities = append(r.Capabilities, (t.enough[len(t.enough)-1] &^ have).Names()...)
+	case len(t.writes) > 0 && t.apart: // the socket's group will do
 	case t.name != probeHistory && !have.Has(host.CapSysAdmin):
 		r.Capabilities = append(r.Capabilities, (t.enough[0] &^ have).Names()...)
 	}
@@ -227,14 +261,14 @@ func (t trial) missing(have host.CapSet) *rights {
 	return r
 }
 
-// least adds up what works; of the two ways to tracepoints the one that the
+// least adds up what works, but for what is apart; of the two ways to tracepoints the one that the
 // agent takes.
 func least(fs []finding) *rights {
 	sum := &rights{Capabilities: []string{}}
 	var set host.CapSet
 	bpf := false
 	for _, f := range fs {
-		if f.Needs == nil || f.Name == host.ProbeTracefs && bpf {
+		if f.Needs == nil || f.apart || f.Name == host.ProbeTracefs && bpf {
 			continue
 		}
 		bpf = bpf || f.Name == host.ProbeBPF

@@ -50,7 +50,7 @@ oldest first. "-", or no FILE, is standard input. It needs no privileges and no 
 			unknownTimes(all.list)
 		}
 		// What was found is told, also when a file could not be read to its end.
-		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, all.list))
+		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, all.list, nil))
 	}
 	return c
 }

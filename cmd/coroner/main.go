@@ -19,7 +19,7 @@ func main() {
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := newRoot()
+	root := newRoot(os.Args[0])
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"coroner": func() { os.Exit(run()) }})
+	testscript.Main(m, map[string]func(){"coroner": func() { os.Exit(run()) }, pluginName: func() { os.Exit(run()) }})
 }
 
 // TestScripts runs testdata/*.txtar: one script for each subcommand, which
@@ -28,7 +28,11 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := fakeAgent(t)
+	deploy, err := filepath.Abs("../../deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, kubeconfig := fakeAgent(t), fakeCluster(t).Kubeconfig(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
@@ -36,7 +40,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LOGS", logs)
+			e.Setenv("DEPLOY", deploy)
 			e.Setenv("FAKE_AGENT", server)
+			e.Setenv("FAKE_CLUSTER", kubeconfig)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
@@ -61,9 +67,13 @@ func fakeAgent(t *testing.T) string {
 	mux.HandleFunc("GET /api/v1/deaths", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		q := r.URL.Query()
+		searched := q.Get("q")
 		known := q.Get("container") == "" && q.Get("pod") == "" && q.Get("unit") == "" ||
 			strings.HasPrefix("web-1", q.Get("container")) && q.Get("container") != "" || q.Get("pod") == "cart-1"
-		if !known {
+		if in := q.Get("namespace"); in != "" && in != "n2" && q.Get("pod") == "" {
+			known = false // of containerd's
+		}
+		if !known || searched != "" && !strings.Contains("shop/web", searched) {
 			_, _ = w.Write([]byte(`{"deaths": []}`))
 			return
 		}
@@ -86,6 +96,14 @@ func fakeAgent(t *testing.T) string {
 			}
 			_, _ = fmt.Fprintf(w, "id: %d\nevent: death\ndata: %s\n\n", i+1, line.Bytes())
 		}
+	})
+	node, err := os.ReadFile("../../internal/nodemap/testdata/kubernetes.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux.HandleFunc("GET /api/v1/node", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(node)
 	})
 	mux.HandleFunc("GET /api/v1/deaths/{id}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

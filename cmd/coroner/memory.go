@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/coroner-dev/coroner/internal/host"
@@ -30,6 +31,22 @@ func limitMemory(log *slog.Logger) {
 	limit := goLimit(own.Bytes)
 	debug.SetMemoryLimit(limit)
 	log.Info("memory limit of the cgroup is kept", "path", own.File, "limit_bytes", own.Bytes, "go_limit_bytes", limit)
+}
+
+// gcPercent is half of Go's own: what is held is little, so that a
+// collection takes some milliseconds, and what waits for one is memory of the
+// node's.
+const gcPercent = 50
+
+// frugal has Go's collector hold less, and, where nobody can ask for profiles,
+// count no allocations for them. Somebody who sets GOGC knows better.
+func frugal(profiles bool) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if !profiles {
+		runtime.MemProfileRate = 0
+	}
 }
 
 // lockText keeps the program's own instructions in memory, where it may: the

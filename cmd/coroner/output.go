@@ -41,12 +41,13 @@ func outputFlag(c *cobra.Command) *format {
 }
 
 // printDeaths writes deaths whole, as one document or as text.
-func printDeaths(w io.Writer, f format, deaths []death.Death) error {
+// by says who told them; nil: nobody was asked.
+func printDeaths(w io.Writer, f format, deaths []death.Death, by *api.AnsweredBy) error {
 	if f == formatJSON {
 		if deaths == nil {
 			deaths = []death.Death{}
 		}
-		return printJSON(w, api.DeathsPage{Deaths: deaths})
+		return printJSON(w, api.DeathsPage{Deaths: deaths, By: by})
 	}
 	for i := range deaths {
 		if i > 0 {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,8 +27,9 @@ func newRecord() *cobra.Command {
 		Use:   "record FILE",
 		Short: "Write the signals of this node to a file",
 		Long: `record writes what the sources see to FILE ("-": standard output) until it is told to
-end. coroner replay then runs the inquest over it. The file holds names of processes
-and control groups of this machine.`,
+end, and what a verdict needs beside it: the memory of containers that died, and the last
+lines of their logs. coroner replay then runs the inquest over it. The file holds names of
+processes and control groups of this machine, and those lines.`,
 		Example: `  coroner record incident.signals
   coroner record --for 1m - | gzip > incident.signals.gz`,
 		Args: exactly(1, "one FILE"),
@@ -74,14 +74,11 @@ func record(ctx context.Context, o agent.Options, name string, stdout, stderr io
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex
 	count := 0
 	var failed error
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	agent.Observe(ctx, o, func(s signal.Signal) {
-		mu.Lock()
-		defer mu.Unlock()
+	agent.Record(ctx, o, func(s signal.Signal) {
 		if failed != nil {
 			return
 		}
@@ -126,7 +123,7 @@ The same file always gives the same deaths.`,
 		if failed != nil {
 			failed = withHint(fmt.Errorf("%s: %w", args[0], failed), "what could be read before that is told above")
 		}
-		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, deaths))
+		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, deaths, nil))
 	}
 	return c
 }

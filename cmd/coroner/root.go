@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/coroner-dev/coroner/internal/cluster"
 )
 
 // Set by the linker (Makefile).
@@ -41,7 +44,11 @@ func withHint(err error, format string, args ...any) error {
 }
 
 func complain(w io.Writer, err error) {
-	_, _ = fmt.Fprintf(w, "coroner: %s\n", oneLine(err.Error()))
+	_, _ = fmt.Fprintf(w, "coroner: %s\n", safe(oneLine(err.Error())))
+	var e *cluster.Error
+	if errors.As(err, &e) && e.Remedy != "" {
+		_, _ = fmt.Fprintf(w, "coroner: hint: %s\n", safe(oneLine(e.Remedy)))
+	}
 	for h := (hinted{}); errors.As(err, &h); err = h.error {
 		_, _ = fmt.Fprintf(w, "coroner: hint: %s\n", h.hint)
 	}
@@ -55,7 +62,16 @@ const reached = "reached"
 // before a command begins is wrong usage.
 func reachedCommand(root *cobra.Command) bool { return root.Annotations[reached] != "" }
 
-func newRoot() *cobra.Command {
+// pluginName is what this program is called where kubectl starts it.
+const pluginName = "kubectl-coroner"
+
+// isPlugin tells whether kubectl started this program.
+func isPlugin(root *cobra.Command) bool {
+	return root.Annotations[cobra.CommandDisplayNameAnnotation] != ""
+}
+
+// newRoot makes the command line of a program that was started under a name.
+func newRoot(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "coroner",
 		Short: "Says why a container died",
@@ -71,6 +87,9 @@ tracepoints, cgroup counters - and gives each death one verdict with its evidenc
 		Annotations:   map[string]string{},
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	if strings.TrimSuffix(filepath.Base(name), ".exe") == pluginName {
+		root.Annotations[cobra.CommandDisplayNameAnnotation] = strings.Replace(pluginName, "-", " ", 1)
+	}
 	root.PersistentPreRun = func(*cobra.Command, []string) { root.Annotations[reached] = "yes" }
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{withHint(err, "%s --help", c.CommandPath())}
@@ -78,8 +97,8 @@ tracepoints, cgroup counters - and gives each death one verdict with its evidenc
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		newAgent(), newExplain(), newWhy(), newList(), newWatch(),
-		newDoctor(), newDemo(), newLeak(), newRecord(), newReplay(),
+		newAgent(), newExplain(), newWhy(), newList(), newWatch(), newNode(),
+		newDoctor(), newDemo(), newLeak(), newRecord(), newReplay(), newRules(), newDashboard(),
 	)
 	return root
 }
@@ -114,6 +133,16 @@ func versionText() string {
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != n {
+			return usageError{withHint(fmt.Errorf("%s takes %s", c.CommandPath(), what), "%s --help", c.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// atMost is cobra.MaximumNArgs with a hint of what is meant.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
 			return usageError{withHint(fmt.Errorf("%s takes %s", c.CommandPath(), what), "%s --help", c.CommandPath())}
 		}
 		return nil

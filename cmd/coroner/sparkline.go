@@ -20,7 +20,7 @@ func memoryRows(d *death.Death, row func(string, string, ...any)) {
 	if m == nil {
 		return
 	}
-	if line := memoryLine(m.Samples, d.Time); line != "" {
+	if line := memoryLine(m, d.Time); line != "" {
 		row("memory", "%s", line)
 	}
 	var parts []string
@@ -42,27 +42,23 @@ func memoryRows(d *death.Death, row func(string, string, ...any)) {
 
 // memoryLine draws the working set of the last two minutes before then, each
 // character the highest of its time; empty: there is nothing to draw.
-func memoryLine(samples [][3]float64, then time.Time) string {
+func memoryLine(m *death.Memory, then time.Time) string {
 	const span = 2 * time.Minute
 	end := float64(then.UnixMilli()) / 1000
 	begin := end - span.Seconds()
+	c := m.Curve(begin, end+1)
+	if c == nil {
+		return ""
+	}
 	heights := make([]float64, sparkWidth)
 	for i := range heights {
 		heights[i] = math.NaN()
 	}
-	low, high, first := math.Inf(1), 0.0, end
-	for _, s := range samples {
-		if s[0] < begin || s[0] > end+1 || !(s[1] >= 0) || math.IsInf(s[1], 0) {
-			continue
-		}
+	for _, s := range c.Points {
 		i := min(max(int((s[0]-begin)/span.Seconds()*sparkWidth), 0), sparkWidth-1)
 		if !(heights[i] >= s[1]) {
 			heights[i] = s[1]
 		}
-		low, high, first = min(low, s[1]), max(high, s[1]), min(first, s[0])
-	}
-	if high == 0 || end-first < 1 {
-		return ""
 	}
 	var b strings.Builder
 	for _, h := range heights {
@@ -70,7 +66,8 @@ func memoryLine(samples [][3]float64, then time.Time) string {
 			b.WriteByte(' ')
 			continue
 		}
-		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[min(int(h/high*8), 7)])
+		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[min(int(h/float64(c.High)*8), 7)])
 	}
-	return fmt.Sprintf("%s  %s to %s in %.0f s", strings.TrimLeft(b.String(), " "), death.FormatBytes(int64(low)), death.FormatBytes(int64(high)), end-first)
+	// Low and high are no beginning and end: memory falls, too.
+	return fmt.Sprintf("%s  between %s and %s in %d s", strings.TrimLeft(b.String(), " "), death.FormatBytes(c.Low), death.FormatBytes(c.High), c.Seconds())
 }

@@ -23,7 +23,11 @@ func deathText(d *death.Death) string {
 		fmt.Fprintf(&b, "  %-10s %s\n", name, safe(fmt.Sprintf(format, args...)))
 	}
 	row("when", "%s%s", stamp(d.Time), on(d))
-	row("cause", "%s (%s), rule %s", d.Cause, d.Confidence, d.Rule)
+	rule := ""
+	if d.Rule != "" { // the API's word alone needs none
+		rule = ", rule " + d.Rule
+	}
+	row("cause", "%s (%s)%s", d.Cause, d.Confidence, rule)
 	if c := d.Container; c != nil {
 		row("container", "%s", containerText(c))
 		if c.Image != "" {
@@ -88,7 +92,7 @@ func on(d *death.Death) string {
 		s = " on " + death.Printable(d.Node)
 	}
 	if d.Recovered {
-		s += ", told by the log afterwards"
+		s += "; it happened while coroner was not running"
 	}
 	return s
 }
@@ -109,6 +113,12 @@ func containerText(c *death.Container) string {
 	}
 	if c.Runtime != "" {
 		parts = append(parts, "("+c.Runtime+")")
+	}
+	if c.Namespace != "" {
+		parts = append(parts, "in namespace "+death.Printable(c.Namespace))
+	}
+	if w := c.Workload; w != nil {
+		parts = append(parts, "of "+death.Printable(w.Title()))
 	}
 	if p := c.Pod; p != nil {
 		name := p.UID
@@ -219,7 +229,10 @@ func exitText(e *death.Exit) string {
 }
 
 func repeatText(r *death.Repeat) string {
-	s := fmt.Sprintf("%d times in %s", r.Count, r.Last.Sub(r.First).Round(time.Second))
+	s := fmt.Sprintf("%d times within 1 s", r.Count)
+	if span := r.Last.Sub(r.First); span >= time.Second {
+		s = fmt.Sprintf("%d times in %s", r.Count, span.Round(time.Second))
+	}
 	if r.PerHour != nil {
 		if *r.PerHour < 1 {
 			return s + fmt.Sprintf(", %.1f a day", *r.PerHour*24)
@@ -249,6 +262,14 @@ func line(d *death.Death) []string {
 	return []string{stamp(d.Time), safe(string(d.Cause)), safe(string(d.Confidence)), place(d), killed, times}
 }
 
+// inNamespace is a container's name, with containerd's namespace before it.
+func inNamespace(c *death.Container) string {
+	if c.Namespace == "" {
+		return c.Name
+	}
+	return c.Namespace + "/" + c.Name
+}
+
 // place names the owner as shortly as people do.
 func place(d *death.Death) string {
 	c := d.Container
@@ -256,7 +277,7 @@ func place(d *death.Death) string {
 	case c != nil && c.Pod != nil && c.Pod.Name != "":
 		return death.Printable(c.Pod.Namespace + "/" + c.Pod.Name + "/" + c.Name)
 	case c != nil && c.Name != "":
-		return death.Printable(c.Name)
+		return death.Printable(inNamespace(c))
 	case c != nil && c.Pod != nil:
 		return death.Printable(death.ShortID(c.ID) + " in pod " + c.Pod.UID)
 	case c != nil:
