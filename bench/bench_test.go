@@ -24,6 +24,7 @@ type settings struct {
 	out    string
 	binary string
 	kills  int
+	crowd  int
 }
 
 var flags settings
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&flags.out, "bench.out", "", "file to write, once all rows were measured")
 	flag.StringVar(&flags.binary, "bench.binary", "../bin/coroner", "agent to measure")
 	flag.IntVar(&flags.kills, "bench.kills", 50, "kills in each of the storm's 200 containers")
+	flag.IntVar(&flags.crowd, "bench.crowd", 0, "measure beside real engines with so many containers alone")
 	oomtest.Main(m)
 }
 
@@ -55,6 +57,7 @@ func TestBenchmarks(t *testing.T) {
 		{"rest", measureRest},
 		{"kill", measureKills},
 		{"storm", measureStorm},
+		{"engines", measureEngines},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			since, before := time.Now(), slices.Collect(maps.Keys(r.Results))

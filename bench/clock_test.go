@@ -54,29 +54,65 @@ func newKernelClock(t *testing.T) *kernelClock {
 	return k
 }
 
-// of gives the time of a process's mark, and forgets all marks. A line is
-// "comm-PID [001] d..1. 123.456789: mark_victim: pid=77 ...".
+// of gives the time of a process's mark, and forgets all marks.
 func (k *kernelClock) of(pid int) time.Duration {
 	k.t.Helper()
-	path := filepath.Join(k.dir, "trace")
-	b, err := os.ReadFile(path)
+	for _, m := range k.marks() {
+		if m.pid == strconv.Itoa(pid) {
+			k.forget()
+			return m.at
+		}
+	}
+	k.t.Fatalf("the kernel marked no process %d", pid)
+	return 0
+}
+
+// until gives the times of the marks up to then.
+func (k *kernelClock) until(then time.Duration) (at []time.Duration) {
+	k.t.Helper()
+	for _, m := range k.marks() {
+		if m.at <= then {
+			at = append(at, m.at)
+		}
+	}
+	return at
+}
+
+type mark struct {
+	pid string
+	at  time.Duration
+}
+
+// marks are all since they were forgotten. A line is
+// "comm-PID [001] d..1. 123.456789: mark_victim: pid=77 ...".
+func (k *kernelClock) marks() (out []mark) {
+	k.t.Helper()
+	b, err := os.ReadFile(k.trace())
 	if err != nil {
 		k.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
 		before, after, ok := strings.Cut(line, ": mark_victim: pid=")
-		if n, _, _ := strings.Cut(strings.TrimSpace(after), " "); !ok || n != strconv.Itoa(pid) {
+		if !ok {
 			continue
 		}
+		pid, _, _ := strings.Cut(strings.TrimSpace(after), " ")
 		seconds, err := strconv.ParseFloat(before[strings.LastIndexByte(before, ' ')+1:], 64)
 		if err != nil {
 			k.t.Fatalf("time of %q: %v", line, err)
 		}
-		if err := os.Truncate(path, 0); err != nil {
-			k.t.Fatal(err)
-		}
-		return time.Duration(seconds * 1e9)
+		out = append(out, mark{pid, time.Duration(seconds * 1e9)})
 	}
-	k.t.Fatalf("the kernel marked no process %d:\n%s", pid, b)
-	return 0
+	return out
+}
+
+func (k *kernelClock) trace() string { return filepath.Join(k.dir, "trace") }
+
+// forget clears the buffer: opening the file to be written from its beginning
+// does that, truncate(2) does nothing.
+func (k *kernelClock) forget() {
+	k.t.Helper()
+	if err := os.WriteFile(k.trace(), nil, 0); err != nil {
+		k.t.Fatal(err)
+	}
 }

@@ -9,7 +9,11 @@ require (
 	github.com/euank/go-kmsg-parser v2.0.0+incompatible
 	github.com/google/cadvisor v0.60.6
 	golang.org/x/sys v0.49.0
-	k8s.io/klog/v2 v2.130.1
+	k8s.io/klog/v2 v2.140.0
 )
 
-require github.com/go-logr/logr v1.4.4 // indirect
+require (
+	github.com/go-logr/logr v1.4.4 // indirect
+	google.golang.org/grpc v1.84.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)

@@ -39,7 +39,11 @@ const (
 	resting  = "At rest"
 	starting = "Start and size"
 	scraping = "Scrapes"
+	engined  = "Beside real engines"
 )
+
+// crowds are how many containers run on the real engines.
+var crowds = []int{5, 50, 200}
 
 // sets are the agent's sources that latencies are measured with.
 var sets = []struct {
@@ -109,7 +113,38 @@ func Rows() []Row {
 			Row{"scrape.time." + c.n, scraping, "/metrics with " + c.n + " containers", "ms", spread, c.goal, false},
 			Row{"scrape.size." + c.n, scraping, "the same, size", "KiB", nil, nil, false})
 	}
+	for _, n := range crowds {
+		rows = append(rows, engineRows(n)...)
+	}
 	return rows
+}
+
+// engineRows are those of n containers on real engines; the goals are the
+// largest crowd's.
+func engineRows(n int) []Row {
+	id, spread := strconv.Itoa(n), []string{"median", "99 %"}
+	rss, cpu, scrape := []float64(nil), []float64(nil), []float64(nil)
+	if n == crowds[len(crowds)-1] {
+		rss, cpu, scrape = []float64{35}, []float64{1}, []float64{5}
+	}
+	costs := func(what, whose string) []Row {
+		return []Row{
+			{what + ".rss." + id, engined, whose + ": resident memory, while it is scraped", "MiB", nil, rss, false},
+			{what + ".anon." + id, engined, whose + ": of it anonymous", "MiB", nil, nil, false},
+			{what + ".after." + id, engined, whose + ": the same, after 100 scrapes without a pause", "MiB", nil, nil, false},
+			{what + ".cpu." + id, engined, whose + ": CPU of one core over 30 s, scraped each 15 s", "%", nil, cpu, false},
+			{what + ".wake." + id, engined, whose + ": how often a thread of the agent is woken", "/s", nil, nil, false},
+			{what + ".scrape." + id, engined, whose + ": a scrape", "ms", spread, scrape, false},
+		}
+	}
+	rows := costs("engines", id+" containers")
+	if n == crowds[len(crowds)-1] {
+		rows = append(rows, costs("docker", id+" containers, Docker alone asked")...)
+	}
+	return append(rows, []Row{
+		{"engines.metrics." + id, engined, id + " containers: from the kernel's kill to being counted in /metrics", "ms", spread, []float64{1, 6}, false},
+		{"engines.stream." + id, engined, id + " containers: from the kernel's kill to the API's event stream", "ms", spread, []float64{1, 6}, false},
+	}...)
 }
 
 // figures writes values in a row's unit.

@@ -73,6 +73,7 @@ func TestDeaths(t *testing.T) {
 			err := oomtest.Poll(rig.Patience, func() error {
 				page, err := a.Client.Deaths(t.Context(), api.Query{Container: tc.name})
 				if err != nil || len(page.Deaths) != 1 {
+					got = rig.Sketch(page.Deaths)
 					return fmt.Errorf("%d deaths: %w", len(page.Deaths), err)
 				}
 				d := page.Deaths[0]
@@ -91,10 +92,39 @@ func TestDeaths(t *testing.T) {
 			}
 		})
 	}
+	t.Run("in a scope of systemd", func(t *testing.T) { inScope(t, e, a) })
 	st, err := a.Client.Status(t.Context())
 	engines.Must(t, err)
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
 		t.Errorf("unattributed OOM kills: %v", n)
+	}
+}
+
+// inScope is S1 in a cgroup that systemd makes, as CRI runtimes have it.
+func inScope(t *testing.T, e *engine, a *rig.Agent) {
+	oomtest.Require(t, oomtest.V2)
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		t.Skipf("needs a machine that this one is not: no systemd runs: %v", err)
+	}
+	id := oomtest.ContainerID("scope")
+	e.run(e.spaces[0], id, []string{"--detach", "--runc-systemd-cgroup", "--cgroup", "system.slice:cri-containerd:" + id}, "/bin/sh", "-c", leakShell)
+	got := ""
+	err := oomtest.Poll(rig.Patience, func() error {
+		page, err := a.Client.Deaths(t.Context(), api.Query{Container: id})
+		if err != nil || len(page.Deaths) != 1 {
+			return fmt.Errorf("%d deaths: %w", len(page.Deaths), err)
+		}
+		d := page.Deaths[0]
+		got = d.Summary
+		path := "/system.slice/cri-containerd-" + id + ".scope"
+		if d.Cause != death.OOMContainerLimit || d.Confidence != death.Certain || d.Container.Cgroup != path || d.OOM.OOMMemcg != path ||
+			d.OOM.LimitBytes == nil || *d.OOM.LimitBytes != 32<<20 || d.Container.Image != image {
+			return fmt.Errorf("%s %s in %+v, at %s", d.Cause, d.Confidence, d.Container, d.OOM.OOMMemcg)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("%v\n%s", err, got)
 	}
 }
 

@@ -5,10 +5,6 @@
 package containerd
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -58,7 +54,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		e.daemon.Stop()
 	})
 	archive := filepath.Join(e.dir, "image.tar")
-	engines.Must(t, os.WriteFile(archive, imageArchive(t), 0o600))
+	claims := map[string]string{ // to be a pod's
+		"io.cri-containerd.kind": "sandbox", "io.kubernetes.pod.name": "kube-apiserver", "com.docker.compose.service": "web",
+	}
+	engines.Must(t, os.WriteFile(archive, engines.Image(t, map[string]any{"Labels": claims}, image), 0o600))
 	for _, space := range e.spaces {
 		e.ctr(space, "images", "import", archive)
 	}
@@ -113,32 +112,4 @@ func (e *engine) removeAll(space string) {
 			_ = os.Remove(dir)
 		}
 	}
-}
-
-// imageArchive is an image of busybox alone, whose labels claim to be a pod's.
-func imageArchive(t *testing.T) []byte {
-	t.Helper()
-	layer := engines.Layer(t)
-	config, err := json.Marshal(map[string]any{
-		"architecture": "amd64", "os": "linux",
-		"config": map[string]any{"Labels": map[string]string{
-			"io.cri-containerd.kind": "sandbox", "io.kubernetes.pod.name": "kube-apiserver", "com.docker.compose.service": "web",
-		}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
-	})
-	engines.Must(t, err)
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"}}})
-	engines.Must(t, err)
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, f := range []struct {
-		name string
-		text []byte
-	}{{"layer.tar", layer}, {"config.json", config}, {"manifest.json", manifest}} {
-		engines.Must(t, w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.text)), Typeflag: tar.TypeReg}))
-		_, err = w.Write(f.text)
-		engines.Must(t, err)
-	}
-	engines.Must(t, w.Close())
-	return out.Bytes()
 }

@@ -5,17 +5,12 @@
 package cri
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,11 +20,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/test/engines"
 )
 
@@ -47,35 +41,19 @@ type engine struct {
 	daemon *engines.Daemon
 	conn   *grpc.ClientConn
 	cri    runtimeapi.RuntimeServiceClient
-	made   []string // pods, to be removed
-}
-
-// invalidUTF8 goes out as bytes that are none.
-const invalidUTF8 = "INVALID8"
-
-// codec sends text that is no UTF-8, as a kubelet may that was given such.
-type codec struct{}
-
-func (codec) Name() string { return "proto" }
-
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	b, err := proto.Marshal(v.(proto.Message))
-	return mem.BufferSlice{mem.SliceBuffer(bytes.ReplaceAll(b, []byte(invalidUTF8), []byte("\xff\xfe\xff\xfe\xff\xfe\xff\xfe")))}, err
-}
-
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	return proto.Unmarshal(data.Materialize(), v.(proto.Message))
+	made   []string        // pods
+	gone   map[string]bool // those of them that were removed
 }
 
 func startEngine(t *testing.T) *engine {
 	t.Helper()
 	engines.Need(t, "containerd, runc", "containerd", "ctr", "runc")
-	e := &engine{t: t, parent: fmt.Sprintf("/coroner-cri-%d", os.Getpid())}
+	e := &engine{t: t, gone: map[string]bool{}, parent: fmt.Sprintf("/coroner-cri-%d", os.Getpid())}
 	t.Cleanup(func() { removeCgroups(t, e.parent) })
 	e.dir = engines.Dir(t)
 	engines.Must(t, os.WriteFile(e.path("config.toml"), []byte(e.config()), 0o600))
 	var err error
-	e.conn, err = grpc.NewClient("unix://"+e.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})))
+	e.conn, err = grpc.NewClient("unix://"+e.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(enginetest.NewRawCodec())))
 	engines.Must(t, err)
 	e.cri = runtimeapi.NewRuntimeServiceClient(e.conn)
 	e.daemon = &engines.Daemon{
@@ -130,6 +108,9 @@ func (e *engine) removeAll() {
 	ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
 	defer cancel()
 	for _, id := range e.made {
+		if e.gone[id] {
+			continue
+		}
 		if _, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil && status.Code(err) != codes.NotFound {
 			e.t.Error(err)
 		}
@@ -143,10 +124,13 @@ func (e *engine) removeAll() {
 // knows them.
 func (e *engine) importImages() {
 	e.t.Helper()
-	engines.Must(e.t, os.WriteFile(e.path("images.tar"), archive(e.t), 0o600))
-	out, err := exec.Command("ctr", "--address", e.socket(), "--namespace", "k8s.io", "images", "import", e.path("images.tar")).CombinedOutput()
-	if err != nil {
-		e.t.Fatalf("import: %v: %s", err, out)
+	for name, command := range map[string][]string{baseImage: {"/bin/sleep", "3600"}, pauseImage: {"/bin/pause"}} {
+		config := map[string]any{"Cmd": command, "Env": []string{"PATH=/bin"}}
+		engines.Must(e.t, os.WriteFile(e.path("image.tar"), engines.Image(e.t, config, name), 0o600))
+		out, err := exec.Command("ctr", "--address", e.socket(), "--namespace", "k8s.io", "images", "import", e.path("image.tar")).CombinedOutput()
+		if err != nil {
+			e.t.Fatalf("import %s: %v: %s", name, err, out)
+		}
 	}
 	images := runtimeapi.NewImageServiceClient(e.conn)
 	for _, name := range []string{baseImage, pauseImage} {
@@ -157,38 +141,13 @@ func (e *engine) importImages() {
 	}
 }
 
-// archive is what docker save makes.
-func archive(t *testing.T) []byte {
-	t.Helper()
-	layer := engines.Layer(t)
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Cmd": []string{"/bin/sleep", "3600"}, "Env": []string{"PATH=/bin"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
-	})
-	engines.Must(t, err)
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{baseImage, pauseImage}, "Layers": []string{"layer.tar"}}})
-	engines.Must(t, err)
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	file(t, w, "manifest.json", manifest)
-	file(t, w, "config.json", config)
-	file(t, w, "layer.tar", layer)
-	engines.Must(t, w.Close())
-	return out.Bytes()
-}
-
-func file(t *testing.T, w *tar.Writer, name string, text []byte) {
-	t.Helper()
-	engines.Must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text)), Typeflag: tar.TypeReg}))
-	_, err := w.Write(text)
-	engines.Must(t, err)
-}
-
 // pod is one that the test made.
 type pod struct {
 	e      *engine
 	id     string
 	config *runtimeapi.PodSandboxConfig
+	limit  int64    // of memory of each container
+	binds  []string // PATH:PATH:ro, into each container
 }
 
 // namespaces are the host's network, which needs no plugin for networks, and
@@ -201,7 +160,7 @@ func namespaces() *runtimeapi.NamespaceOption {
 func (e *engine) pod(name string, labels, annotations map[string]string) *pod {
 	e.t.Helper()
 	uid := fmt.Sprintf("28fcb1a0-a45c-44e7-b9bf-%012x", len(e.made))
-	p := &pod{e: e, config: &runtimeapi.PodSandboxConfig{
+	p := &pod{e: e, limit: 32 << 20, config: &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "shop", Uid: uid}, Labels: labels, Annotations: annotations,
 		LogDirectory: e.path("pods/" + name),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
@@ -217,17 +176,31 @@ func (e *engine) pod(name string, labels, annotations map[string]string) *pod {
 	return p
 }
 
+// labels are what the kubelet gives each container.
+func (p *pod) labels(name string) map[string]string {
+	m := p.config.GetMetadata()
+	return map[string]string{
+		"io.kubernetes.container.name": name, "io.kubernetes.pod.name": m.GetName(),
+		"io.kubernetes.pod.namespace": m.GetNamespace(), "io.kubernetes.pod.uid": m.GetUid(),
+	}
+}
+
 // create makes a container; run starts it, too.
 func (p *pod) create(name string, attempt uint32, command ...string) string {
 	p.e.t.Helper()
+	var mounts []*runtimeapi.Mount
+	for _, b := range p.binds {
+		at, _, _ := strings.Cut(b, ":")
+		mounts = append(mounts, &runtimeapi.Mount{HostPath: at, ContainerPath: at, Readonly: true})
+	}
 	a, err := p.e.cri.CreateContainer(p.e.t.Context(), &runtimeapi.CreateContainerRequest{
 		PodSandboxId: p.id, SandboxConfig: p.config,
 		Config: &runtimeapi.ContainerConfig{
 			Metadata: &runtimeapi.ContainerMetadata{Name: name, Attempt: attempt}, Image: &runtimeapi.ImageSpec{Image: baseImage},
-			Command: command, LogPath: fmt.Sprintf("%s.%d.log", name, attempt), Labels: map[string]string{"io.kubernetes.container.name": name},
+			Command: command, Mounts: mounts, LogPath: fmt.Sprintf("%s.%d.log", name, attempt), Labels: p.labels(name),
 			Annotations: map[string]string{"io.kubernetes.pod.terminationGracePeriod": "7"},
 			Linux: &runtimeapi.LinuxContainerConfig{
-				Resources:       &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
+				Resources:       &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: p.limit},
 				SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: namespaces()},
 			},
 		},
@@ -247,7 +220,19 @@ func (p *pod) run(name string, attempt uint32, command ...string) string {
 // cgroup is where a container must be, as the test asked for.
 func (p *pod) cgroup(id string) string { return p.config.GetLinux().GetCgroupParent() + "/" + id }
 
-// pid is the one process of a cgroup, as the kernel says.
+// removePod takes a pod away as the kubelet does.
+func (e *engine) removePod(t *testing.T, p *pod) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
+	defer cancel()
+	_, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: p.id})
+	engines.Must(t, err)
+	_, err = e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.id})
+	engines.Must(t, err)
+	e.gone[p.id] = true
+}
+
+// pid is the first process of a cgroup, as the kernel says.
 func (p *pod) pid(id string) (pid int) {
 	p.e.t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {

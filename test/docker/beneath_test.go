@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 	"github.com/coroner-dev/coroner/internal/source/containerd"
 	"github.com/coroner-dev/coroner/test/engines"
@@ -20,7 +21,7 @@ import (
 // cgroup, limit and end, and no name, for that is Docker's to tell.
 func beneath(t *testing.T, e *engine, r *engines.Recorder) {
 	below := engines.Watch(t, containerd.New(containerd.Options{
-		Hosts: []string{filepath.Join(e.dir, "exec/containerd/containerd.sock")}, Logger: engines.Logger(t),
+		Hosts: []string{filepath.Join(e.dir, "exec/containerd/containerd.sock")}, Logger: enginetest.Logger(t),
 	}))
 	id := e.run("beneath", false, nil, "/bin/sleep", "600")
 	_, seen := engines.Find(r, "its pid", func(_ signal.Signal, s signal.ContainerSeen) bool { return s.Container.ID == id && s.PID > 0 })

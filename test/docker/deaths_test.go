@@ -45,6 +45,9 @@ func newMorgue(t *testing.T, change func(*agent.Options)) *morgue {
 // coroner builds the program, whose "leak" is what the containers run.
 func coroner(t *testing.T) string {
 	t.Helper()
+	if path := "/test/coroner"; built(path) {
+		return path
+	}
 	path := filepath.Join(t.TempDir(), "coroner")
 	c := exec.Command("go", "build", "-o", path, "github.com/coroner-dev/coroner/cmd/coroner")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -54,9 +57,18 @@ func coroner(t *testing.T) string {
 	return path
 }
 
+// built tells whether a program came with the test into a machine of its own.
+func built(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil && oomtest.Has(oomtest.InVM)
+}
+
 // faulter builds testdata/fault.c.
 func faulter(t *testing.T) string {
 	t.Helper()
+	if path := "/test/fault"; built(path) {
+		return path
+	}
 	path := filepath.Join(t.TempDir(), "fault")
 	if out, err := exec.Command("cc", "-static", "-O1", "-o", path, "testdata/fault.c").CombinedOutput(); err != nil {
 		t.Fatalf("cc: %v\n%s", err, out)
@@ -93,20 +105,9 @@ func (m *morgue) wait(t *testing.T, name string, n int, want func(*death.Death) 
 		return nil
 	})
 	if err != nil {
-		t.Errorf("%v\n%s", err, sketch(ds))
+		t.Errorf("%v\n%s", err, rig.Sketch(ds))
 	}
 	return ds
-}
-
-func sketch(ds []death.Death) string {
-	s := ""
-	for _, d := range ds[:min(len(ds), 5)] {
-		s += fmt.Sprintf("- %s %s %s %s: %s\n", d.Subject, d.Cause, d.Confidence, d.Rule, d.Summary)
-		for _, e := range d.Evidence {
-			s += fmt.Sprintf("    %s %s\n", e.Source, e.Text)
-		}
-	}
-	return s
 }
 
 const leakForever = "/coroner leak --block 8M --max 200M"
@@ -138,7 +139,9 @@ func TestDeaths(t *testing.T) {
 		{name: "s10-term", command: sh("trap 'exit 0' TERM; while :; do sleep 0.05; done"), then: kill(syscall.SIGTERM), cause: death.Killed, confidence: death.Probable},
 		{name: "s11-in-time", command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), then: m.stopIt, cause: death.Stopped, confidence: death.Certain},
 		{name: "s11-too-late", command: sh("trap '' TERM; sleep 600"), then: m.stopIt, cause: death.StopTimeout, confidence: death.Certain},
-		{name: "docker-kill", command: sh("sleep 600"), then: m.killIt, cause: death.Killed, confidence: death.Certain},
+		{name: "docker-kill", command: sh("sleep 600"), then: m.signalIt("KILL"), cause: death.Killed, confidence: death.Certain},
+		{name: "docker-kill-int", command: sh("trap 'exit 130' INT; while :; do sleep 0.05; done"), then: m.signalIt("INT"), cause: death.Killed, confidence: death.Certain},
+		{name: "docker-kill-term", command: sh("trap 'exit 7' TERM; while :; do sleep 0.05; done"), then: m.signalIt("TERM"), cause: death.Stopped, confidence: death.Probable},
 		{name: "s14-segv", command: []string{"/fault", "segv"}, cause: death.Segfault, confidence: death.Certain},
 		{name: "s14-fpe", command: []string{"/fault", "fpe"}, cause: death.Arithmetic, confidence: death.Certain},
 		{name: "s14-ill", command: []string{"/fault", "ill"}, cause: death.IllegalInstruction, confidence: death.Certain},
@@ -174,6 +177,9 @@ func TestDeaths(t *testing.T) {
 			}
 		})
 	}
+	changed(t, m)
+	neverRan(t, m)
+	neverRanRemoved(t, m)
 	st, err := m.agent.Client.Status(t.Context())
 	engines.Must(t, err)
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
@@ -221,9 +227,11 @@ func (m *morgue) stopIt(t *testing.T, id string) {
 	engines.Must(t, err)
 }
 
-func (m *morgue) killIt(t *testing.T, id string) {
-	_, err := m.client.ContainerKill(t.Context(), id, client.ContainerKillOptions{Signal: "KILL"})
-	engines.Must(t, err)
+func (m *morgue) signalIt(name string) func(*testing.T, string) {
+	return func(t *testing.T, id string) {
+		_, err := m.client.ContainerKill(t.Context(), id, client.ContainerKillOptions{Signal: name})
+		engines.Must(t, err)
+	}
 }
 
 // TestDeaths_Crowds are the crowds that other exporters miscount.

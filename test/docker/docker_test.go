@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
 	source "github.com/coroner-dev/coroner/internal/source/docker"
 	"github.com/coroner-dev/coroner/test/engines"
@@ -23,7 +24,7 @@ import (
 // TestDocker plays lives of containers on one engine, in order.
 func TestDocker(t *testing.T) {
 	e := startEngine(t)
-	r := engines.Watch(t, source.New(source.Options{Hosts: []string{"unix://" + e.socket()}, Logger: engines.Logger(t)}))
+	r := engines.Watch(t, source.New(source.Options{Hosts: []string{"unix://" + e.socket()}, Logger: enginetest.Logger(t)}))
 	engines.Find(r, "the engine's version", func(_ signal.Signal, st signal.SourceState) bool {
 		return st.Up && strings.HasPrefix(st.Mode, "docker ") && st.Mode != "docker "
 	})

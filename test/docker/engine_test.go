@@ -80,10 +80,12 @@ func (e *engine) removeAll() {
 func (e *engine) importImage() { e.addProgram() }
 
 // addProgram makes the image anew, of busybox and these programs.
-func (e *engine) addProgram(programs ...string) {
+func (e *engine) addProgram(programs ...string) { e.build("base:1", programs...) }
+
+func (e *engine) build(image string, programs ...string) {
 	e.t.Helper()
 	layer := bytes.NewReader(engines.Layer(e.t, programs...))
-	res, err := e.client.ImageImport(e.t.Context(), client.ImageImportSource{Source: layer, SourceName: "-"}, "base:1", client.ImageImportOptions{})
+	res, err := e.client.ImageImport(e.t.Context(), client.ImageImportSource{Source: layer, SourceName: "-"}, image, client.ImageImportOptions{})
 	engines.Must(e.t, err)
 	_, err = io.Copy(io.Discard, res)
 	engines.Must(e.t, err)
@@ -99,9 +101,14 @@ func (e *engine) run(name string, remove bool, labels map[string]string, command
 // runWith starts a container with limits of its own.
 func (e *engine) runWith(name string, remove bool, labels map[string]string, limits container.Resources, command ...string) string {
 	e.t.Helper()
+	return e.runImage("base:1", name, remove, labels, limits, command...)
+}
+
+func (e *engine) runImage(image, name string, remove bool, labels map[string]string, limits container.Resources, command ...string) string {
+	e.t.Helper()
 	made, err := e.client.ContainerCreate(e.t.Context(), client.ContainerCreateOptions{
 		Name:   name,
-		Config: &container.Config{Image: "base:1", Cmd: command, Labels: labels, StopTimeout: new(1)},
+		Config: &container.Config{Image: image, Cmd: command, Labels: labels, StopTimeout: new(1)},
 		HostConfig: &container.HostConfig{
 			NetworkMode: "none", AutoRemove: remove, ShmSize: 8 << 20, Resources: limits,
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/test/engines"
+	"github.com/coroner-dev/coroner/test/rig"
 )
 
 // grower builds testdata/grow: a real runtime that can be refused memory.
@@ -43,10 +44,13 @@ func printed(t *testing.T, run string, code int) []string {
 }
 
 // TestDeaths_HeapLimit (S9): what containers wrote last is read from each form
-// of log, and tells a runtime's limit apart.
+// of log, and tells a runtime's limit apart. A recording has all of it: its
+// replay gives the same deaths.
 func TestDeaths_HeapLimit(t *testing.T) {
 	m := newMorgue(t, func(*agent.Options) {})
-	m.addProgram(grower(t))
+	program := coroner(t)
+	m.addProgram(grower(t), program)
+	sameReplayed := m.record(t, program)
 	log := func(driver string) func(*container.HostConfig) {
 		return func(h *container.HostConfig) { h.LogConfig.Type = driver }
 	}
@@ -63,6 +67,7 @@ func TestDeaths_HeapLimit(t *testing.T) {
 		cause   []death.Cause
 		says    string
 	}{
+		{"kernel", strings.Fields(leakForever), usual, []death.Cause{death.OOMContainerLimit}, "reached its memory limit"},
 		{"go", refused(1), usual, []death.Cause{death.HeapLimit}, "out of memory"},
 		{"go-local", refused(1), log("local"), []death.Cause{death.HeapLimit}, "out of memory"},
 		{"go-crowd", refused(1500), usual, []death.Cause{death.HeapLimit}, "out of memory"},
@@ -97,14 +102,27 @@ func TestDeaths_HeapLimit(t *testing.T) {
 				if d.Cause != want || !strings.Contains(d.Summary, tc.says) {
 					return fmt.Errorf("%s, want %s that says %q", d.Cause, want, tc.says)
 				}
-				if want == death.HeapLimit && (d.Confidence != death.Certain || d.Memory == nil || *d.Memory.LimitBytes != 32<<20 || d.OOM != nil) {
+				if want == death.HeapLimit && (d.Confidence != sureOf(tc.command) || d.Memory == nil || *d.Memory.LimitBytes != 32<<20 || d.OOM != nil) {
 					return fmt.Errorf("heap_limit %s, memory %+v, OOM %+v", d.Confidence, d.Memory, d.OOM)
+				}
+				if m := d.Memory; strings.HasPrefix(tc.name, "go") && (m.PeakBytes == nil || *m.PeakBytes < 1<<20 || *m.PeakBytes >= 32<<20) {
+					return fmt.Errorf("peak of memory %+v", m) // the programs of the others end before they are measured
 				}
 				return nil
 			})
-			t.Log(sketch(ds))
+			t.Log(rig.Sketch(ds))
 		})
 	}
+	sameReplayed()
+}
+
+// sureOf is how sure a heap_limit of this command can be: a shell may print any
+// line, and leave with any code.
+func sureOf(command []string) death.Confidence {
+	if command[0] == "/bin/sh" && !strings.Contains(command[2], "exec ") {
+		return death.Probable
+	}
+	return death.Certain
 }
 
 // TestDeaths_HeapLimitRemoved: Docker removes the log of a container that it

@@ -8,8 +8,6 @@
 package engines
 
 import (
-	"archive/tar"
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,32 +115,6 @@ func (d *Daemon) Stop() {
 		_ = d.cmd.Process.Kill()
 		<-done
 	}
-}
-
-// Layer is a layer of an image: busybox, and these programs at its root.
-func Layer(t *testing.T, programs ...string) []byte {
-	t.Helper()
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	add := func(name, path string) {
-		program, err := os.ReadFile(path)
-		Must(t, err)
-		Must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}))
-		_, err = w.Write(program)
-		Must(t, err)
-	}
-	add("bin/busybox", busybox)
-	for _, path := range programs {
-		add(filepath.Base(path), path)
-	}
-	for _, name := range []string{"sh", "sleep", "true"} {
-		Must(t, w.WriteHeader(&tar.Header{Name: "bin/" + name, Linkname: "busybox", Typeflag: tar.TypeSymlink}))
-	}
-	for _, name := range []string{"proc", "sys", "dev", "run"} {
-		Must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Typeflag: tar.TypeDir}))
-	}
-	Must(t, w.Close())
-	return layer.Bytes()
 }
 
 // MemoryCgroup is where a process lives, by the kernel's own word.

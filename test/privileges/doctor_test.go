@@ -7,6 +7,7 @@ package privileges
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,18 +23,18 @@ import (
 type advice struct {
 	Identity string
 	Findings []struct {
-		Name           string
-		Status         string
+		Name, Status   string
+		Detail, Remedy string
 		Needs, Missing *struct{ Capabilities, Files []string }
 	}
 	Least struct{ Capabilities []string }
 }
 
 // ask runs doctor confined.
-func ask(t *testing.T, bin string, c confinement) advice {
+func ask(t *testing.T, bin string, c confinement, more ...string) advice {
 	t.Helper()
 	history := filepath.Join(ownFolder(t, c.UID), "deaths.db")
-	c.Args = []string{bin, "doctor", "-o", "json", "--history.path=" + history}
+	c.Args = append([]string{bin, "doctor", "-o", "json", "--history.path=" + history}, more...)
 	spec, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,7 @@ func TestDoctor_SaysWhatWasMeasured(t *testing.T) {
 		want := map[string]string{
 			host.ProbeBPF: table["tracepoint, bpf | "+tt.name], host.ProbeTracefs: table[tracefs+" | "+tt.name],
 			host.ProbeKmsg: table["kmsg | "+tt.name], host.ProbeCgroup: table["cgroup | "+tt.name],
-			host.ProbeVMStat: "none", "history": "none",
+			host.ProbeVMStat: "none", "history": "none", "escapes": "SYS_PTRACE",
 			"together": table[wholeAgent+" | "+tt.name],
 		}
 		t.Run("all rights, user "+tt.name+", "+tracefs, func(t *testing.T) {
@@ -108,6 +109,40 @@ func TestDoctor_SaysWhatWasMeasured(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDoctor_Socket: an engine's socket that this user may not open is named
+// with what helps.
+func TestDoctor_Socket(t *testing.T) {
+	bin := build(t)
+	dir, err := os.MkdirTemp("", "socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "docker.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	for _, p := range []string{dir, path} {
+		if err := os.Chmod(p, map[bool]os.FileMode{true: 0o755, false: 0o660}[p == dir]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := ask(t, bin, confinement{UID: nobody, Caps: enough}, "--source.docker.host="+path)
+	for _, f := range a.Findings {
+		if f.Name != "docker" {
+			continue
+		}
+		if f.Status != "no" || !strings.Contains(f.Detail, "permission denied") || !strings.Contains(f.Remedy, "SupplementaryGroups=docker") ||
+			f.Missing == nil || len(f.Missing.Capabilities) != 0 || len(f.Missing.Files) != 1 {
+			t.Errorf("%+v", f)
+		}
+		return
+	}
+	t.Error("doctor says nothing of Docker")
 }
 
 // bare names a set as the table does.

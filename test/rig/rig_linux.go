@@ -14,6 +14,7 @@ import (
 
 	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/api"
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
 
@@ -96,4 +97,21 @@ func Poll(t *testing.T, f func() error) {
 	if err := oomtest.Poll(Patience, f); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Sketch is what a test that failed shows of deaths: the first five, with
+// their evidence.
+func Sketch(ds []death.Death) string {
+	var s strings.Builder
+	for i, d := range ds {
+		if i == 5 {
+			s.WriteString("...\n")
+			break
+		}
+		fmt.Fprintf(&s, "- %s %s %s %s: %s\n", d.Subject, d.Cause, d.Confidence, d.Rule, d.Summary)
+		for _, e := range d.Evidence {
+			fmt.Fprintf(&s, "    %s %s\n", e.Source, e.Text)
+		}
+	}
+	return s.String()
 }

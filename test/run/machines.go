@@ -3,11 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,79 +18,8 @@ import (
 	"time"
 )
 
-// guest is a virtual machine in which tests run.
-type guest struct {
-	name  string
-	flags []string
-	tests string // a pattern for -test.run; "" is all
-}
-
-// guests are the kernels that docs/kernels.md names. The last is for the tests
-// that need two NUMA nodes.
-func guests() []guest {
-	return []guest{
-		{"Linux 6.1, cgroup v2", []string{"-kernel=6.1", "-mem=2048"}, ""},
-		{"Linux 6.12, cgroup v2", []string{"-kernel=6.12", "-mem=2048"}, ""},
-		{"Linux 6.1, cgroup v1", []string{"-kernel=6.1", "-mem=2048", "-cgroup=1"}, ""},
-		{"Linux 6.12, cgroup v2, two NUMA nodes", []string{"-kernel=6.12", "-mem=512", "-numa"}, "Cpuset"},
-	}
-}
-
-// tool is a program that some tests need.
-type tool struct {
-	program, debian, why string
-	parts                []string
-}
-
-func tools() []tool {
-	return []tool{
-		{"qemu-system-x86_64", "qemu-system-x86", "other kernels", []string{"vm"}},
-		{"chromium", "chromium", "the pages in a browser", []string{"unit", "real"}},
-		{"cc", "gcc libc6-dev", "the race detector", []string{"unit", "real"}},
-		{"promtool", "prometheus", "the metrics as Prometheus' linter reads them", []string{"real"}},
-		{"dockerd", "docker.io", "containers in Docker", []string{"real"}},
-		{"containerd", "containerd", "Docker, and containers without it", []string{"real"}},
-		{"runc", "runc", "what runs containers", []string{"real"}},
-		{"busybox", "busybox-static", "what runs in containers", []string{"real"}},
-		{"systemd-analyze", "systemd", "the unit as systemd reads it", []string{"real"}},
-		{"dockerd", "docker.io", "a real Docker", []string{"real"}},
-		{"containerd", "containerd runc", "a real containerd", []string{"real"}},
-		{"busybox", "busybox-static", "what their containers run", []string{"real"}},
-		{"mmdebstrap", "mmdebstrap", "a machine with systemd", []string{"vm"}},
-		{"mke2fs", "e2fsprogs", "its disk", []string{"vm"}},
-	}
-}
-
-// install gets what is missing, as root on Debian.
-func (r *runner) install(ctx context.Context, only string) {
-	var missing []string
-	for _, t := range tools() {
-		_, err := exec.LookPath(t.program)
-		needed := slices.ContainsFunc(t.parts, func(p string) bool { return strings.Contains(only, p) })
-		if err != nil && needed {
-			missing = append(missing, strings.Fields(t.debian)...)
-		}
-	}
-	_, noApt := exec.LookPath("apt-get")
-	if len(missing) == 0 || os.Geteuid() != 0 || noApt != nil {
-		return
-	}
-	r.tally.title("apt-get install " + strings.Join(missing, " "))
-	for _, args := range [][]string{
-		{"-qq", "update"},
-		append([]string{"-qq", "install", "-y", "--no-install-recommends"}, missing...),
-	} {
-		c := exec.CommandContext(ctx, "apt-get", args...)
-		c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		c.Stderr = os.Stderr
-		if err := c.Run(); err != nil {
-			// What needs them says so itself.
-			fmt.Fprintf(r.tally.out, "apt-get %s: %v\n", args[1], err)
-		}
-	}
-}
-
-// machines runs the packages in each guest.
+// machines runs the guests, as many at once as there are processors: the
+// emulation of each takes one.
 func (r *runner) machines(ctx context.Context) error {
 	if why := noMachines(); why != "" {
 		r.tally.leave(wholePart+"virtual machines", why)
@@ -99,72 +30,69 @@ func (r *runner) machines(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	vm := filepath.Join(dir, "vm")
-	if err := build(ctx, "build", "-o", vm, "./test/vm"); err != nil {
+	rows := slices.DeleteFunc(guests(r.packages), func(g guest) bool {
+		why := lacking(g.needs...)
+		if !exists(g.pkg) {
+			why = "no such folder"
+		}
+		if why != "" {
+			r.tally.leave(wholePart+clean(g.pkg)+" in a virtual machine", why)
+		}
+		return why != ""
+	})
+	built := binaries{dir}
+	if err := built.build(ctx, rows); err != nil {
 		return err
 	}
-	for _, pkg := range strings.Fields(r.packages) {
-		if _, err := os.Stat(pkg); err != nil {
-			r.tally.leave(wholePart+pkg, "no such folder")
-			continue
-		}
-		bin := filepath.Join(dir, filepath.Base(pkg)+".test")
-		if err := build(ctx, "test", "-c", "-o", bin, pkg); err != nil {
-			return err
-		}
-		for _, g := range guests() {
-			r.tally.title(g.name)
-			args := append(slices.Clone(g.flags), "-timeout="+r.timeout.String())
-			if data := filepath.Join(pkg, "testdata"); exists(data) {
-				args = append(args, "-file="+data+":/test/testdata")
-			}
-			args = append(args, bin, "-test.v=test2json", "-test.short", "-test.timeout="+r.timeout.String())
-			if g.tests != "" {
-				args = append(args, "-test.run="+g.tests)
-			}
-			args = append(args, r.args...)
-			if err := r.inGuest(ctx, g, pkg, vm, args); err != nil {
-				r.tally.broken(short(pkg)+" on "+g.name, err)
-			}
-		}
-	}
-	return r.underSystemd(ctx, dir, vm)
-}
-
-// underSystemd runs the agent as its unit in a small machine with systemd.
-func (r *runner) underSystemd(ctx context.Context, dir, vm string) error {
-	const pkg = "./test/systemd"
-	g := guest{name: "Linux 6.1, systemd, cgroup v2, 320 MiB", flags: []string{"-kernel=6.1", "-mem=320", "-systemd"}}
-	for _, p := range []string{"mmdebstrap", "mke2fs"} {
-		if !program(p) {
-			r.tally.leave(wholePart+pkg+" in a virtual machine", "no "+p+" (hint: apt-get install --no-install-recommends mmdebstrap e2fsprogs)")
-			return nil
-		}
-	}
-	r.tally.title(g.name)
-	coroner, bin := filepath.Join(dir, "coroner"), filepath.Join(dir, "systemd.test")
-	if err := build(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", coroner, "./cmd/coroner"); err != nil {
-		return err
-	}
-	if err := build(ctx, "test", "-c", "-o", bin, pkg); err != nil {
-		return err
-	}
-	args := append(g.flags, "-timeout="+r.timeout.String(), "-file="+coroner+":/test/coroner", "-file=deploy/systemd:/test/systemd",
-		bin, "-test.v=test2json", "-test.timeout="+r.timeout.String())
-	if err := r.inGuest(ctx, g, pkg, vm, append(args, r.args...)); err != nil {
-		r.tally.broken(short(pkg)+" on "+g.name, err)
-	}
+	r.tally.title(fmt.Sprintf("virtual machines, %d at once", r.atOnce))
+	r.tally.together(r.atOnce, rows, func(t *tally, g guest) { r.inGuest(ctx, t, g, built) })
 	return nil
 }
 
+// together runs n guests at once. What one says is told at its end, whole.
+func (t *tally) together(n int, rows []guest, run func(*tally, guest)) {
+	type part struct {
+		tally *tally
+		said  *bytes.Buffer
+	}
+	ended := make(chan part)
+	for running := 0; len(rows) > 0 || running > 0; {
+		if len(rows) > 0 && running < max(n, 1) {
+			g := rows[0]
+			rows = rows[1:]
+			running++
+			fmt.Fprintf(t.out, "run  %s\n", g)
+			go func() {
+				said := new(bytes.Buffer)
+				p := part{newTally(said), said}
+				run(p.tally, g)
+				ended <- p
+			}()
+			continue
+		}
+		p := <-ended
+		running--
+		_, _ = p.said.WriteTo(t.out)
+		t.add(p.tally)
+	}
+}
+
 // inGuest runs a guest and lets go tool test2json read what it prints.
-func (r *runner) inGuest(ctx context.Context, g guest, pkg, vm string, args []string) (err error) {
-	name := "github.com/coroner-dev/coroner/" + strings.TrimPrefix(filepath.ToSlash(filepath.Clean(pkg)), "./")
-	guest := exec.CommandContext(ctx, vm, args...)
-	guest.Stderr = os.Stderr
+func (r *runner) inGuest(ctx context.Context, t *tally, g guest, built binaries) {
+	var said bytes.Buffer
+	guest := exec.CommandContext(ctx, built.vm(), r.vmArgs(g, built)...)
+	guest.Stderr = &said
 	// Killed, it would leave its machine behind.
 	guest.Cancel = func() error { return guest.Process.Signal(syscall.SIGTERM) }
 	guest.WaitDelay = 10 * time.Second
+	if err := t.followGuest(guest, g); err != nil {
+		t.unfinished()
+		defer t.broken(g.String(), err)
+	}
+	_, _ = said.WriteTo(t.out)
+}
+
+func (t *tally) followGuest(guest *exec.Cmd, g guest) error {
 	out, err := guest.StdoutPipe()
 	if err != nil {
 		return err
@@ -172,37 +100,92 @@ func (r *runner) inGuest(ctx context.Context, g guest, pkg, vm string, args []st
 	if err := guest.Start(); err != nil {
 		return err
 	}
-	failed := len(r.tally.failed)
+	var said bytes.Buffer
+	name := module + clean(g.pkg)
 	reader := exec.Command("go", "tool", "test2json", "-t", "-p", name)
-	reader.Stdin, reader.Stderr = out, os.Stderr
-	err = r.tally.follow(reader, name, "on "+g.name)
-	if ended := guest.Wait(); len(r.tally.failed) == failed {
+	reader.Stdin, reader.Stderr = out, &said
+	err = t.follow(reader, name, "on "+g.name)
+	_, _ = said.WriteTo(t.out)
+	if ended := guest.Wait(); len(t.failed) == 0 {
 		err = errors.Join(err, ended) // nothing told why
 	}
 	return err
+}
+
+// vmArgs is what test/vm is told.
+func (r *runner) vmArgs(g guest, built binaries) []string {
+	limit := "timeout=" + r.timeout.String()
+	args := append(slices.Clone(g.flags), "-"+limit)
+	if data := filepath.Join(g.pkg, "testdata"); exists(data) {
+		args = append(args, "-file="+data+":/test/testdata")
+	}
+	if g.coroner {
+		args = append(args, "-file="+built.coroner()+":/test/coroner")
+	}
+	for _, src := range g.c {
+		args = append(args, "-file="+built.c(src)+":/test/"+filepath.Base(built.c(src)))
+	}
+	for _, f := range g.files {
+		args = append(args, "-file="+f)
+	}
+	args = append(args, built.tests(g.pkg), "-test.v=test2json", "-test."+limit)
+	return append(append(args, g.args...), r.args...)
+}
+
+// binaries is the folder of what the guests run.
+type binaries struct{ dir string }
+
+func (b binaries) vm() string      { return filepath.Join(b.dir, "vm") }
+func (b binaries) coroner() string { return filepath.Join(b.dir, "coroner") }
+func (b binaries) c(src string) string {
+	return filepath.Join(b.dir, strings.TrimSuffix(filepath.Base(src), ".c"))
+}
+func (b binaries) tests(pkg string) string {
+	return filepath.Join(b.dir, strings.ReplaceAll(clean(pkg), "/", "-")+".test")
+}
+
+func (b binaries) build(ctx context.Context, rows []guest) error {
+	if err := build(ctx, "build", "-o", b.vm(), "./test/vm"); err != nil {
+		return err
+	}
+	for _, g := range rows {
+		if g.coroner && !exists(b.coroner()) {
+			if err := build(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", b.coroner(), "./cmd/coroner"); err != nil {
+				return err
+			}
+		}
+		for _, src := range g.c {
+			c := exec.CommandContext(ctx, "cc", "-static", "-O1", "-o", b.c(src), filepath.Join(g.pkg, src))
+			if out, err := c.CombinedOutput(); err != nil {
+				return fmt.Errorf("cc %s: %w: %s", src, err, out)
+			}
+		}
+		if bin := b.tests(g.pkg); !exists(bin) {
+			if err := build(ctx, "test", "-c", "-o", bin, g.pkg); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func noMachines() string {
 	switch {
 	case runtime.GOARCH != "amd64":
 		return "only written for amd64"
-	case !program("qemu-system-x86_64"):
-		return "no qemu-system-x86_64 (hint: apt-get install --no-install-recommends qemu-system-x86)"
-	case !program("apt-get") || !program("dpkg"):
+	case lacking("apt-get", "dpkg") != "":
 		return "the kernels come from Debian, with apt-get and dpkg"
 	}
-	return ""
-}
-
-func program(name string) bool {
-	_, err := exec.LookPath(name)
-	return err == nil
+	return lacking("qemu-system-x86_64")
 }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// clean is a package's folder without the "./".
+func clean(pkg string) string { return path.Clean(filepath.ToSlash(pkg)) }
 
 // build runs go for a static Linux binary.
 func build(ctx context.Context, args ...string) error {

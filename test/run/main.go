@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command run is what "make test" runs: the unit tests anywhere; the tests
-// with real OOM kills as root, one package at a time; and some of these again
-// in virtual machines with other kernels. At the end it says what passed, what
-// failed, and what was left out and why. With CORONER_CI=1 nothing that a
-// Debian machine can do may be left out.
+// with real OOM kills as root, one package at a time; the agent in a real
+// Kubernetes; and some of the tests with kills again in virtual machines with
+// other kernels. At the end it says what passed, what failed, and what was left
+// out and why. With CORONER_CI=1 nothing that a Debian machine can do may be
+// left out.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +26,9 @@ import (
 type runner struct {
 	race     bool
 	packages string // what the virtual machines run
+	atOnce   int    // how many of them
 	timeout  time.Duration
+	dir      string   // where go test runs: "" is here
 	args     []string // for go test
 	tally    *tally
 	started  time.Time
@@ -36,10 +40,11 @@ func main() {
 
 func run() int {
 	r := &runner{tally: newTally(os.Stdout), started: time.Now()}
-	only := flag.String("only", "unit,real,vm", "which `parts` to run")
+	only := flag.String("only", "unit,real,cluster,vm", "which `parts` to run")
 	install := flag.Bool("install", true, "as root on Debian, install the packages that the tests need")
 	flag.BoolVar(&r.race, "race", true, "use the race detector where there is a C compiler")
 	flag.StringVar(&r.packages, "vm-packages", "./internal/oomtest ./test/system", "packages to run in the virtual machines")
+	flag.IntVar(&r.atOnce, "vm-at-once", runtime.NumCPU(), "how many virtual machines run at the same time")
 	flag.DurationVar(&r.timeout, "timeout", 10*time.Minute, "limit for each package")
 	flag.Parse()
 	r.args = flag.Args()
@@ -58,23 +63,25 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "run:", err)
 		return 1
 	}
+	kubernetes := clusterAhead(ctx, *only)
+	defer func() { _ = kubernetes() }()
 	for _, part := range strings.Split(*only, ",") {
 		switch part {
 		case "unit":
-			err = r.goTest(ctx, "unit tests", unit)
+			err = r.goTest(ctx, "unit tests", unit, "-skip="+alone)
+			err = errors.Join(err, r.calm().goTest(ctx, "unit tests of one goroutine", []string{"./internal/history"}, "-run="+alone))
+			err = errors.Join(err, r.calm().in("test/chart").goTest(ctx, "the chart for Kubernetes", []string{"."}))
 		case "real":
 			// One package at a time: the kernel limits the rate of its
 			// reports over the whole machine.
 			err = r.goTest(ctx, "tests on this kernel", real, "-p=1", "-count=1", "-skip="+storms)
-			// A storm is as much as the machine can do: an agent that the race
-			// detector makes ten times as slow is none that anybody runs.
-			calm := *r
-			calm.race = false
-			err = errors.Join(err, calm.goTest(ctx, "storms on this kernel", []string{"./test/system"}, "-count=1", "-run="+storms))
+			err = errors.Join(err, r.calm().goTest(ctx, "storms on this kernel", []string{"./test/system"}, "-count=1", "-run="+storms))
+		case "cluster":
+			err = r.cluster(ctx, kubernetes)
 		case "vm":
 			err = r.machines(ctx)
 		default:
-			err = fmt.Errorf("no part %q: unit, real, vm", part)
+			err = fmt.Errorf("no part %q: unit, real, cluster, vm", part)
 		}
 		if err != nil {
 			r.tally.broken(part, err)
@@ -83,12 +90,36 @@ func run() int {
 	return r.tally.end(time.Since(r.started), os.Getenv("CORONER_CI") == "1")
 }
 
-// storms are tests of test/system that measure what the agent bears.
+// storms are tests of test/system that measure what the agent bears. A storm
+// is as much as the machine can do: an agent that the race detector makes ten
+// times as slow is none that anybody runs.
 const storms = "^TestAgent_(Storm|KilledInAStorm|ThrottledInAStorm)$"
+
+// alone are tests of internal/history in which one goroutine does much with
+// SQLite: the race detector has nothing to find, and makes it take 20 times as
+// long. Those with more goroutines run under it.
+const alone = "^Test(Prune_SizeHoldsOverManyContainers|Standby_IsBounded|Keep_DiskFull|(Keep|Open)_(FaultAtEveryCall|PowerCutAtEveryCall))$"
+
+// calm runs without the race detector.
+func (r *runner) calm() *runner {
+	c := *r
+	c.race = false
+	return &c
+}
+
+// in runs in the folder of a module of its own.
+func (r *runner) in(module string) *runner {
+	c := *r
+	c.dir = module
+	return &c
+}
 
 // realFolders hold the tests that kill real processes or read this kernel.
 func realFolders() []string {
-	return []string{"cmd/", "internal/agent", "internal/host", "internal/oomtest", "internal/source/", "test/"}
+	return []string{
+		"cmd/", "internal/agent", "internal/host", "internal/nodemap", "internal/oomtest",
+		"internal/source/cgroup", "internal/source/kmsg", "internal/source/tracepoint", "test/",
+	}
 }
 
 // packages splits the module's packages into those without and with real kills.
@@ -127,6 +158,6 @@ func (r *runner) goTest(ctx context.Context, title string, pkgs []string, flags 
 	}
 	args = append(append(args, r.args...), pkgs...)
 	c := exec.CommandContext(ctx, "go", args...)
-	c.Stderr = os.Stderr
+	c.Dir, c.Stderr = r.dir, os.Stderr
 	return r.tally.follow(c, "", "")
 }

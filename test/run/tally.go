@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -43,6 +44,14 @@ func (t *tally) leave(what, why string) { t.left[what] = why }
 func (t *tally) broken(what string, err error) {
 	fmt.Fprintf(t.out, "FAIL %s: %v\n", what, err)
 	t.failed = append(t.failed, what)
+}
+
+// add takes in what the tally of a part counted.
+func (t *tally) add(part *tally) {
+	t.passed += part.passed
+	t.failed = append(t.failed, part.failed...)
+	maps.Copy(t.left, part.left)
+	maps.Copy(t.ran, part.ran)
 }
 
 // follow runs a command that writes events. pkg names the package where the
@@ -88,7 +97,7 @@ func (t *tally) take(e event, where string) {
 			t.passed++
 			t.ran[name] = true
 		} else {
-			fmt.Fprintf(t.out, "ok   %-40s %6.1f s\n", name, e.Elapsed)
+			fmt.Fprintln(t.out, strings.TrimSpace(fmt.Sprintf("ok   %-40s %6.1f s  %s", name, e.Elapsed, where)))
 		}
 	case "fail":
 		t.fail(e, strings.TrimSpace(name+" "+where), t.outputs[key])
@@ -102,6 +111,13 @@ func (t *tally) take(e event, where string) {
 		return
 	}
 	delete(t.outputs, key)
+}
+
+// unfinished tells what tests said that never ended.
+func (t *tally) unfinished() {
+	for _, key := range slices.Sorted(maps.Keys(t.outputs)) {
+		fmt.Fprint(t.out, strings.Join(t.outputs[key], ""))
+	}
 }
 
 // fail notes a failed test, or a package that failed without one.
@@ -126,7 +142,9 @@ func reason(lines []string) string {
 	return "no reason given"
 }
 
-func short(pkg string) string { return strings.TrimPrefix(pkg, "github.com/coroner-dev/coroner/") }
+const module = "github.com/coroner-dev/coroner/"
+
+func short(pkg string) string { return strings.TrimPrefix(pkg, module) }
 
 // end tells everything once more, in few lines, and gives the exit status.
 func (t *tally) end(took time.Duration, ci bool) int {

@@ -26,6 +26,7 @@ import (
 	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 // forger writes to the kernel's log as user space can.
@@ -164,12 +165,12 @@ func TestHostile_ForgedRecords(t *testing.T) {
 		}
 		for _, victim := range d.Processes {
 			if !pids[victim.PID] {
-				t.Errorf("a death that never was:\n%s", sketch([]death.Death{d}))
+				t.Errorf("a death that never was:\n%s", agentrig.Sketch([]death.Death{d}))
 			}
 		}
 	}
 	if ds := r.below(alive.Path); len(ds) != 0 {
-		t.Errorf("a living container is told dead:\n%s", sketch(ds))
+		t.Errorf("a living container is told dead:\n%s", agentrig.Sketch(ds))
 	}
 	t.Logf("%d forged records", f.count)
 	// The kernel may leave out some: it takes ten lines of each open file.

@@ -9,12 +9,12 @@ import (
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/api"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 // shapes are trees as the kubelet makes them with either driver.
@@ -293,7 +293,7 @@ func TestAgent_KillsOfOthersAreNoDeaths(t *testing.T) {
 	mark.Run(oomtest.Load{Comm: []byte("mark")})
 	r.one(mark.Path, func(*death.Death) error { return nil })
 	if ds := r.below(box.Path); len(ds) != 0 {
-		t.Errorf("deaths:\n%s", sketch(ds))
+		t.Errorf("deaths:\n%s", agentrig.Sketch(ds))
 	}
 }
 
@@ -552,12 +552,7 @@ func bpfConfidence() death.Confidence {
 // quiet waits until the kernel gives the context of its reports again.
 func quiet(t *testing.T) {
 	t.Helper()
-	timer := time.NewTimer(contextGap)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-	}
+	pass(t, contextGap)
 }
 
 // TestAgent_RestartDoublesNothing: a clean restart keeps every death, reads
@@ -586,7 +581,7 @@ func TestAgent_RestartDoublesNothing(t *testing.T) {
 	}
 	last := after[3]
 	if !last.Recovered || fmt.Sprint(pidsOf(&last, death.FateVictim)) != fmt.Sprint([]int{missed.PID}) {
-		t.Errorf("the kill while the agent was down: recovered %v\n%s", last.Recovered, sketch(after[3:]))
+		t.Errorf("the kill while the agent was down: recovered %v\n%s", last.Recovered, agentrig.Sketch(after[3:]))
 	}
 }
 

@@ -5,6 +5,7 @@
 package system
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/agent"
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 // TestAgent_KilledInAStorm is S19: the agent is killed at random moments of a
@@ -112,6 +115,60 @@ func TestAgent_KilledInAStorm(t *testing.T) {
 		t.Errorf("%d deaths are recovered, while the agent was away there were %d", recovered, away)
 	}
 	t.Logf("%d rounds, %d kills, %d of them while no agent ran; %d recovered, %d known by name", rounds, total, away, recovered, named)
+}
+
+// TestAgent_FirstProcessesWhileAway: the agent sees the first process of a
+// container OOM-killed, which has several threads and so ends its pid namespace
+// by a SIGKILL of its own threads; two more die so while the agent is away, and
+// their cgroups go. All are told, none as counted twice.
+func TestAgent_FirstProcessesWhileAway(t *testing.T) {
+	quiet(t) // the cgroups that go at once are named by the context of their reports
+	history := filepath.Join(t.TempDir(), "deaths.db")
+	keep := func(o *agent.Options) { o.History.Path = history }
+	r := start(t, keep)
+	tree := oomtest.New(t)
+	run := func(name string, first bool) string {
+		box := tree.Cgroup("docker/"+oomtest.ContainerID(name), oomtest.Limit(32*mib))
+		box.Run(oomtest.Load{Comm: []byte("first"), NewPIDNS: first})
+		if n := box.OOMKills(); n != 1 {
+			t.Fatalf("the kernel counted %d OOM kills in %s, want 1", n, box.Path)
+		}
+		box.Remove()
+		return box.Path
+	}
+	twice := func() uint64 {
+		st, err := r.client.Status(t.Context())
+		if err != nil || st.Audit == nil {
+			t.Fatalf("%+v, %v", st.Audit, err)
+		}
+		return st.Audit.CountedTwice
+	}
+	// The log still has the group kills of tests before this one. It is read up
+	// to here when the line of this kill is told.
+	r.one(run("up to here", false), func(d *death.Death) error {
+		if !slices.ContainsFunc(d.Evidence, func(e death.Evidence) bool { return e.Source == death.SourceKmsg }) {
+			return errors.New("the log's line is not among the evidence")
+		}
+		return nil
+	})
+	before := twice()
+	for i := range 4 { // which of its threads is last, and whether it asked for memory, is up to the scheduler
+		r.one(run(fmt.Sprint("seen", i), true), func(*death.Death) error { return nil })
+	}
+	if n := twice() - before; n != 0 {
+		t.Errorf("%d counted twice, want none", n)
+	}
+	r.stop()
+	away := []string{run("away", true), run("away too", true)}
+	began := r.began
+	r = start(t, keep)
+	r.began = began
+	for _, path := range away {
+		d := r.one(path, func(*death.Death) error { return nil })
+		if !d.Recovered || !d.Cause.OOM() {
+			t.Errorf("recovered %v\n%s", d.Recovered, agentrig.Sketch([]death.Death{d}))
+		}
+	}
 }
 
 // forward wants no counter to go back.

@@ -137,23 +137,9 @@ func (r *rig) exactly(path string, n int, want func([]death.Death) error) []deat
 		return want(ds)
 	})
 	if err != nil {
-		r.t.Fatalf("%v\n%s", err, sketch(ds))
+		r.t.Fatalf("%v\n%s", err, agentrig.Sketch(ds))
 	}
 	return ds
-}
-
-func sketch(ds []death.Death) string {
-	s := ""
-	for i, d := range ds {
-		if i == 5 {
-			return s + "...\n"
-		}
-		s += fmt.Sprintf("- %s %s %s %s: %s\n", d.Subject, d.Cause, d.Confidence, d.Rule, d.Summary)
-		for _, e := range d.Evidence {
-			s += fmt.Sprintf("    %s %s\n", e.Source, e.Text)
-		}
-	}
-	return s
 }
 
 // metric reads one counter or gauge off /metrics; labels are part of name.

@@ -109,28 +109,45 @@ func (m *machine) run(ctx context.Context) (code int, err error) {
 	if err != nil {
 		return 125, err
 	}
-	kernel, err := fetchKernel(ctx, m.kernel, cache)
+	kernel, root, mods, err := m.fetch(ctx, cache)
 	if err != nil {
-		return 125, fmt.Errorf("kernel %s: %w", m.kernel, err)
+		return 125, err
 	}
 	dir, err := os.MkdirTemp("", "coroner-vm-")
 	if err != nil {
 		return 125, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	var root string
-	var mods []string
-	if m.systemd {
-		if root, err = fetchRoot(ctx, cache); err != nil {
-			return 125, fmt.Errorf("disk: %w", err)
-		}
-		if mods, err = modules(ctx, kernel); err != nil {
-			return 125, err
-		}
-	}
 	initrd := filepath.Join(dir, "initrd")
 	if err := m.writeInitrd(ctx, initrd, mods); err != nil {
 		return 125, fmt.Errorf("initramfs: %w", err)
 	}
 	return m.boot(ctx, qemu, parts{kernel, initrd, root, filepath.Join(dir, "console")})
+}
+
+// fetch gets what the cache does not hold yet of the kernel and, with systemd,
+// of its modules and the disk. Who needs no disk does not wait for one.
+func (m *machine) fetch(ctx context.Context, cache string) (kernel, root string, mods []string, err error) {
+	unlock, err := lock(ctx, filepath.Join(cache, "kernels"))
+	if err != nil {
+		return "", "", nil, err
+	}
+	kernel, err = fetchKernel(ctx, m.kernel, cache)
+	if err != nil {
+		err = fmt.Errorf("kernel %s: %w", m.kernel, err)
+	} else if m.systemd {
+		mods, err = modules(ctx, kernel)
+	}
+	unlock()
+	if err != nil || !m.systemd {
+		return kernel, "", nil, err
+	}
+	if unlock, err = lock(ctx, filepath.Join(cache, "disks")); err != nil {
+		return "", "", nil, err
+	}
+	defer unlock()
+	if root, err = fetchRoot(ctx, cache); err != nil {
+		return "", "", nil, fmt.Errorf("disk: %w", err)
+	}
+	return kernel, root, mods, nil
 }
