@@ -3,6 +3,8 @@
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# What is built is of the time of its commit, so that it can be built again.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 LDFLAGS   = -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # Where kernels and linter results are kept.
@@ -14,13 +16,21 @@ GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2
 
 FUZZTIME    ?= 10s
 BENCH       ?= .
-VM_PACKAGES ?= ./internal/oomtest ./internal/source/tracepoint ./internal/source/cgroup ./internal/recorder ./test/system
+# Those that take longest first.
+VM_PACKAGES ?= ./test/system ./internal/source/tracepoint ./internal/recorder ./internal/source/cgroup ./internal/nodemap ./internal/oomtest
 ARGS        ?=
 
-.PHONY: build demo run test test-unit test-real test-vm fuzz bench bench-go bench-check lint cross generate generate-bpf privileges clean help
+.PHONY: build image demo run test test-unit test-real test-vm test-cluster fuzz bench bench-go bench-check lint cross generate generate-bpf privileges clean help
 
 build: ## build bin/coroner, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coroner ./cmd/coroner
+
+image: ## build bin/coroner-image-{amd64,arm64}.tar, for "docker load -i"; needs no daemon
+	@for arch in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coroner-linux-$$arch ./cmd/coroner && \
+		go run ./deploy/image -binary bin/coroner-linux-$$arch -to bin/coroner-image-$$arch.tar \
+			-version '$(VERSION)' -revision '$(REVISION)' -created $(SOURCE_DATE_EPOCH) || exit 1; \
+	done
 
 demo: build ## show the main job on a real OOM kill (as root, on Linux)
 	bin/coroner demo $(ARGS)
@@ -59,17 +69,23 @@ bench-check: ## vet the module of "make bench", and test what it does not measur
 lint: ## golangci-lint, as .golangci.yml says
 	GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
 	cd bench && GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
+	cd test/chart && GOLANGCI_LINT_CACHE=$(CORONER_CACHE)/golangci-lint $(GOLANGCI_LINT) run
 
 cross: ## check that everything builds for the other systems
 	GOOS=darwin  GOARCH=arm64 CGO_ENABLED=0 go build ./...
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build ./...
 	GOOS=linux   GOARCH=arm64 CGO_ENABLED=0 go build ./...
 
-generate: ## make docs/causes.md and docs/metrics.md anew from their tables
-	go generate ./internal/inquest/... ./internal/sink/...
+generate: ## make docs/causes.md, docs/metrics.md, rules, dashboards and manifests anew from their tables and the chart
+	go generate ./internal/inquest/... ./internal/sink/... ./internal/mixin
+	go -C test/chart generate
 
-privileges: ## measure the table of docs/privileges.md anew (as root)
+test-cluster: ## the agent in a real Kubernetes of one node (as root; the first build takes minutes)
+	go run ./test/run -only cluster $(ARGS)
+
+privileges: ## measure the tables of docs/privileges.md anew (as root)
 	go test -count=1 -timeout 30m ./test/privileges -run '^TestTable$$' -update
+	go test -count=1 -timeout 30m ./test/image -run '^TestContainer$$' -update
 
 generate-bpf: ## compile the programs for the kernel (needs clang and libbpf-dev)
 	go generate ./internal/source/tracepoint
