@@ -97,6 +97,9 @@ func readWord(path string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
+// ReadFile reads a small file of the kernel's whole, as readFile does.
+func ReadFile(path string) ([]byte, error) { return readFile(path, maxSmallFile) }
+
 // readFile reads a whole file whose size the kernel does not tell. A file
 // larger than limit is an error, never cut.
 func readFile(path string, limit int64) ([]byte, error) {

@@ -3,8 +3,10 @@
 package tracepoint
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coroner-dev/coroner/internal/host"
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 func TestTracefs_CleansUp(t *testing.T) {
@@ -89,4 +92,77 @@ func TestLackingOf(t *testing.T) {
 			t.Errorf("lackingOf(%s) = %q, want %q", set, got, want)
 		}
 	}
+}
+
+// TestTracefs_FullPages: where the events of a page leave no room for how many
+// were overwritten before it, they are counted all the same.
+func TestTracefs_FullPages(t *testing.T) {
+	needRoot(t)
+	w, err := openTracefs(Options{Logger: slog.New(slog.DiscardHandler)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.close() }()
+	tr := w.(*tracefs)
+	b := &tr.bufs[1]
+	if err := write(b.dir, "events/enable", "0"); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // the thread ends with the test's goroutine
+	if err := unix.SchedSetaffinity(0, anyCPU(t)); err != nil {
+		t.Fatal(err)
+	}
+	mark, err := os.OpenFile(filepath.Join(b.dir, "trace_marker"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mark.Close()
+	// 60 bytes, of which a page has room for 68 and nothing else: a word for type
+	// and time, eight for what every event has, eight for the caller, and the text
+	// with two more, to the next word.
+	text := []byte(strings.Repeat("x", 36) + "\n")
+	const sent = 5000
+	for range sent {
+		if _, err := mark.Write(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, lost := 0, 0
+	for _, s := range b.cpus {
+		for {
+			batch, err := tr.read(b, s, nil, func(s signal.Signal) {
+				l := s.Body.(signal.Lost)
+				if lost += int(l.Count); !l.Other {
+					t.Errorf("lost %+v", l)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(batch) == 0 {
+				break
+			}
+			got += len(batch)
+		}
+	}
+	if got+lost != sent || lost == 0 {
+		t.Errorf("read %d, lost %d, want %d together, some of them lost", got, lost, sent)
+	}
+	t.Logf("read %d, lost %d", got, lost)
+}
+
+// anyCPU is one of the processors that the test may run on.
+func anyCPU(t *testing.T) *unix.CPUSet {
+	t.Helper()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for i := range len(all) * 64 {
+		if all.IsSet(i) {
+			one.Set(i)
+			break
+		}
+	}
+	return &one
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // The types of an entry in a page of the trace buffer that are not data
@@ -133,6 +135,22 @@ func (l pageLayout) entries(b []byte, ns uint64, dst []entry) ([]entry, error) {
 		b = b[min(len(b), (size+3)&^3):]
 	}
 	return dst, nil
+}
+
+// parseOverrun finds the line "overrun: N" of per_cpu/*/stats.
+func parseOverrun(stats []byte) (uint64, bool) {
+	for line := range strings.Lines(string(stats)) {
+		value, ok := strings.CutPrefix(line, "overrun: ")
+		if !ok {
+			continue
+		}
+		if value, ok = strings.CutSuffix(value, "\n"); !ok {
+			break
+		}
+		n, err := strconv.ParseUint(value, 10, 64)
+		return n, err == nil
+	}
+	return 0, false
 }
 
 // head splits the first word: five bits of type, 27 of time since the last

@@ -203,3 +203,22 @@ func BenchmarkPage(b *testing.B) {
 		}
 	}
 }
+
+func TestParseOverrun(t *testing.T) {
+	for _, tt := range []struct {
+		stats string
+		want  uint64
+		ok    bool
+	}{
+		{"entries: 78\noverrun: 468\ncommit overrun: 2\nbytes: 4056\n", 468, true},
+		{"entries: 0\noverrun: 0\n", 0, true},
+		{"entries: 0\ncommit overrun: 2\n", 0, false},
+		{"overrun: 46", 0, false}, // cut
+		{"overrun: -1\n", 0, false},
+		{"", 0, false},
+	} {
+		if got, ok := parseOverrun([]byte(tt.stats)); got != tt.want || ok != tt.ok {
+			t.Errorf("parseOverrun(%q) = %d, %v; want %d, %v", tt.stats, got, ok, tt.want, tt.ok)
+		}
+	}
+}

@@ -40,13 +40,37 @@ type tracefs struct {
 // buffer is one instance.
 type buffer struct {
 	dir  string
-	cpus []int // file descriptors of per_cpu/*/trace_pipe_raw
+	cpus []*stream
 	// other says what it has, where that is no evidence of OOM kills.
 	other string
 	// share bounds the time for it to one part in so many; 0: no bound.
 	share int
 	// rest is until when it may not be read again.
 	rest time.Time
+}
+
+// stream is what one CPU recorded.
+type stream struct {
+	fd    int    // of trace_pipe_raw
+	stats string // the file beside it
+	// lost is how many events of it are known to be overwritten.
+	lost uint64
+}
+
+// overwritten is how many more events were overwritten than the last time. A
+// page says how many only where there is room behind its events (kernel/trace/
+// ring_buffer.c, ring_buffer_read_page); told is what it said, for a kernel that
+// does not count them. Those that the next page is to tell of may be among them.
+func (s *stream) overwritten(told uint64) uint64 {
+	b, err := host.ReadFile(s.stats)
+	n, ok := parseOverrun(b)
+	if err != nil || !ok || n < s.lost {
+		s.lost += told
+		return told
+	}
+	more := n - s.lost
+	s.lost = n
+	return more
 }
 
 // Bounds of the time for the events of others: each costs a dozen files of
@@ -201,7 +225,7 @@ func (b *buffer) openCPUs() error {
 		if err != nil {
 			return &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		b.cpus = append(b.cpus, fd)
+		b.cpus = append(b.cpus, &stream{fd: fd, stats: filepath.Join(filepath.Dir(path), "stats")})
 	}
 	if len(b.cpus) == 0 {
 		return fmt.Errorf("no CPU in %s/per_cpu", b.dir)
@@ -231,8 +255,8 @@ func (t *tracefs) close() error {
 
 func (b *buffer) close() error {
 	var errs []error
-	for _, fd := range b.cpus {
-		errs = append(errs, unix.Close(fd)) // an instance that is open cannot be removed
+	for _, s := range b.cpus {
+		errs = append(errs, unix.Close(s.fd)) // an instance that is open cannot be removed
 	}
 	errs = append(errs, write(b.dir, "events/enable", "0"))
 	if err := unix.Rmdir(b.dir); err != nil {

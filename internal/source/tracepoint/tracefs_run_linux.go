@@ -80,9 +80,9 @@ func (t *tracefs) ask(r *reading, now time.Time) (until time.Time) {
 		if waits && b.rest.Before(until) {
 			until = b.rest
 		}
-		for _, fd := range b.cpus {
-			r.fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-			if waits || r.absent[fd] {
+		for _, s := range b.cpus {
+			r.fds[i] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN}
+			if waits || r.absent[s.fd] {
 				r.fds[i].Fd = -1
 			}
 			i++
@@ -103,7 +103,7 @@ func (t *tracefs) round(r *reading, b *buffer, fds []unix.PollFd, emit func(sign
 				return err
 			}
 		case got != 0:
-			r.absent[b.cpus[i]] = true
+			r.absent[b.cpus[i].fd] = true
 		}
 	}
 	// Each CPU has a stream of its own.
@@ -119,14 +119,14 @@ func (t *tracefs) round(r *reading, b *buffer, fds []unix.PollFd, emit func(sign
 }
 
 // read takes what one CPU has, bounded, and appends it to batch.
-func (t *tracefs) read(b *buffer, fd int, batch []entry, emit func(signal.Signal)) ([]entry, error) {
+func (t *tracefs) read(b *buffer, s *stream, batch []entry, emit func(signal.Signal)) ([]entry, error) {
 	pages := 64
 	if b.other != "" {
 		pages = otherPages
 	}
 	for range pages {
 		page := make([]byte, t.layout.size)
-		n, err := unix.Read(fd, page)
+		n, err := unix.Read(s.fd, page)
 		switch {
 		case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
 			return batch, nil
@@ -138,7 +138,10 @@ func (t *tracefs) read(b *buffer, fd int, batch []entry, emit func(signal.Signal
 		var lost uint64
 		if batch, lost, err = t.layout.parse(page[:n], batch); err != nil {
 			t.opts.Logger.Error("parse page of the trace buffer", "err", err)
-			lost++
+			emit(stamp(time.Now(), signal.Lost{Count: 1, Other: b.other != "", Why: "page of the trace buffer: " + err.Error()}))
+		}
+		if lost > 0 {
+			lost = s.overwritten(lost)
 		}
 		if lost > 0 {
 			why := "trace buffer overran"
