@@ -14,11 +14,12 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// factsFresh is how long what was read of the node's memory is good enough; at
-// least: reading it takes a fiftieth of the time at most, and a sample of it
-// a two-hundredth.
+// factsFresh is how long what was read of the node's memory is good enough for
+// who asks, trendFresh for a sample of it; at least: reading it takes a fiftieth of
+// the time at most, and a sample a two-hundredth.
 const (
 	factsFresh = time.Second
+	trendFresh = nodemap.Interval / 2
 	factsShare = 50
 	trendShare = 200
 )
@@ -64,7 +65,7 @@ func (d *nodeDesk) run(ctx context.Context) {
 }
 
 func (d *nodeDesk) sample(ctx context.Context) {
-	f, err := d.facts(false)
+	f, err := d.facts(false, trendFresh)
 	if err == nil {
 		d.ask(ctx, f, 0)
 	}
@@ -81,11 +82,11 @@ func (d *nodeDesk) sample(ctx context.Context) {
 }
 
 // facts reads what the kernel tells, or takes what it told just now.
-func (d *nodeDesk) facts(tasks bool) (nodemap.Facts, error) {
+func (d *nodeDesk) facts(tasks bool, fresh time.Duration) (nodemap.Facts, error) {
 	d.reading.Lock()
 	defer d.reading.Unlock()
 	known := d.last.Tasks != nil || d.last.TasksWhy != ""
-	if !d.last.Time.IsZero() && time.Since(d.last.Time) < max(factsFresh, factsShare*d.took) && (known || !tasks) {
+	if !d.last.Time.IsZero() && time.Since(d.last.Time) < max(fresh, factsShare*d.took) && (known || !tasks) {
 		return d.last, nil
 	}
 	began := time.Now()
@@ -125,7 +126,7 @@ func (d *nodeDesk) told() *nodemap.NodeFacts {
 
 // Map is the whole map as it is now.
 func (d *nodeDesk) Map(ctx context.Context) (api.NodeMap, error) {
-	f, err := d.facts(true)
+	f, err := d.facts(true, factsFresh)
 	if err != nil {
 		return api.NodeMap{}, err
 	}
@@ -140,7 +141,7 @@ func (d *nodeDesk) Map(ctx context.Context) (api.NodeMap, error) {
 
 // figures are what the metrics show; none where they cannot be read.
 func (d *nodeDesk) figures() map[string]int64 {
-	f, err := d.facts(false)
+	f, err := d.facts(false, factsFresh)
 	if err != nil {
 		return nil
 	}

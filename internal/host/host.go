@@ -103,7 +103,7 @@ func ReadFile(path string) ([]byte, error) { return readFile(path, maxSmallFile)
 // readFile reads a whole file whose size the kernel does not tell. A file
 // larger than limit is an error, never cut.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openPlain(path)
 	if err != nil {
 		return nil, err
 	}

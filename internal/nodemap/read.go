@@ -88,11 +88,7 @@ type walk struct {
 // same two of memory.stat (libcontainer, cgroups/fs2/memory.go).
 func (w *walk) root() {
 	stat, err := w.stat("/")
-	if err != nil {
-		return
-	}
-	inactive, known := stat["inactive_file"]
-	if !known {
+	if err != nil || stat.inactiveFile == nil {
 		return
 	}
 	var usage int64
@@ -101,9 +97,9 @@ func (w *walk) root() {
 			return
 		}
 	} else {
-		usage = stat["anon"] + stat["file"]
+		usage = stat.anon + stat.file
 	}
-	w.facts.RootUsageBytes, w.facts.InactiveFileBytes = &usage, &inactive
+	w.facts.RootUsageBytes, w.facts.InactiveFileBytes = &usage, stat.inactiveFile
 }
 
 // visit parts what is below a cgroup, and returns what its parts hold together.
@@ -236,10 +232,13 @@ func (w *walk) read(p string, is cgpath.Path) (Group, bool) {
 		w.facts.Unread++
 		return Group{}, false
 	}
-	g.WorkingSetBytes = max(0, g.UsageBytes-stat["inactive_file"])
-	g.FileBytes = max(0, stat["file"]-stat["shmem"])
-	g.HeldBytes = stat["anon"] + stat["shmem"]
-	g.SlabBytes = stat["slab_reclaimable"]
+	g.WorkingSetBytes = g.UsageBytes
+	if stat.inactiveFile != nil {
+		g.WorkingSetBytes = max(0, g.UsageBytes-*stat.inactiveFile)
+	}
+	g.FileBytes = max(0, stat.file-stat.shmem)
+	g.HeldBytes = stat.anon + stat.shmem
+	g.SlabBytes = stat.slabReclaimable
 	if w.hier.Version == 1 {
 		g.SlabBytes, _ = w.number(p, "memory.kmem.usage_in_bytes") // gone from kernels without it: 0 says no more than it knows
 	}
@@ -253,7 +252,7 @@ func (w *walk) read(p string, is cgpath.Path) (Group, bool) {
 const noLimit = 1 << 62
 
 func (w *walk) number(p, name string) (int64, error) {
-	b, err := os.ReadFile(filepath.Join(w.hier.Dir(p), name))
+	b, err := host.ReadFile(filepath.Join(w.hier.Dir(p), name))
 	if err != nil {
 		return 0, err
 	}
@@ -268,35 +267,52 @@ func (w *walk) number(p, name string) (int64, error) {
 	return int64(n), nil
 }
 
-func (w *walk) stat(p string) (map[string]int64, error) {
-	b, err := os.ReadFile(filepath.Join(w.hier.Dir(p), "memory.stat"))
+func (w *walk) stat(p string) (stat, error) {
+	b, err := host.ReadFile(filepath.Join(w.hier.Dir(p), "memory.stat"))
 	if err != nil {
-		return nil, err
+		return stat{}, err
 	}
 	return parseStat(string(b), w.hier.Version)
 }
 
-// parseStat takes what is needed of memory.stat, by the names of v2. Lines that
-// are cut or of no interest are skipped.
-func parseStat(text string, version int) (map[string]int64, error) {
-	names := map[string]string{"anon": "anon", "file": "file", "shmem": "shmem", "inactive_file": "inactive_file", "slab_reclaimable": "slab_reclaimable"}
-	if version == 1 {
-		names = map[string]string{"total_rss": "anon", "total_cache": "file", "total_shmem": "shmem", "total_inactive_file": "inactive_file"}
-	}
-	out := map[string]int64{}
-	for line := range host.WholeLines([]byte(text)) {
+// stat is what is needed of memory.stat, by the names of v2; what was not told
+// is 0.
+type stat struct {
+	anon, file, shmem, slabReclaimable int64
+	inactiveFile                       *int64
+}
+
+// parseStat reads memory.stat. Lines that are cut or of no interest are skipped.
+func parseStat(text string, version int) (s stat, err error) {
+	var inactive int64
+	for line := range strings.Lines(text) {
+		line, whole := strings.CutSuffix(line, "\n")
+		if !whole {
+			break
+		}
 		key, value, _ := strings.Cut(line, " ")
-		name := names[key]
-		if name == "" {
+		var to *int64
+		switch {
+		case version == 1 && key == "total_rss", version == 2 && key == "anon":
+			to = &s.anon
+		case version == 1 && key == "total_cache", version == 2 && key == "file":
+			to = &s.file
+		case version == 1 && key == "total_shmem", version == 2 && key == "shmem":
+			to = &s.shmem
+		case version == 1 && key == "total_inactive_file", version == 2 && key == "inactive_file":
+			to, s.inactiveFile = &inactive, &inactive
+		case version == 2 && key == "slab_reclaimable":
+			to = &s.slabReclaimable
+		default:
 			continue
 		}
 		n, err := strconv.ParseUint(value, 10, 63)
 		if err != nil {
-			return nil, fmt.Errorf("parse memory.stat: %s: %w", key, err)
+			return stat{}, fmt.Errorf("parse memory.stat: %s: %w", key, err)
 		}
-		out[name] = int64(n)
+		*to = int64(n)
 	}
-	return out, nil
+	return s, nil
 }
 
 // bySize puts the largest first, and those of one size in the order of names.
