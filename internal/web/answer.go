@@ -3,7 +3,6 @@
 package web
 
 import (
-	"bytes"
 	"errors"
 	"net/http"
 	"slices"
@@ -27,19 +26,69 @@ const (
 
 // answer holds back what a handler writes, up to a bound.
 type answer struct {
-	w     http.ResponseWriter
-	most  int
-	until time.Time // when all of it has to be with the client
+	w       http.ResponseWriter
+	most    int
+	until   time.Time // when all of it has to be with the client
+	backlog *backlog
 	// extend sets the deadline of the next piece.
 	extend func(time.Time) error
 
 	code   int
-	buf    bytes.Buffer
+	held   parts
 	direct bool // nothing is held back any more
 }
 
-func newAnswer(w http.ResponseWriter, most int, until time.Time) *answer {
-	return &answer{w: w, most: most, until: until, extend: http.NewResponseController(w).SetWriteDeadline}
+// parts are bytes that are held, without copying them when they become more.
+type parts struct {
+	all  [][]byte
+	size int // what they hold
+	room int // what they could
+}
+
+// Parts are as large as all before together, within bounds. The largest are
+// used again.
+const (
+	leastPart = 2 << 10
+	mostPart  = 32 << 10
+)
+
+func (h *parts) write(p []byte, spare *sync.Pool) {
+	h.size += len(p)
+	for len(p) > 0 {
+		last := len(h.all) - 1
+		if last < 0 || len(h.all[last]) == cap(h.all[last]) {
+			part := newPart(max(h.room, leastPart), spare)
+			h.all, h.room = append(h.all, part), h.room+cap(part)
+			last++
+		}
+		part := h.all[last]
+		n := min(len(p), cap(part)-len(part))
+		h.all[last], p = append(part, p[:n]...), p[n:]
+	}
+}
+
+func newPart(size int, spare *sync.Pool) []byte {
+	if size < mostPart {
+		return make([]byte, 0, size)
+	}
+	if used, ok := spare.Get().(*[mostPart]byte); ok {
+		return used[:0]
+	}
+	return make([]byte, 0, mostPart)
+}
+
+// giveBack lets others use the parts, which nobody may look at any more.
+func (h *parts) giveBack(spare *sync.Pool) {
+	for _, part := range h.all {
+		if cap(part) == mostPart {
+			spare.Put((*[mostPart]byte)(part[:mostPart]))
+		}
+	}
+	*h = parts{}
+}
+
+func newAnswer(w http.ResponseWriter, most int, until time.Time, b *backlog) *answer {
+	return &answer{w: w, most: most, until: until, backlog: b, extend: http.NewResponseController(w).SetWriteDeadline}
 }
 
 // Header is that of the answer in the end.
@@ -58,14 +107,13 @@ func (a *answer) Write(p []byte) (int, error) {
 		return a.push(p)
 	}
 	a.WriteHeader(http.StatusOK)
-	if a.buf.Len()+len(p) <= a.most {
-		return a.buf.Write(p)
+	if a.held.size+len(p) <= a.most {
+		a.held.write(p, &a.backlog.spare)
+		return len(p), nil
 	}
 	a.direct = true
 	a.head()
-	held := a.buf.Bytes()
-	a.buf = bytes.Buffer{}
-	if _, err := a.push(held); err != nil {
+	if err := a.pushAll(); err != nil {
 		return 0, err
 	}
 	return a.push(p)
@@ -94,6 +142,19 @@ func (a *answer) push(p []byte) (int, error) {
 	return done, nil
 }
 
+// pushAll writes what is held, and holds it no more. Where that fails the server
+// may still look at it.
+func (a *answer) pushAll() error {
+	for _, part := range a.held.all {
+		if _, err := a.push(part); err != nil {
+			a.held = parts{}
+			return err
+		}
+	}
+	a.held.giveBack(&a.backlog.spare)
+	return nil
+}
+
 // hurry gives the client a while more.
 func (a *answer) hurry() error {
 	deadline := time.Now().Add(maxStall)
@@ -107,19 +168,19 @@ func (a *answer) hurry() error {
 }
 
 // finish writes what was held back. Who does not take it loses the connection.
-func (a *answer) finish(b *backlog, from string) {
-	if a.buf.Len() > 0 {
+func (a *answer) finish(from string) {
+	if b := a.backlog; a.held.size > 0 {
 		rc := http.NewResponseController(a.w)
-		w := &waiting{from: from, size: a.buf.Cap(), end: func() { _ = rc.SetWriteDeadline(time.Now()) }}
+		w := &waiting{from: from, size: a.held.room, end: func() { _ = rc.SetWriteDeadline(time.Now()) }}
 		a.extend = func(t time.Time) error { return b.extend(w, func() error { return rc.SetWriteDeadline(t) }) }
 		b.add(w)
 		defer b.remove(w)
-		a.w.Header().Set("Content-Length", strconv.Itoa(a.buf.Len()))
+		a.w.Header().Set("Content-Length", strconv.Itoa(a.held.size))
 	}
 	if !a.direct {
 		a.head()
 	}
-	_, err := a.push(a.buf.Bytes())
+	err := a.pushAll()
 	if err == nil {
 		err = a.hurry()
 	}
@@ -135,7 +196,8 @@ func (a *answer) finish(b *backlog, from string) {
 // there are too many, the oldest answer of the address that has the most of
 // them ends, with its connection.
 type backlog struct {
-	most int
+	most  int
+	spare sync.Pool // of *[mostPart]byte
 
 	mu   sync.Mutex
 	held int

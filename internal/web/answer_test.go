@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -119,4 +121,41 @@ func TestBacklog(t *testing.T) {
 	if fmt.Sprint(gone) != "[first second third huge]" || b.held != 0 || len(b.line) != 0 {
 		t.Errorf("%v went, %d bytes are held", gone, b.held)
 	}
+}
+
+// TestAnswers_UsedAgain: answers of any size come as they were written, also
+// where many are made of what others were made of.
+func TestAnswers_UsedAgain(t *testing.T) {
+	srv := httptest.NewServer(limits{newPlaces(3, 64), 200 << 10, &backlog{most: maxBacklog}}.limited(func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.FormValue("n"))
+		if err != nil {
+			t.Error(err)
+		}
+		for text := strings.Repeat(r.FormValue("of"), n); text != ""; {
+			part := text[:min(len(text), 777)]
+			if _, err := io.WriteString(w, part); err != nil {
+				t.Error(err)
+			}
+			text = text[len(part):]
+		}
+	}))
+	defer srv.Close()
+	var all sync.WaitGroup
+	for _, of := range []string{"a", "b", "c"} {
+		all.Go(func() {
+			for _, n := range []int{0, 1, 2047, 2048, 2049, 4096, 32 << 10, 65535, 65536, 100_000, 200 << 10, 200<<10 + 1, 900_000, 3} {
+				resp, err := http.Get(fmt.Sprintf("%s?n=%d&of=%s", srv.URL, n, of))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, err := io.ReadAll(resp.Body)
+				if err != nil || string(got) != strings.Repeat(of, n) {
+					t.Errorf("%d times %s: got %d bytes, %v", n, of, len(got), err)
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	all.Wait()
 }

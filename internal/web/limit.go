@@ -44,9 +44,9 @@ func (l limits) limited(next http.HandlerFunc) http.HandlerFunc {
 			busy(w, fmt.Sprintf("%d requests are worked on, which is the most there may be", l.places.n))
 			return
 		}
-		a := newAnswer(w, l.most, time.Now().Add(maxTime))
+		a := newAnswer(w, l.most, time.Now().Add(maxTime), l.backlog)
 		l.make(a, r, next)
-		a.finish(l.backlog, origin(r.RemoteAddr))
+		a.finish(origin(r.RemoteAddr))
 	}
 }
 
