@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/coroner-dev/coroner/internal/host"
 )
 
@@ -39,7 +41,9 @@ func limitMemory(log *slog.Logger) {
 const gcPercent = 50
 
 // frugal has Go's collector hold less, and, where nobody can ask for profiles,
-// count no allocations for them. Somebody who sets GOGC knows better.
+// count no allocations for them. Somebody who sets GOGC knows better. Scrapes do
+// not look for names of metrics that an old Prometheus cannot take: there are none,
+// and looking takes a fifth of the time.
 func frugal(profiles bool) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -47,6 +51,7 @@ func frugal(profiles bool) {
 	if !profiles {
 		runtime.MemProfileRate = 0
 	}
+	model.NameEscapingScheme = model.NoEscaping
 }
 
 // lockText keeps the program's own instructions in memory, where it may: the
