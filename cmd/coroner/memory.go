@@ -35,10 +35,10 @@ func limitMemory(log *slog.Logger) {
 	log.Info("memory limit of the cgroup is kept", "path", own.File, "limit_bytes", own.Bytes, "go_limit_bytes", limit)
 }
 
-// gcPercent is half of Go's own: what is held is little, so that a
+// gcPercent is a third of Go's own: what is held is little, so that a
 // collection takes some milliseconds, and what waits for one is memory of the
 // node's.
-const gcPercent = 50
+const gcPercent = 33
 
 // frugal has Go's collector hold less, and, where nobody can ask for profiles,
 // count no allocations for them. Somebody who sets GOGC knows better. Scrapes do
