@@ -62,7 +62,7 @@ func (q *Inquest) restore(d *death.Death) {
 	}
 	q.restoreEnd(c, d)
 	q.ids[c.id] = q.now
-	q.series.place(c, d)
+	q.series.recall(c, d)
 	last := *d
 	c.last = &last
 	c.restored = verdict.Judge(q.facts(c))

@@ -66,6 +66,22 @@ func (x *series) place(c *caseFile, d *death.Death) *death.Repeat {
 	return x.repeat(c)
 }
 
+// recall places a death that was told earlier: its story may be longer than what
+// the history gives back of it.
+func (x *series) recall(c *caseFile, d *death.Death) {
+	x.place(c, d)
+	r, told := x.runs[c.place.key], d.Repeat
+	if r == nil || told == nil {
+		return
+	}
+	if told.Count > r.count {
+		r.count, c.place.count = told.Count, told.Count
+	}
+	if !told.First.IsZero() && told.First.Before(r.first) {
+		r.first = told.First
+	}
+}
+
 func (x *series) repeat(c *caseFile) *death.Repeat {
 	r := x.runs[c.place.key]
 	if r == nil || c.place.count < 2 {

@@ -144,6 +144,40 @@ func TestInquest_RepeatsOverARestart(t *testing.T) {
 	}
 }
 
+// TestInquest_RepeatsOlderThanWhatIsRestored: a story goes on from what its last
+// death says of it, also where the agent begins with that one alone.
+func TestInquest_RepeatsOlderThanWhatIsRestored(t *testing.T) {
+	web := func(_ int, id string) death.Container {
+		return death.Container{ID: id, Runtime: "docker", Name: "web"}
+	}
+	before := remade(t, 5, web)
+	for _, tc := range []struct {
+		name  string
+		known []death.Death
+	}{
+		{"all", before},
+		{"the last two", before[3:]},
+		{"the last alone", before[4:]},
+		{"one between is lost", []death.Death{before[1], before[4]}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sc := &scene{n: 5 * 60_000}
+			q := New(Options{})
+			q.Restore(sc.sig("docker", signal.ContainerGone{}).Time, tc.known)
+			id := strings.Repeat("d", 64)
+			ds := play(t, q, append(sources(sc, "docker"),
+				sc.sig("docker", signal.ContainerSeen{Container: web(0, id), State: "running", PID: 9}),
+				sc.sig("docker", signal.ContainerExit{ID: id, Runtime: "docker", Code: ptr(3)}))...)
+			if len(ds) == 0 {
+				t.Fatal("no death")
+			}
+			if r := ds[len(ds)-1].Repeat; r == nil || r.Count != 6 || !r.First.Equal(before[0].Time) {
+				t.Errorf("repeat = %+v, want the 6th since %s", r, before[0].Time)
+			}
+		})
+	}
+}
+
 // TestSeries_NameThatComesLater: a death that was told before its container
 // had a name goes over to the story of that name, and counts once.
 func TestSeries_NameThatComesLater(t *testing.T) {
