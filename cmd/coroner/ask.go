@@ -112,13 +112,18 @@ func newList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List deaths, newest first",
+		Long: `list prints deaths, newest first. What died of one cause again and again is one line:
+its last death, how often it died so and since when. With --each, and with -o json, each
+death is told.`,
 		Example: `  coroner list
+  coroner list --each
   coroner list --since 2h --cause oom_container_limit
   coroner list -q "java burstable" -o json`,
 		Args: atMost(0, filtersAlone),
 	}
 	whom, filters, form := whomFlags(c), filterFlags(c, true), outputFlag(c)
 	limit := c.Flags().Int("limit", api.DefaultLimit, "how many at most; 0: all")
+	each := c.Flags().Bool("each", false, "a line for each death, also of what died of one cause again and again")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		q, err := filters()
 		if err != nil {
@@ -130,6 +135,10 @@ func newList() *cobra.Command {
 		from, err := whom(c.Context())
 		if err != nil {
 			return err
+		}
+		row := line
+		if !*each && *form == formatText {
+			from, row = stories{from}, storyLine
 		}
 		deaths, err := from.newest(c.Context(), q, *limit)
 		if err != nil {
@@ -144,7 +153,7 @@ func newList() *cobra.Command {
 			_, _ = fmt.Fprintln(c.ErrOrStderr(), "coroner: no deaths")
 			return nil
 		}
-		return table(c.OutOrStdout(), deaths)
+		return table(c.OutOrStdout(), deaths, row)
 	}
 	return c
 }
@@ -154,13 +163,13 @@ func columns() []string {
 	return []string{"TIME", "CAUSE", "CONFIDENCE", "WHERE", "KILLED", "REPEAT"}
 }
 
-func table(w io.Writer, deaths []death.Death) error {
+func table(w io.Writer, deaths []death.Death, row func(*death.Death) []string) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	if _, err := fmt.Fprintln(tw, strings.Join(columns(), "\t")); err != nil {
 		return err
 	}
 	for i := range deaths {
-		if _, err := fmt.Fprintln(tw, strings.Join(line(&deaths[i]), "\t")); err != nil {
+		if _, err := fmt.Fprintln(tw, strings.Join(row(&deaths[i]), "\t")); err != nil {
 			return err
 		}
 	}

@@ -233,13 +233,18 @@ func repeatText(r *death.Repeat) string {
 	if span := r.Last.Sub(r.First); span >= time.Second {
 		s = fmt.Sprintf("%d times in %s", r.Count, span.Round(time.Second))
 	}
-	if r.PerHour != nil {
-		if *r.PerHour < 1 {
-			return s + fmt.Sprintf(", %.1f a day", *r.PerHour*24)
-		}
-		s += fmt.Sprintf(", %.0f an hour", *r.PerHour)
+	return s + rateText(r)
+}
+
+// rateText is how often it is; "" where nobody can tell.
+func rateText(r *death.Repeat) string {
+	switch {
+	case r.PerHour == nil:
+		return ""
+	case *r.PerHour < 1:
+		return fmt.Sprintf(", %.1f a day", *r.PerHour*24)
 	}
-	return s
+	return fmt.Sprintf(", %.0f an hour", *r.PerHour)
 }
 
 // line is one death as a row of a listing.
