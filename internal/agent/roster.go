@@ -189,7 +189,7 @@ func (r *roster) part(l *living) {
 // end forgets a story.
 func (r *roster) end(name string, s *story) {
 	delete(r.stories, name)
-	if delete(r.changed, name); s.saved > 0 {
+	if delete(r.changed, name); s.kept {
 		r.changed[name] = true
 	}
 }
@@ -202,12 +202,16 @@ func (r *roster) told(l *living, s signal.Signal, b signal.ContainerSeen) {
 	if l.life(s.Source).seen(s.Time, b) && !l.story.earlier(s.Source, &b.Container) {
 		l.story.begin(s.Source, 1)
 	}
+	news, missed := l.story.ran(s.Source, b.Started, r.began)
+	if news {
+		r.changed[l.storyName] = true
+	}
 	if n := b.Container.RestartCount; n != nil && b.State != "" && b.State != stateCreated {
 		count := *n
 		if b.State == stateRestarting {
 			count-- // the one that it waits for
 		}
-		if l.story.floor(s.Source, count) && l.story.Restarts > 0 {
+		if l.story.floor(s.Source, count, missed) && l.story.Restarts > 0 {
 			r.changed[l.storyName] = true
 		}
 	}
@@ -331,7 +335,7 @@ func (r *roster) takeChanges() map[string]string {
 	for name := range r.changed {
 		text := ""
 		if s := r.stories[name]; s != nil {
-			text, s.saved = s.text(), s.Restarts
+			text, s.saved, s.kept = s.text(), s.Restarts, true
 		}
 		out[stateRestarts+name] = text
 	}

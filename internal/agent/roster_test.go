@@ -321,8 +321,8 @@ func TestRoster_OverAnotherRun(t *testing.T) {
 	next.restarts(map[string]int{"a": 4, "b": 0})
 	next.say("docker", next.looked("a", "running", s, 2), next.looked("b", "running", s, 0)) // its policy, twice
 	next.restarts(map[string]int{"a": 6, "b": 0})
-	if got := next.r.takeChanges(); len(got) != 1 || got[stateRestarts+"a"] == "" {
-		t.Errorf("to be kept: %q", got)
+	if got := next.r.takeChanges(); len(got) != 2 || got[stateRestarts+"a"] == "" || got[stateRestarts+"b"] == "" {
+		t.Errorf("to be kept: %q, want what a counts, and when b began", got)
 	}
 	if got := next.r.takeChanges(); got != nil {
 		t.Errorf("to be kept again: %q", got)
@@ -338,6 +338,74 @@ func TestRoster_OverAnotherRun(t *testing.T) {
 	if got := gone.r.takeChanges(); len(got) != 1 || got[stateRestarts+"x"] != "" {
 		t.Errorf("after an hour: %q, want x forgotten", got)
 	}
+}
+
+// TestRoster_StartedWhileAway: a start of which the engine keeps no count, as by
+// hand, is known by the time at which the run began.
+func TestRoster_StartedWhileAway(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		// counts are the engine's own: before, and when the next agent asks.
+		before, after int
+		then          func(st *stage, was, now int)
+		want          int
+	}{
+		{"it runs on", 0, 0, func(st *stage, was, _ int) { st.say("docker", st.looked("a", "running", was, 0)) }, 0},
+		{"by hand", 0, 0, func(st *stage, _, now int) { st.say("docker", st.looked("a", "running", now, 0)) }, 1},
+		{"by hand, and it has ended", 0, 0, func(st *stage, _, now int) { st.say("docker", st.looked("a", "exited", now, 0)) }, 1},
+		{"the list comes first", 0, 0, func(st *stage, _, now int) {
+			st.say("docker", state("a", "running"), st.looked("a", "running", now, 0))
+		}, 1},
+		{"it is asked twice", 0, 0, func(st *stage, _, now int) {
+			st.say("docker", st.looked("a", "running", now, 0), st.looked("a", "running", now, 0))
+		}, 1},
+		{"by the engine's policy", 0, 1, func(st *stage, _, now int) { st.say("docker", st.looked("a", "running", now, 1)) }, 1},
+		{"by its policy, twice", 1, 3, func(st *stage, _, now int) { st.say("docker", st.looked("a", "running", now, 3)) }, 3},
+		{"by hand, and then by its policy", 2, 1, func(st *stage, _, now int) { st.say("docker", st.looked("a", "running", now, 1)) }, 4},
+		{"two engines tell", 0, 0, func(st *stage, _, now int) {
+			st.say("docker", st.looked("a", "running", now, 0)).say("containerd", st.looked("a", "running", now, -1))
+		}, 1},
+		{"two engines tell, and list first", 0, 0, func(st *stage, _, now int) {
+			st.say("docker", state("a", "running"), st.looked("a", "running", now, 0))
+			st.say("containerd", state("a", "running"), st.looked("a", "running", now, -1))
+		}, 1},
+		{"once more, after it is back", 0, 0, func(st *stage, _, now int) {
+			st.say("docker", state("a", "running"), st.looked("a", "running", now, 0), exited("a", 1)).run("a", 0)
+		}, 2},
+		{"first of all after it is back", 0, 0, func(st *stage, was, _ int) {
+			st.say("docker", st.looked("a", "exited", was, 0)).run("a", 0)
+		}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := newStage(t)
+			was := st.second()
+			st.say("docker", state("a", "running"), st.looked("a", "running", was, tc.before)).say("containerd", st.looked("a", "running", was, -1))
+			st.restarts(map[string]int{"a": tc.before})
+			st.wait(time.Minute)
+			now := st.second()
+			next := st.wait(time.Minute).again()
+			tc.then(next, was, now)
+			next.restarts(map[string]int{"a": tc.want})
+
+			third := next.wait(time.Minute).again() // nothing happens meanwhile
+			third.say("docker", state("a", "running"))
+			third.restarts(map[string]int{"a": tc.want})
+		})
+	}
+}
+
+// TestRoster_StartedWhileAwayOfAPod: the kubelet counts all starts, each with an
+// id of its own.
+func TestRoster_StartedWhileAwayOfAPod(t *testing.T) {
+	st := newStage(t)
+	st.name("a", "containerd", "app", "prod", "web", "u")
+	st.say("cri", st.looked("a", "running", st.second(), 0))
+	st.wait(time.Minute)
+	now := st.second()
+	next := st.wait(time.Minute).again()
+	next.name("b", "containerd", "app", "prod", "web", "u")
+	next.say("cri", next.looked("b", "running", now, 1))
+	next.restarts(map[string]int{"b": 1})
 }
 
 // TestRoster_CountDoesNotJump: what was shown goes up by what happens alone.

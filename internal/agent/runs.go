@@ -153,12 +153,21 @@ func (l *life) exit(at, started time.Time) {
 type story struct {
 	Restarts int                           `json:"restarts"` // as far as all sources, or an earlier run, told
 	Engines  map[death.Source]*engineCount `json:"engines,omitempty"`
+	// Began is when the last run that an engine told of began, by its clock, in
+	// nanoseconds since 1970.
+	Began map[death.Source]int64 `json:"began,omitempty"`
 
 	pod     bool
 	shown   bool // a scrape has shown it
 	members int  // containers
 	counts  map[death.Source]int
-	saved   int // the restarts that were given to be kept
+	saved   int  // the restarts that were given to be kept
+	kept    bool // so that there is something to forget
+	// taken are engines whose last start an earlier run of the agent took, and
+	// carried the restarts that it counted.
+	taken   map[death.Source]bool
+	carried int
+	missed  bool // a start between was found, and counted
 }
 
 // engineCount relates an engine's own count to ours: it misses what was
@@ -186,9 +195,38 @@ func (s *story) begin(src death.Source, n int) {
 	s.Restarts = max(s.Restarts, s.counts[src])
 }
 
-// floor takes an engine's own count. A count that a scrape has shown does not
-// jump to what was there before.
-func (s *story) floor(src death.Source, n int) (news bool) {
+// ran takes when a run began by an engine's clock. missed is true where that was
+// while no agent ran: at least one start, which no source has counted.
+func (s *story) ran(src death.Source, at, agentBegan time.Time) (news, missed bool) {
+	last := s.Began[src]
+	if at.IsZero() || s.pod {
+		return false, false // the kubelet counts all, each with an id of its own
+	}
+	missed = s.taken[src] && at.UnixNano() > last && at.Before(agentBegan)
+	delete(s.taken, src)
+	if at.UnixNano() <= last {
+		return false, false
+	}
+	if s.Began == nil {
+		s.Began = map[death.Source]int64{}
+	}
+	s.Began[src] = at.UnixNano()
+	if missed = missed && !s.missed; !missed {
+		return true, false // or another engine has told of it
+	}
+	s.missed = true
+	if n, told := s.counts[src]; told {
+		s.counts[src] = n + 1
+		s.Restarts = max(s.Restarts, n+1)
+	}
+	s.Restarts = max(s.Restarts, s.carried+1)
+	return true, true
+}
+
+// floor takes an engine's own count, which begins anew with a start by hand:
+// anew, where one was missed. A count that a scrape has shown does not jump to
+// what was there before.
+func (s *story) floor(src death.Source, n int, anew bool) (news bool) {
 	n = min(max(n, 0), maxRestarts)
 	e := s.Engines[src]
 	switch {
@@ -204,6 +242,8 @@ func (s *story) floor(src death.Source, n int) (news bool) {
 		s.Restarts = max(s.Restarts, n+e.Behind)
 	case s.pod:
 		return false // of an earlier id
+	case anew:
+		s.Restarts = max(s.Restarts, s.carried+1+n)
 	}
 	if _, told := s.counts[src]; told {
 		s.counts[src] = s.Restarts
@@ -278,6 +318,10 @@ func storyFrom(text string) *story {
 			delete(s.Engines, src)
 		}
 	}
-	s.saved = s.Restarts
+	s.saved, s.carried, s.kept = s.Restarts, s.Restarts, true
+	s.taken = make(map[death.Source]bool, len(s.Began))
+	for src := range s.Began {
+		s.taken[src] = true
+	}
 	return s
 }

@@ -84,7 +84,7 @@ What differs is the values, which are the true ones:
   with containerd. A pod's container has a new id after each restart: all ids that are there show the count of the pod's container, one
   that was removed the count as it was then. So ` + "`increase()`" + ` shows a restart, on the id that was there before. The count goes on over
   restarts of the agent, and takes in what the engine itself counted meanwhile (the kubelet all, Docker those by
-  its restart policy). Starts that it does not count, as by hand while no agent runs, can be lost.
+  its restart policy). Of starts that it does not count, as by hand, one while no agent runs is counted, further ones are lost.
 - ` + "`container_ooms`" + ` counts processes that the kernel's OOM killer took, once each, as ` + "`coroner_oom_kills_total`" + ` does; the other counts
   the engine's events, which are missing for some kills and many for others.
 - ` + "`container_last_exit_code`" + ` is of the container's first process; with containerd the other takes those of execs and probes as well. For a
