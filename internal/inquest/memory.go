@@ -60,7 +60,10 @@ func (q *Inquest) memoryHistory(b signal.MemoryHistory) {
 
 // remember takes what a death keeps of its container's memory.
 func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
-	m := &death.Memory{LimitBytes: b.LimitBytes, PeakBytes: b.PeakBytes}
+	m := &death.Memory{LimitBytes: b.LimitBytes}
+	if b.PeakBytes != nil && *b.PeakBytes > 0 { // else it was read before anything ran
+		m.PeakBytes = b.PeakBytes
+	}
 	limit := int64(0)
 	if b.LimitBytes != nil {
 		limit = *b.LimitBytes
@@ -78,6 +81,9 @@ func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 	}
 	if b.Last != nil {
 		c.shmem = b.Last.ShmemBytes
+	}
+	if b.ShmemBytes != nil {
+		c.shmem = b.ShmemBytes
 	}
 	c.limits = b.Limits
 	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
@@ -135,6 +141,11 @@ func (c *caseFile) memoryRecord(f *verdict.Facts) *death.Memory {
 	}
 	if f.ContainerLimit != nil {
 		m.LimitBytes = f.ContainerLimit
+	}
+	// What the kernel found at the kill, the recorder may not have seen yet.
+	if n := f.UsageBytes; n != nil && c.memory != nil && c.container != nil && f.OOMMemcg != "" && f.OOMMemcg == c.container.Cgroup &&
+		(m.PeakBytes == nil || *m.PeakBytes < *n) {
+		m.PeakBytes = n
 	}
 	return &m
 }

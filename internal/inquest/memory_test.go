@@ -124,6 +124,38 @@ func TestMemory_PeakBetweenSamples(t *testing.T) {
 	}
 }
 
+// TestMemory_PeakAtTheKill: the kernel's usage at the kill counts where the
+// recorder had read last before it, and what nobody knows is not told as 0.
+func TestMemory_PeakAtTheKill(t *testing.T) {
+	for name, read := range map[string]*int64{"before it ran": new(int64), "before it grew": ptr(2 * mib), "not at all": nil} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			v := task(100, "app", webPath, false)
+			for _, s := range dockers(sc, "tracepoint") {
+				q.Feed(s)
+			}
+			for _, b := range oomKill(v, v, level(webPath, 40*mib, 40*mib)) {
+				q.Feed(sc.sig("tracepoint", b))
+			}
+			d := only(t, q.Take())
+			q.Tick(q.now.Add(250 * time.Millisecond))
+			q.TakeWants()
+			q.Feed(sc.sig("cgroup", signal.MemoryHistory{Cgroup: signal.Cgroup{Path: webPath}, LimitBytes: ptr(40 * mib), PeakBytes: read}))
+			for _, d = range q.Take() {
+				continue // the last revision
+			}
+			if m := d.Memory; m == nil || m.PeakBytes == nil || *m.PeakBytes != 40*mib {
+				t.Errorf("memory %+v, want a peak of 40 MiB", m)
+			}
+		})
+	}
+	q := New(Options{})
+	if m := q.remember(&caseFile{container: &death.Container{}}, &signal.MemoryHistory{PeakBytes: new(int64)}); m.PeakBytes != nil {
+		t.Errorf("a peak of %d, read before anything ran", *m.PeakBytes)
+	}
+}
+
 // TestMemory_LeakIsAdvised: the advice goes by the shape of the curve, with its
 // figures.
 func TestMemory_LeakIsAdvised(t *testing.T) {

@@ -16,11 +16,36 @@ func (e *entry) head(zero time.Time) signal.MemoryHistory {
 		Cgroup: e.cgroup, LimitBytes: known(e.slow.limit), PeakBytes: new(e.peak), PeakSampled: e.last.peak == 0,
 		First: zero.Add(time.Duration(e.series.first) * time.Second),
 	}
-	h.Last = new(e.reading(zero))
+	h.Last, h.ShmemBytes = new(e.reading(zero)), e.shmem.at(e.lastAt)
 	for _, l := range e.limits {
 		h.Limits = append(h.Limits, signal.LimitReading{First: zero.Add(l.first), Last: zero.Add(l.last), Bytes: known(l.bytes)})
 	}
 	return h
+}
+
+// shmemFor is how long the most shared memory counts: an engine takes away a
+// container's /dev/shm within moments of its end, before or after that is read.
+const shmemFor = 3 * time.Second
+
+// topShmem is the most shared memory of the last seconds.
+type topShmem struct {
+	bytes int64
+	when  time.Duration
+	known bool
+}
+
+func (t *topShmem) take(r *reading, at time.Duration) {
+	if n := r.figure(shmem); n != nil && (!t.known || *n >= t.bytes || at-t.when > shmemFor) {
+		*t = topShmem{*n, at, true}
+	}
+}
+
+// at is the most up to the last reading, at that time; nil: not known.
+func (t *topShmem) at(last time.Duration) *int64 {
+	if !t.known || last-t.when > shmemFor {
+		return nil
+	}
+	return new(t.bytes)
 }
 
 // maxLimits bounds the limits that are remembered of a cgroup.

@@ -181,6 +181,32 @@ func TestRecorder_ReadNow(t *testing.T) {
 	})
 }
 
+// TestRecorder_ShmemSetFree: what an end sets free before the last reading is
+// known for some seconds.
+func TestRecorder_ShmemSetFree(t *testing.T) {
+	inBubble(t, Options{}, func(m *machine) {
+		c := m.cgroup("/box", truth{usage: 3 * mib, peak: 3 * mib})
+		m.Watch(c)
+		m.sleep(10*time.Second + 300*time.Millisecond)
+		held := func(want int64) {
+			m.t.Helper()
+			if h := m.history(c); h.ShmemBytes == nil || *h.ShmemBytes != want {
+				m.t.Errorf("shared memory %v, want %d", h.ShmemBytes, want)
+			}
+		}
+		held(3)
+		m.cgroup("/box", truth{usage: 70 * mib, peak: 70 * mib, shmem: 64 * mib})
+		m.sleep(time.Second)
+		held(64 * mib)
+		m.cgroup("/box", truth{usage: 2 * mib, peak: 70 * mib})
+		m.ReadNow(c)
+		m.sleep(time.Millisecond)
+		held(64 * mib)
+		m.sleep(10 * time.Second)
+		held(3)
+	})
+}
+
 // TestRecorder_NearItsLimit: where the limit is seconds away, what lasts a
 // tenth of a second is seen; of one that only lives close to it, it need not be.
 func TestRecorder_NearItsLimit(t *testing.T) {

@@ -78,6 +78,7 @@ type entry struct {
 	slow     slow
 	limits   []limitRun // one after the other
 	peak     int64      // the highest usage seen, or the kernel's own
+	shmem    topShmem
 	growth   pattern.Growth
 	grows    bool
 	fresh    bool          // among those that are read at once

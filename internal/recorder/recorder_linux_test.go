@@ -65,6 +65,7 @@ func inBubble(t *testing.T, opt Options, test func(m *machine)) {
 // truth is what a cgroup's files say.
 type truth struct {
 	usage, inactive, limit, peak int64 // limit 0: none; peak 0: v2 has no such file
+	shmem                        int64 // 0: 3 bytes
 }
 
 // cgroup makes a cgroup, or changes one; the time of the test stands still.
@@ -80,6 +81,7 @@ func (m *machine) cgroup(path string, v truth) signal.Cgroup {
 		}
 	}
 	limit := fmt.Sprint(v.limit)
+	shared := max(v.shmem, 3)
 	if m.version == 1 {
 		if v.limit == 0 {
 			limit = "9223372036854771712"
@@ -88,7 +90,7 @@ func (m *machine) cgroup(path string, v truth) signal.Cgroup {
 		write("memory.limit_in_bytes", "%s\n", limit)
 		write("memory.max_usage_in_bytes", "%d\n", max(v.peak, v.usage))
 		write("memory.kmem.usage_in_bytes", "4\n")
-		write("memory.stat", "cache 99\ninactive_file 99\ntotal_cache 2\ntotal_rss 1\ntotal_shmem 3\ntotal_inactive_file %d\n", v.inactive)
+		write("memory.stat", "cache 99\ninactive_file 99\ntotal_cache 2\ntotal_rss 1\ntotal_shmem %d\ntotal_inactive_file %d\n", shared, v.inactive)
 	} else {
 		if v.limit == 0 {
 			limit = "max"
@@ -99,7 +101,7 @@ func (m *machine) cgroup(path string, v truth) signal.Cgroup {
 			write("memory.peak", "%d\n", v.peak)
 		}
 		write("memory.pressure", "some avg10=1.25 avg60=0.00 avg300=0.00 total=0\n")
-		write("memory.stat", "anon 1\nfile 2\nkernel 4\nshmem 3\ninactive_file %d\n", v.inactive)
+		write("memory.stat", "anon 1\nfile 2\nkernel 4\nshmem %d\ninactive_file %d\n", shared, v.inactive)
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -132,18 +134,19 @@ func TestRecorder_EachSecond(t *testing.T) {
 			var c signal.Cgroup
 			for s := range int64(260) {
 				usage := (s%97 + 100) * mib
-				c = m.cgroup("/a/b", truth{usage, s * unit, 300 * mib, 250 * mib})
+				c = m.cgroup("/a/b", truth{usage, s * unit, 300 * mib, 250 * mib, 0})
 				m.Watch(c) // again and again: one cgroup
 				all = append(all, [3]int64{start.Unix() + s, usage - s*unit, usage})
 				m.sleep(950 * time.Millisecond) // before the next second's reading
 				if s < 259 {
-					m.cgroup("/a/b", truth{((s+1)%97 + 100) * mib, (s + 1) * unit, 300 * mib, 250 * mib})
+					m.cgroup("/a/b", truth{((s+1)%97 + 100) * mib, (s + 1) * unit, 300 * mib, 250 * mib, 0})
 					m.sleep(50 * time.Millisecond)
 				}
 			}
 			want, got, last := kept(all), m.history(c), all[len(all)-1]
 			head := signal.MemoryHistory{
 				Cgroup: c, LimitBytes: new(int64(300 * mib)), PeakBytes: new(int64(250 * mib)), First: start.UTC(), Samples: want,
+				ShmemBytes: new(int64(3)),
 				Last: &signal.MemoryReading{
 					Time: got.Last.Time, WorkingSetBytes: last[1], UsageBytes: last[2],
 					AnonBytes: new(int64(1)), FileBytes: new(int64(2)), ShmemBytes: new(int64(3)), KernelBytes: new(int64(4)),

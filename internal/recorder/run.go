@@ -294,6 +294,7 @@ func (l *loop) store(e *entry, now reading, sl slow, began time.Duration, slowly
 		e.noteLimit(sl.limit, began)
 	}
 	e.peak = max(e.peak, now.peak, now.usage)
+	e.shmem.take(&now, began)
 
 	left := float64(sl.limit - now.workingSet())
 	if first || rose > 0 && sl.limit > 0 && left*float64(passed) < float64(rose)*float64(soon) {

@@ -26,6 +26,9 @@ type MemoryHistory struct {
 	Samples [][3]int64 `json:"samples,omitempty"`
 	// Last is the last reading; nil: there was none.
 	Last *MemoryReading `json:"last,omitempty"`
+	// ShmemBytes is the most shared memory of the last seconds: what an end sets
+	// free can be gone at the last reading. nil: not known.
+	ShmemBytes *int64 `json:"shmem_bytes,omitempty"`
 	// Limits are what the cgroup's own limit was read to be, one after the
 	// other, the last few.
 	Limits []LimitReading `json:"limits,omitempty"`

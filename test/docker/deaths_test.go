@@ -172,6 +172,9 @@ func TestDeaths(t *testing.T) {
 				}
 				return nil
 			})
+			if len(ds) == 1 && tc.name == "s14-bus" {
+				fullShm(t, m, id)
+			}
 			if len(ds) == 1 && tc.cause == death.Killed && tc.name == "s10-person" && (ds[0].Killer == nil || ds[0].Killer.PID != os.Getpid()) {
 				t.Errorf("killer %+v, want pid %d", ds[0].Killer, os.Getpid())
 			}
@@ -185,6 +188,17 @@ func TestDeaths(t *testing.T) {
 	if n := st.UnattributedOOMKills; n == nil || *n != 0 {
 		t.Errorf("unattributed OOM kills: %v", n)
 	}
+}
+
+// fullShm: of a SIGBUS for a full /dev/shm that is said.
+func fullShm(t *testing.T, m *morgue, id string) {
+	t.Helper()
+	m.wait(t, id, 1, func(d *death.Death) error {
+		if d.Rule != "bus-error-shm-full" || !strings.Contains(d.Summary, "while its /dev/shm was full") {
+			return fmt.Errorf("rule %s: %s; memory %+v", d.Rule, d.Summary, d.Memory)
+		}
+		return nil
+	})
 }
 
 // running waits until a container's program sleeps, or waits for one that does:
