@@ -132,6 +132,17 @@ var heapLines = []heapLine{
 		example: "grow.rb: failed to allocate memory (NoMemoryError)", setting: setNative,
 	},
 	{
+		// The two are what it says where it has no memory for more.
+		id: "ruby-bare", runtime: "Ruby", word: ": NoMemoryError", codes: []int{1},
+		pattern: pattern(`^[^: ]+: NoMemoryError$`),
+		example: "grow.rb: NoMemoryError", setting: setNative,
+	},
+	{
+		id: "ruby-fatal", runtime: "Ruby", word: "[FATAL] failed to allocate", codes: []int{1},
+		pattern: pattern(`^\[FATAL\] failed to allocate memory$`),
+		example: "[FATAL] failed to allocate memory", setting: setNative,
+	},
+	{
 		id: "cpp-bad-alloc", runtime: "C++", word: "bad_alloc", codes: []int{134},
 		pattern: pattern(`^terminate called after throwing an instance of 'std::bad_alloc'`),
 		example: "terminate called after throwing an instance of 'std::bad_alloc'", setting: setNative,
