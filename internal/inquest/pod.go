@@ -234,7 +234,7 @@ func (q *Inquest) podFacts(c *caseFile, f *verdict.Facts) {
 	if p == nil {
 		return
 	}
-	f.PodReason, f.PodMessage, f.PodNeverRan, f.PodGrace = p.Reason, p.Message, c.pod != nil, q.grace(c)
+	f.PodReason, f.PodMessage, f.PodNeverRan, f.PodGrace, f.Deadline = p.Reason, p.Message, c.pod != nil, q.grace(c), p.Deadline
 	if d := p.Disruption; d != nil {
 		f.Disruption = &verdict.Disruption{Reason: d.Reason, Message: d.Message, At: d.At}
 	}
@@ -252,7 +252,11 @@ func (q *Inquest) podFacts(c *caseFile, f *verdict.Facts) {
 			f.TaintedAt = e.First
 		}
 	}
-	f.Probe = q.probeOf(c, q.dressed(c).Name)
+	name := q.dressed(c).Name
+	if f.Probe = q.probeOf(c, name); f.Probe != nil {
+		q.tenantOf(c).settings(f.Probe)
+	}
+	f.Replaced = q.replacedFor(c, name)
 }
 
 // probeOf is the probe for which the kubelet stopped c's container; nil: none is
@@ -280,6 +284,9 @@ func (q *Inquest) probeOf(c *caseFile, name string) *verdict.Probe {
 // inferredProbe is the probe that had failed just before the kubelet stopped c's
 // container without saying why, as it does in a pod that is not restarted.
 func (q *Inquest) inferredProbe(c *caseFile, name string) *verdict.Probe {
+	if t := q.tenantOf(c); t != nil && t.restarts != "" && t.restarts != restartNever {
+		return nil // of one that it starts again the kubelet says why
+	}
 	for i := range c.events.Events {
 		stop := &c.events.Events[i]
 		if stop.Reason != "Killing" || stop.Container != name || !kubelet.Stopping(stop.Message) || !q.aroundEnd(c, stop) {
@@ -335,6 +342,7 @@ func (q *Inquest) podEvidence(c *caseFile) []death.Evidence {
 	} else if p.Reason != "" {
 		say(time.Time{}, "the pod's reason is "+death.Printable(p.Reason)+": "+death.Printable(p.Message))
 	}
+	out = append(out, q.careEvidence(c)...)
 	return append(out, q.eventEvidence(c)...)
 }
 

@@ -45,6 +45,9 @@ func TestPods_Causes(t *testing.T) {
 	pod := func(reason, message string, d *signal.Disruption, deleted *signal.Deletion) saying {
 		return saying{"kube", signal.PodSeen{Pod: shopPod, Reason: reason, Message: message, Disruption: d, Deletion: deleted}}
 	}
+	overdue := func(deadline time.Time) saying {
+		return saying{"kube", signal.PodSeen{Pod: shopPod, Phase: "Failed", Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline", Deadline: deadline}}
+	}
 	by := func(reason, message string) *signal.Disruption {
 		return &signal.Disruption{Reason: reason, Message: message, At: epoch}
 	}
@@ -73,6 +76,18 @@ func TestPods_Causes(t *testing.T) {
 			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Container main failed liveness probe, will be restarted", First: epoch, Last: epoch, Count: 1})}, death.LivenessProbe, "liveness-probe"},
 		{"S12 startup probe, ended with 0", []saying{kill(runc, 15), left(0), events(
 			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Container main failed startup probe, will be restarted", First: epoch, Last: epoch, Count: 1})}, death.StartupProbe, "startup-probe"},
+		{"S12 liveness probe of a sidecar", []saying{kill(runc, 15), left(0), events(
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Init container main failed liveness probe", First: epoch, Last: epoch, Count: 1})}, death.LivenessProbe, "liveness-probe"},
+		{"S12 startup probe of a sidecar", []saying{kill(runc, 15), kill(runc, 9), killed, events(
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Init container main failed startup probe", First: epoch, Last: epoch, Count: 1})}, death.StartupProbe, "startup-probe"},
+		{"its time was over", []saying{kill(runc, 15), left(0), {"kube", kubeExit(0, "Completed")}, overdue(epoch.Add(-time.Second))}, death.Stopped, "deadline"},
+		{"its time was over, and it is deaf", []saying{kill(runc, 15), kill(runc, 9), killed, {"kube", kubeExit(137, "Error")}, overdue(epoch.Add(-time.Second))}, death.StopTimeout, "deadline-timeout"},
+		{"it had left before its time was over", []saying{left(3), {"kube", kubeExit(3, "Error")}, overdue(epoch.Add(time.Second))}, death.Error, "error"},
+		{"a person was first, when its time was over", []saying{kill(person, 9), killed, overdue(epoch.Add(-time.Second))}, death.Killed, "killed"},
+		{"made anew, with another image", []saying{kill(runc, 15), left(0), events(
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Container main definition changed, will be restarted", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "replaced"},
+		{"made anew, with other resources, and it is deaf", []saying{kill(runc, 15), kill(runc, 9), killed, events(
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Container main resize requires restart", First: epoch, Last: epoch, Count: 1})}, death.StopTimeout, "replaced-timeout"},
 		{"S12 liveness probe of a pod that is not restarted", []saying{kill(runc, 15), kill(runc, 9), killed, events(
 			signal.PodEvent{Reason: "Unhealthy", Container: "main", Message: "Liveness probe failed: HTTP probe failed with statuscode: 500", First: epoch.Add(-9 * time.Second), Last: epoch, Count: 3},
 			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.LivenessProbe, "liveness-probe-inferred"},
@@ -183,6 +198,28 @@ func TestPods_NeverRan(t *testing.T) {
 	d := only(t, answering(New(Options{}), append(sources(sc, "kube"), sc.sig("kube", b), sc.sig("kube", b), sc.sig("kube", again))...))
 	if d.Subject != death.SubjectPod || d.Cause != death.EvictedMemory || d.Container.Pod.Name != "web-1" || !strings.Contains(d.Summary, "none of its containers had run") {
 		t.Errorf("got:\n%s", sketch([]death.Death{d}))
+	}
+}
+
+// TestPods_Rejected: a pod that failed before any container ran, and was not
+// evicted, says what it failed of; it is no container without a name.
+func TestPods_Rejected(t *testing.T) {
+	for _, tc := range []struct {
+		reason, message string
+		cause           death.Cause
+		rule, says      string
+	}{
+		{"OutOfmemory", "Pod was rejected: Node didn't have enough resource: memory, requested: 1073741824, used: 0, capacity: 524288000", death.StartFailed, "rejected",
+			"Pod shop/web-1 failed before any of its containers had run: OutOfmemory: Pod was rejected: Node didn't have enough resource: memory, requested: 1073741824, used: 0, capacity: 524288000."},
+		{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline", death.Stopped, "deadline", "before any of its containers had run"},
+		{"Preempting", "Preempted in order to admit critical pod", death.Preempted, "preempted", "had to make room"},
+	} {
+		sc := &scene{}
+		b := signal.PodSeen{Pod: shopPod, Phase: "Failed", Reason: tc.reason, Message: tc.message, NeverRan: true}
+		d := only(t, answering(New(Options{}), append(sources(sc, "kube"), sc.sig("kube", b))...))
+		if d.Subject != death.SubjectPod || d.Cause != tc.cause || d.Rule != tc.rule || d.Confidence != death.Certain || !strings.Contains(d.Summary, tc.says) {
+			t.Errorf("%s: got:\n%s", tc.reason, sketch([]death.Death{d}))
+		}
 	}
 }
 

@@ -47,6 +47,9 @@ type tenant struct {
 	shmSize   *int64
 	stopWith  int    // the signal that a stop sends first; 0: not known
 	grace     *int64 // seconds from there to SIGKILL
+	restarts  string // Kubernetes' policy
+	liveness  *signal.Probe
+	startup   *signal.Probe
 	asks      []ask
 	ends      []end
 	lastEnd   time.Time // of its last run
@@ -182,6 +185,7 @@ func (x *tenants) see(s signal.Signal, b signal.ContainerSeen) *tenant {
 	if b.StopTimeout != nil {
 		t.grace = b.StopTimeout
 	}
+	t.lookedAfter(b)
 	x.names.remember(t, s)
 	return t
 }

@@ -45,6 +45,24 @@ type ContainerSeen struct {
 	// then waits before SIGKILL.
 	StopSignal  int    `json:"stop_signal,omitempty"`
 	StopTimeout *int64 `json:"stop_timeout,omitempty"`
+	// RestartPolicy is Kubernetes' for it: Always, OnFailure or Never.
+	RestartPolicy string `json:"restart_policy,omitempty"`
+	// Liveness and Startup are the probes for which the kubelet stops it; nil:
+	// it has none, or not known.
+	Liveness *Probe `json:"liveness_probe,omitempty"`
+	Startup  *Probe `json:"startup_probe,omitempty"`
+}
+
+// Probe is how the kubelet looks after a container.
+type Probe struct {
+	// How is what it does: exec, httpGet, tcpSocket or grpc.
+	How string `json:"how,omitempty"`
+	// Seconds, with the API's own values where the pod leaves them out.
+	DelaySeconds   int32 `json:"delay_seconds,omitempty"`
+	PeriodSeconds  int32 `json:"period_seconds,omitempty"`
+	TimeoutSeconds int32 `json:"timeout_seconds,omitempty"`
+	// Failures in a row are one too many.
+	Failures int32 `json:"failures,omitempty"`
 }
 
 // ContainerGone says that an engine removed a container.

@@ -26,6 +26,9 @@ type PodSeen struct {
 	Disruption *Disruption `json:"disruption,omitempty"`
 	// Deletion is that somebody asked for its deletion; nil: nobody has.
 	Deletion *Deletion `json:"deletion,omitempty"`
+	// Deadline is until when it may run (activeDeadlineSeconds); zero: as long as
+	// it likes, or not known.
+	Deadline time.Time `json:"deadline,omitzero"`
 	// NeverRan tells that none of its containers was ever started, of a pod
 	// that has ended.
 	NeverRan bool `json:"never_ran,omitempty"`

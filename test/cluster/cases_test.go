@@ -53,6 +53,8 @@ func scenarios() []scenario {
 			[]want{{"container", "main", "liveness_probe", 137, "true"}}},
 		{"e-startup-exit0", always(main1("", `, startupProbe: {exec: {command: ["/load", "test=/absent"]}, periodSeconds: 1, failureThreshold: 2}`, "wait")), nil,
 			[]want{{"container", "main", "startup_probe", 0, "true"}}},
+		{"e-liveness-sidecar", "{" + tolerant + ", terminationGracePeriodSeconds: 3, initContainers: [" + strings.Replace(main1("", `, restartPolicy: Always, livenessProbe: {exec: {command: ["/load", "test=/absent"]}, periodSeconds: 1, failureThreshold: 2}`, "wait"), "name: main", "name: proxy", 1) +
+			"], containers: [" + main1("", "", "wait") + "]}", nil, []want{{"container", "proxy", "liveness_probe", 0, "true"}}},
 		{"f-segv", never(main1("", "", "sleep=1s", "segv")), nil, []want{{"container", "main", "segfault", 139, "true"}}},
 		{"g-completed", never(main1("", "", "sleep=1s")), nil, []want{{"container", "main", "completed", 0, "true"}}},
 		{"h-exit", never(main1("", "", "sleep=1s", "exit=7")), nil, []want{{"container", "main", "error", 7, "true"}}},
@@ -66,6 +68,11 @@ func scenarios() []scenario {
 			[]want{{"container", "prepare", "oom_container_limit", 137, "true"}}},
 		{"m-api-eviction", never(main1("", "", "wait")), evict, []want{{"container", "main", "drained", 0, "true"}}},
 		{"l-preempted", "{" + tolerant + ", priorityClassName: low, restartPolicy: Never, containers: [" + main1("", port, "wait") + "]}", preempt, []want{{"container", "main", "preempted", 0, "true"}}},
+		{"p-deadline", strings.Replace(never(main1("", "", "wait")), "{", "{activeDeadlineSeconds: 4, ", 1), nil, []want{{"container", "main", "stopped", 0, "true"}}},
+		{"p-deadline-stubborn", strings.Replace(never(main1("", "", "deaf")), "{", "{activeDeadlineSeconds: 4, ", 1), nil, []want{{"container", "main", "stop_timeout", 137, "true"}}},
+		{"q-replaced", always(main1("", "", "wait")), otherImage, []want{{"container", "main", "stopped", 0, "true"}}},
+		{"r-rejected", "{" + tolerant + ", nodeName: " + node + ", containers: [" + strings.Replace(main1("", "", "wait"), "name: main", "name: main, resources: {requests: {memory: 1Ti}}", 1) + "]}", nil,
+			[]want{{"pod", "", "start_failed", -1, ""}}},
 		{"n-start-failed", never(strings.Replace(main1("", `, command: ["/nothing"]`, ""), `args: [""]`, "args: []", 1)), nil, []want{{"container", "main", "start_failed", 128, "true"}}},
 	}
 }
@@ -153,6 +160,15 @@ func evict(t *testing.T, c *Cluster, namespace string) {
 	c.running(t, namespace)
 	c.write(t, "eviction.json", `{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": "`+namespace+`"}}`)
 	if _, err := c.kubectl("create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/p/eviction", "-f", c.path("eviction.json")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// otherImage gives the container of a pod that runs another image.
+func otherImage(t *testing.T, c *Cluster, namespace string) {
+	t.Helper()
+	c.running(t, namespace)
+	if _, err := c.kubectl("set", "image", "pod/p", "main="+pauseImage, "-n", namespace); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -117,6 +117,11 @@ type Facts struct {
 	Disruption *Disruption
 	Deletion   *Deletion
 	Probe      *Probe
+	// Deadline is until when Kubernetes lets the pod run; zero: it may as long as it
+	// likes. Replaced is why the kubelet stopped the container to make it anew; "":
+	// it did not say so.
+	Deadline time.Time
+	Replaced string
 	// EvictedAt is when the kubelet decided to; zero: not known. PodGrace is how
 	// long a container may take to stop.
 	EvictedAt time.Time

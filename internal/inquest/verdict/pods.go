@@ -33,6 +33,9 @@ type Probe struct {
 	// after the probe had failed, and not why: it ended the pod, which is not
 	// to be started again.
 	Inferred bool
+	// What Kubernetes was told of it; 0: not known.
+	Period, Timeout time.Duration
+	Failures        int
 }
 
 // The reasons of the condition DisruptionTarget (k8s.io/api/core/v1, 1.26 to 1.37).
@@ -43,6 +46,7 @@ const (
 	byKubelet      = "TerminationByKubelet"
 	reasonEvicted  = "Evicted"
 	reasonShutdown = "NodeShutdown"
+	reasonDeadline = "DeadlineExceeded"
 )
 
 // podRules judge what Kubernetes did to a pod or a container. What made a pod
@@ -92,11 +96,48 @@ var podRules = []Rule{
 	inferredProbeRule("liveness-probe-inferred", death.LivenessProbe, "liveness"),
 	inferredProbeRule("startup-probe-inferred", death.StartupProbe, "startup"),
 	{
+		ID: "deadline-timeout", Cause: death.StopTimeout, Confidence: death.Certain,
+		Meaning: "The pod ran until its deadline (activeDeadlineSeconds); the container did not end within the grace period, and was killed.",
+		Needs:   "the pod's reason DeadlineExceeded, its start and its deadline, before the end; SIGKILL as its end",
+		fits:    func(f *Facts) bool { return f.pastDeadline() && f.endedBy(sigkill) },
+		advice:  adviseStopTimeout,
+	},
+	{
+		ID: "deadline", Cause: death.Stopped, Confidence: death.Certain,
+		Meaning: "The pod ran until its deadline (activeDeadlineSeconds): the kubelet ended it, whatever its exit code.",
+		Needs:   "the pod's reason DeadlineExceeded, its start and its deadline, before the end",
+		fits:    (*Facts).pastDeadline,
+		advice: func(*Facts) []string {
+			return []string{"If it honestly needs longer, raise activeDeadlineSeconds; of a Job that counts for all its pods together."}
+		},
+	},
+	{
+		ID: "rejected", Cause: death.StartFailed, Confidence: death.Certain,
+		Meaning: "The pod failed before any of its containers ran: the kubelet did not let it in (OutOfmemory, NodeAffinity), or something ended it before.",
+		Needs:   "the pod's status, of which no container was ever started",
+		fits:    func(f *Facts) bool { return f.PodNeverRan },
+		advice:  noAdvice,
+	},
+	{
 		ID: "deletion-timeout", Cause: death.StopTimeout, Confidence: death.Certain,
 		Meaning: "The pod was deleted, the container did not end within the grace period, and was killed.",
 		Needs:   "the pod's deletionTimestamp; SIGKILL as its end",
 		fits:    func(f *Facts) bool { return f.deletedBefore() && f.endedBy(sigkill) && !f.otherKiller() },
 		advice:  adviseStopTimeout,
+	},
+	{
+		ID: "replaced-timeout", Cause: death.StopTimeout, Confidence: death.Certain,
+		Meaning: "The kubelet stopped the container to make it anew, since somebody changed its image or its resources; it did not end within the grace period, and was killed.",
+		Needs:   "the event Killing, which says so; SIGKILL as its end",
+		fits:    func(f *Facts) bool { return f.replaced() && f.endedBy(sigkill) },
+		advice:  adviseStopTimeout,
+	},
+	{
+		ID: "replaced", Cause: death.Stopped, Confidence: death.Certain,
+		Meaning: "The kubelet stopped the container to make it anew, since somebody changed its image or its resources.",
+		Needs:   "the event Killing, which says so",
+		fits:    (*Facts).replaced,
+		advice:  noAdvice,
 	},
 }
 
@@ -225,6 +266,18 @@ func (f *Facts) madeToGo() bool {
 	return !f.EndedAt.Before(at.Add(-apiGrain))
 }
 
+// pastDeadline tells whether the kubelet ended the pod because its time was over,
+// and the container not before that: both are by the node's clock.
+func (f *Facts) pastDeadline() bool {
+	if f.PodReason != reasonDeadline {
+		return false
+	}
+	return f.PodNeverRan || f.Exit != nil && !f.otherKiller() && !f.Deadline.IsZero() && !f.EndedAt.Before(f.Deadline)
+}
+
+// replaced tells whether the container ended because it is to be made anew.
+func (f *Facts) replaced() bool { return f.Replaced != "" && f.Exit != nil && !f.otherKiller() }
+
 // deletedBefore tells whether the pod's deletion was asked for before the end.
 func (f *Facts) deletedBefore() bool {
 	d := f.Deletion
@@ -314,12 +367,20 @@ func adviseEvicted(f *Facts) []string {
 }
 
 func adviseProbe(f *Facts) []string {
-	if f.Probe.Kind == "startup" {
-		return []string{"Let it take longer to start (startupProbe: failureThreshold times periodSeconds), or find what keeps it from being ready."}
+	p := f.Probe
+	set := func(n string, v int) string { // the field, with what it is now
+		if v == 0 {
+			return n
+		}
+		return fmt.Sprintf("%s (%d)", n, v)
+	}
+	failures := set("failureThreshold", p.Failures)
+	if p.Kind == "startup" {
+		return []string{"Let it take longer to start (startupProbe: " + failures + " times " + set("periodSeconds", int(p.Period.Seconds())) + "), or find what keeps it from being ready."}
 	}
 	return []string{
 		"Find out why the probe failed: no memory or processor time left for an answer (throttling), a deadlock, a dependency that the probe should not ask.",
-		"If it was only slow, raise timeoutSeconds or failureThreshold; give a slow start a startupProbe.",
+		"If it was only slow, raise " + set("timeoutSeconds", int(p.Timeout.Seconds())) + " or " + failures + "; give a slow start a startupProbe.",
 	}
 }
 
@@ -345,6 +406,34 @@ var podSentences = map[string]func(*Facts) string{
 	},
 	"liveness-probe": probeSentence,
 	"startup-probe":  probeSentence,
+	"deadline-timeout": func(f *Facts) string {
+		return fmt.Sprintf("%s had run until its deadline (activeDeadlineSeconds); %s did not end within its grace period of %s and was killed (SIGKILL).", upper(podOf(f)), firstName(f), Spell(f.PodGrace))
+	},
+	"deadline": func(f *Facts) string {
+		if f.PodNeverRan {
+			return upper(podOf(f)) + " reached its deadline (activeDeadlineSeconds) before any of its containers had run."
+		}
+		return fmt.Sprintf("%s had run until its deadline (activeDeadlineSeconds), and the kubelet ended it; it %s.", upper(podOf(f)), endedHow(f))
+	},
+	"rejected": func(f *Facts) string {
+		s := upper(podOf(f)) + " failed before any of its containers had run"
+		reason, message := f.PodReason, f.PodMessage
+		if d := f.Disruption; reason == "" && d != nil {
+			reason, message = d.Reason, d.Message
+		}
+		for _, w := range []string{reason, strings.TrimRight(message, ". ")} {
+			if w != "" {
+				s += ": " + shorten(death.Printable(w), 300)
+			}
+		}
+		return s + "."
+	},
+	"replaced-timeout": func(f *Facts) string {
+		return fmt.Sprintf("The kubelet stopped %s to make it anew, since %s; %s did not end within its grace period of %s and was killed (SIGKILL).", where(f), f.Replaced, firstName(f), Spell(f.PodGrace))
+	},
+	"replaced": func(f *Facts) string {
+		return fmt.Sprintf("The kubelet stopped %s to make it anew, since %s; it %s.", where(f), f.Replaced, endedHow(f))
+	},
 	"deletion-timeout": func(f *Facts) string {
 		return fmt.Sprintf("%s was deleted; %s did not end within its grace period of %s and was killed (SIGKILL).", upper(podOf(f)), firstName(f), Spell(f.Deletion.Grace))
 	},

@@ -35,14 +35,15 @@ type User struct {
 
 // The beginnings of the sentences, each of which ends with ". ".
 const (
-	lowOn     = "The node was low on resource: "
-	threshold = "Threshold quantity: "
-	using     = " was using "
-	container = "Container "
-	ownLimit  = " exceeded its local ephemeral storage limit "
-	podLimit  = "Pod ephemeral local storage usage exceeds the total limit of containers "
-	emptyDir  = "Usage of EmptyDir volume "
-	condition = "The node had condition: ["
+	lowOn         = "The node was low on resource: "
+	threshold     = "Threshold quantity: "
+	using         = " was using "
+	container     = "Container "
+	initContainer = "Init container " // the kubelet's word for a sidecar, too
+	ownLimit      = " exceeded its local ephemeral storage limit "
+	podLimit      = "Pod ephemeral local storage usage exceeds the total limit of containers "
+	emptyDir      = "Usage of EmptyDir volume "
+	condition     = "The node had condition: ["
 )
 
 // ParseEviction reads the message of a pod whose reason is Evicted, or of its
@@ -146,15 +147,24 @@ func quantity(s string) *int64 {
 
 // Probe is which probe of a container failed so often that the kubelet stops
 // it: "liveness" or "startup". It reads the message of an event Killing:
-// "Container web failed liveness probe, will be restarted".
+// "Container web failed liveness probe, will be restarted", or of a sidecar
+// "Init container proxy failed liveness probe".
 func Probe(message string) (kind, name string) {
+	about, ok := ofContainer(message)
 	for _, k := range []string{"liveness", "startup"} {
-		n, _, ok := strings.Cut(strings.TrimPrefix(message, container), " failed "+k+" probe")
-		if ok && strings.HasPrefix(message, container) {
+		if n, _, hit := strings.Cut(about, " failed "+k+" probe"); ok && hit {
 			return k, strings.Clone(n)
 		}
 	}
 	return "", ""
+}
+
+// ofContainer cuts off what a message about one container begins with.
+func ofContainer(message string) (about string, ok bool) {
+	if about, ok = strings.CutPrefix(message, container); ok {
+		return about, true
+	}
+	return strings.CutPrefix(message, initContainer)
 }
 
 // Stopping tells whether an event Killing says that a container is stopped, and
@@ -175,10 +185,19 @@ func FailedProbe(message string) (kind, found string, ok bool) {
 	return "", "", false
 }
 
-// Changed tells whether an event Killing says that the container's definition
-// changed: a new image, mostly.
-func Changed(message string) bool {
-	return strings.HasPrefix(message, container) && strings.Contains(message, " definition changed")
+// Replaced is why the kubelet stops a container to make it anew, of an event
+// Killing: "Container web definition changed, will be restarted" (a new image,
+// mostly), or from 1.33 on "Container web resize requires restart". "": it says
+// something else.
+func Replaced(message string) string {
+	about, ok := ofContainer(message)
+	switch {
+	case ok && strings.Contains(about, " definition changed"):
+		return "its definition was changed"
+	case ok && strings.HasSuffix(about, " resize requires restart"):
+		return "its resources were changed"
+	}
+	return ""
 }
 
 // Shutdown tells whether a pod's message says that its node is shut down.

@@ -47,6 +47,8 @@ func TestProbe(t *testing.T) {
 		"Container a-b failed startup probe, will be restarted":   {"startup", "a-b"},
 		"Container main failed liveness probe":                    {"liveness", "main"},
 		"Stopping container main":                                 {},
+		"Init container proxy failed liveness probe":              {"liveness", "proxy"},
+		"Init container proxy failed startup probe":               {"startup", "proxy"},
 		"Container main definition changed, will be restarted":    {},
 		"main failed liveness probe":                              {},
 	} {
@@ -77,6 +79,17 @@ func TestStopping(t *testing.T) {
 	for text, want := range map[string]bool{"Stopping container main": true, "Container main failed liveness probe, will be restarted": false, "": false} {
 		if Stopping(text) != want {
 			t.Errorf("%q: %v", text, !want)
+		}
+	}
+}
+
+func TestReplaced(t *testing.T) {
+	for text, want := range map[string]bool{
+		"Container main definition changed, will be restarted": true, "Init container proxy definition changed": true, "Container main resize requires restart": true,
+		"Stopping container main": false, "Container main failed liveness probe, will be restarted": false, "main definition changed": false, "": false,
+	} {
+		if got := Replaced(text); (got != "") != want {
+			t.Errorf("%q: %q", text, got)
 		}
 	}
 }

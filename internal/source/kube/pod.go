@@ -62,6 +62,9 @@ func (r reader) pod(p *corev1.Pod) signal.PodSeen {
 		}
 	}
 	seen.Deletion = r.deletion(p)
+	if n, at := p.Spec.ActiveDeadlineSeconds, p.Status.StartTime; n != nil && at != nil { // the kubelet sets it
+		seen.Deadline = at.Add(time.Duration(*n) * time.Second).UTC()
+	}
 	seen.NeverRan = hasEnded(p) && !slices.ContainsFunc(statuses(p), wasStarted)
 	return seen
 }
@@ -157,6 +160,7 @@ func (r reader) lives(p *corev1.Pod) (out []life, cut int, nameless []string) {
 		c.Kind = kindOf(p, name)
 		c.Name, c.Pod, c.Labels = engines.Cut(name, engines.MaxName), new(who), maps.Clone(carried)
 		l.seen.StopTimeout = p.Spec.TerminationGracePeriodSeconds
+		l.lookedAfter(p, specOf(p, name))
 		out = append(out, l)
 	}
 	all := statuses(p)

@@ -181,7 +181,7 @@ func (t *table) live(h *home, l life, now time.Time) {
 	if l.complete && !sameContainer(&b.told, &l.seen) || b.told.Container.ID == "" {
 		b.told = l.seen
 		t.tell(now, false, l.seen)
-		b.told.Container.Labels, b.told.LogPath = nil, ""
+		b.told.Container.Labels, b.told.LogPath, b.told.Liveness, b.told.Startup = nil, "", nil, nil
 	}
 	if l.exit == nil || b.ended {
 		return
