@@ -157,6 +157,9 @@ const (
 	// is none, or that of a moment too early; eventsAgain is how long in between.
 	eventsTries = 3
 	eventsAgain = 5 * time.Second
+	// eventsKept is how long the API keeps events (--event-ttl): what ended while no
+	// agent ran may have some.
+	eventsKept = time.Hour
 )
 
 // wantEvents asks for the events of each pod in which a container ended.
@@ -165,7 +168,8 @@ func (q *Inquest) wantEvents() {
 		return
 	}
 	for _, c := range q.cases {
-		if c.eventsAsked || !c.ended && c.pod == nil || c.recovered || q.now.Sub(c.endTime()) < askEventsAfter || q.now.Before(c.eventsAt) {
+		ago := q.now.Sub(c.endTime())
+		if c.eventsAsked || !c.ended && c.pod == nil || c.recovered && ago > eventsKept || ago < askEventsAfter || q.now.Before(c.eventsAt) {
 			continue
 		}
 		p := q.podOf(c)

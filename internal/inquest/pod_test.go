@@ -402,3 +402,23 @@ func TestPods_EndInWholeSeconds(t *testing.T) {
 		}
 	}
 }
+
+// TestPods_EventsOfTheMeantime: of an end while no agent ran Kubernetes still has
+// the events, for an hour; older ones are not asked for.
+func TestPods_EventsOfTheMeantime(t *testing.T) {
+	for _, tc := range []struct {
+		ago   time.Duration
+		cause death.Cause
+	}{{time.Minute, death.LivenessProbe}, {2 * time.Hour, death.Unknown}} {
+		sc := &scene{}
+		at := epoch.Add(-tc.ago)
+		end := sc.sig("kube", kubeExit(137, "Error"))
+		end.Time, end.Recovered = at, true
+		sigs := append(inKube(sc), end, sc.sig("kube", signal.PodEvents{Events: []signal.PodEvent{
+			{Reason: "Killing", Container: "main", Message: "Container main failed liveness probe, will be restarted", First: at.Add(-time.Second), Last: at.Add(-time.Second), Count: 1}}}))
+		d := only(t, answering(New(Options{}), sigs...))
+		if d.Cause != tc.cause || !d.Recovered {
+			t.Errorf("%s ago: got:\n%s", tc.ago, sketch([]death.Death{d}))
+		}
+	}
+}
