@@ -20,6 +20,7 @@ package kubeevents
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,9 @@ const Name = "kubeevents"
 const (
 	// hold is how long a death waits for what Kubernetes adds to it.
 	hold = 3 * time.Second
+	// holdName is how long one waits for its container's name at most: a kubelet
+	// that has many pods to tell of takes its time.
+	holdName = 20 * time.Second
 	// maxWaiting bounds the deaths that wait while the API is away; at 2 KiB
 	// each they take 2 MiB at most.
 	maxWaiting = 1000
@@ -98,6 +102,7 @@ type note struct {
 	told
 	events []*corev1.Event // that are to be written
 	due    time.Time
+	since  time.Time // it is in line
 
 	// The writer's own.
 	message *message // the first of events, correlated; nil: not yet
@@ -170,12 +175,20 @@ func (s *Sink) add(d *death.Death, now time.Time) {
 	case n != nil && len(events) == 0:
 		s.forget(n)
 	case n != nil:
-		n.told, n.events = told{d.Cause, d.Revision}, events
+		n.told, n.events, n.due = told{d.Cause, d.Revision}, events, dueFrom(n.since, d)
 	case len(events) > 0:
-		n = &note{id: d.ID, told: told{d.Cause, d.Revision}, events: events, due: now.Add(hold)}
+		n = &note{id: d.ID, told: told{d.Cause, d.Revision}, events: events, due: dueFrom(now, d), since: now}
 		s.byID[d.ID] = n
 		s.waiting = append(s.waiting, n)
 	}
+}
+
+// dueFrom is when d is to be told that is in line since then.
+func dueFrom(since time.Time, d *death.Death) time.Time {
+	if c := d.Container; c != nil && c.Pod != nil && c.Name == "" {
+		return since.Add(holdName)
+	}
+	return since.Add(hold)
 }
 
 // note keeps as what a death was told.
@@ -207,8 +220,8 @@ func (s *Sink) drop(n *note) {
 	s.dropped++
 }
 
-// next takes the oldest note out of the line, or says how long it still waits;
-// 0: there is none. At the end nothing waits.
+// next takes the note that is due first out of the line, or says how long it
+// still waits; 0: there is none. At the end nothing waits.
 func (s *Sink) next(now time.Time, ending bool) (*note, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,7 +229,7 @@ func (s *Sink) next(now time.Time, ending bool) (*note, time.Duration) {
 	if len(s.waiting) == 0 {
 		return nil, 0
 	}
-	n := s.waiting[0]
+	n := slices.MinFunc(s.waiting, func(a, b *note) int { return a.due.Compare(b.due) }) // the oldest of those
 	if left := n.due.Sub(now); left > 0 && !ending {
 		return nil, left
 	}

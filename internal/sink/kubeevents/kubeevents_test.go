@@ -141,6 +141,38 @@ func TestTake_Amendments(t *testing.T) {
 	})
 }
 
+// TestTake_NameComesLate: an event waits for the container's name, others do not
+// wait for it, and it does not for ever.
+func TestTake_NameComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := telling(t)
+		nameless := func(id string) death.Death {
+			d := died(id, death.OOMContainerLimit)
+			d.Container.Name, d.Summary = "", id+" has no name."
+			return d
+		}
+		late, never := nameless("late"), nameless("never")
+		r.Take([]death.Death{late, never})
+		time.Sleep(time.Second)
+		r.Take([]death.Death{died("other", death.Killed)})
+		time.Sleep(hold)
+		other := "Warning ContainerDied of Pod: " + died("other", death.Killed).Summary
+		r.expect(t, other)
+		time.Sleep(4 * time.Second)
+		late = amended(late, death.OOMContainerLimit, "late has one.")
+		named := *late.Container
+		named.Name = "main"
+		late.Container = &named
+		r.Take([]death.Death{late})
+		synctest.Wait()
+		r.expect(t, other, "Warning OOMKilled of Pod: late has one.")
+		time.Sleep(holdName - hold - 6*time.Second)
+		r.expect(t, other, "Warning OOMKilled of Pod: late has one.")
+		time.Sleep(2 * time.Second)
+		r.expect(t, other, "Warning OOMKilled of Pod: late has one.", "Warning OOMKilled of Pod: never has no name.")
+	})
+}
+
 // TestTake_Untold: what needs no event, and what is of no pod.
 func TestTake_Untold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
