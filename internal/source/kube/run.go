@@ -73,8 +73,11 @@ func (s *Source) reflectPods(ctx context.Context, c *client, f *follower) {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := c.watchPods(ctx, s.opt.Node, o)
-			f.answered(err)
-			return w, err
+			if err != nil {
+				f.answered(err)
+				return nil, err
+			}
+			return hear(w, f.answered), nil
 		},
 	}
 	cache.NewReflectorWithOptions(lw, &corev1.Pod{}, f, cache.ReflectorOptions{Name: "pods of " + s.opt.Node}).RunWithContext(ctx)
