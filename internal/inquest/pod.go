@@ -56,6 +56,20 @@ func (x *pods) see(b signal.PodSeen) *podFile {
 	return p
 }
 
+// restored is the pod of a death of its own that was told by an earlier run. If
+// nobody tells of the pod any more it is soon forgotten.
+func (x *pods) restored(of *death.Pod, now time.Time) *podFile {
+	p := x.byUID[of.UID]
+	if p == nil {
+		if p = x.see(signal.PodSeen{Pod: *of, NeverRan: true}); p == nil {
+			return &podFile{PodSeen: signal.PodSeen{Pod: *of, NeverRan: true}}
+		}
+		x.gone(of.UID, now)
+	}
+	p.told = true
+	return p
+}
+
 func (x *pods) gone(uid string, now time.Time) {
 	if p := x.byUID[uid]; p != nil && p.goneAt.IsZero() {
 		p.goneAt = now
@@ -118,8 +132,8 @@ func (q *Inquest) evictedUnstarted(s signal.Signal, p *podFile) {
 	}
 	p.told = true
 	at := s
-	if d := p.Disruption; d != nil && !d.At.IsZero() {
-		at.Time = d.At
+	if !p.Failed.IsZero() {
+		at.Time = p.Failed
 	}
 	c := q.open(at, "pod "+p.Pod.UID)
 	c.pod, c.container = p, &death.Container{Pod: &p.Pod}

@@ -422,3 +422,31 @@ func TestPods_EventsOfTheMeantime(t *testing.T) {
 		}
 	}
 }
+
+// TestPods_NeverRanOnce: such a pod stays in the API, and is told of again when
+// the agent is started anew; its death is the one that was told.
+func TestPods_NeverRanOnce(t *testing.T) {
+	sc := &scene{}
+	b := signal.PodSeen{Pod: shopPod, Phase: "Failed", Reason: "Evicted", Message: "Pod was rejected: The node had condition: [MemoryPressure]. ", NeverRan: true, Failed: epoch.Add(-5 * time.Second)}
+	first := only(t, answering(New(Options{}), append(sources(sc, "kube"), sc.sig("kube", b))...))
+	if !first.Time.Equal(b.Failed) {
+		t.Errorf("at %s, want %s", first.Time, b.Failed)
+	}
+	for name, again := range map[string]signal.PodSeen{
+		"as it was":    b,
+		"with more":    func() signal.PodSeen { b := b; b.Message += "(more)"; return b }(),
+		"as old news":  func() signal.PodSeen { b := b; b.NeverRan = false; return b }(),
+		"by its name":  {Pod: shopPod, Phase: "Failed", NeverRan: true},
+		"it went away": {Pod: death.Pod{Namespace: "shop", Name: "other", UID: "other"}, Phase: "Running"},
+	} {
+		q := New(Options{})
+		q.Restore(epoch.Add(time.Minute), []death.Death{first})
+		s := sc.sig("kube", again)
+		s.Recovered, s.Time, s.Observed = true, epoch.Add(time.Minute), epoch.Add(time.Minute)
+		for _, d := range answering(q, s) {
+			if d.ID != first.ID || d.Subject != death.SubjectPod || d.Cause != first.Cause || !d.Time.Equal(first.Time) {
+				t.Errorf("%s: got:\n%swas:\n%s", name, sketch([]death.Death{d}), sketch([]death.Death{first}))
+			}
+		}
+	}
+}

@@ -32,6 +32,8 @@ type PodSeen struct {
 	// NeverRan tells that none of its containers was ever started, of a pod
 	// that has ended.
 	NeverRan bool `json:"never_ran,omitempty"`
+	// Failed is when such a pod ended; zero: not known.
+	Failed time.Time `json:"failed,omitzero"`
 }
 
 // Disruption is the condition DisruptionTarget of a pod (Kubernetes 1.26; KEP

@@ -65,8 +65,24 @@ func (r reader) pod(p *corev1.Pod) signal.PodSeen {
 	if n, at := p.Spec.ActiveDeadlineSeconds, p.Status.StartTime; n != nil && at != nil { // the kubelet sets it
 		seen.Deadline = at.Add(time.Duration(*n) * time.Second).UTC()
 	}
-	seen.NeverRan = hasEnded(p) && !slices.ContainsFunc(statuses(p), wasStarted)
+	if seen.NeverRan = hasEnded(p) && !slices.ContainsFunc(statuses(p), wasStarted); seen.NeverRan {
+		seen.Failed = r.failed(p, &seen)
+	}
 	return seen
+}
+
+// failed is when a pod ended of which nothing ran. One that the kubelet does not
+// let in has no other start (SetPodStatus of pkg/kubelet/status, 1.34).
+func (r reader) failed(p *corev1.Pod, seen *signal.PodSeen) time.Time {
+	switch d := seen.Disruption; {
+	case d != nil && !d.At.IsZero():
+		return d.At
+	case seen.Reason == "DeadlineExceeded" && !seen.Deadline.IsZero():
+		return seen.Deadline
+	case p.Status.StartTime != nil:
+		return instant(*p.Status.StartTime)
+	}
+	return r.remote(instant(p.CreationTimestamp))
 }
 
 // disruption reads the condition DisruptionTarget. Whoever makes the pod go sets

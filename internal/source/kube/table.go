@@ -20,6 +20,14 @@ type home struct {
 	told     signal.PodSeen
 	boxes    map[string]*box // by the container's id
 	nameless map[string]bool // containers without an id, by name
+	failed   *failure
+}
+
+// failure is that a pod ended of which nothing ran.
+type failure struct {
+	at        time.Time
+	recovered bool // no agent ran then
+	told      bool // by an earlier run, or it was no news when the agent began
 }
 
 // box is what is remembered of one container. Each start of it has a new id.
@@ -63,9 +71,10 @@ func (t *table) see(d *reading, now time.Time) {
 	seen := d.seen
 	h.job, seen.Pod.UID, seen.Pod.Owner = d.job, t.uidOf(d), t.owned.of(d)
 	h.settle(&seen, now)
+	recovered := t.failed(h, &seen, now)
 	if !samePod(&h.told, &seen) {
 		h.told = seen
-		t.tell(now, false, seen)
+		t.tell(now, recovered, seen)
 	}
 	for _, l := range d.lives {
 		l.seen.Container.Pod = new(h.told.Pod)
@@ -79,6 +88,25 @@ func (t *table) see(d *reading, now time.Time) {
 			t.lost(1, whyNameless)
 		}
 	}
+}
+
+// failed says of a pod of which nothing ran when that was, and leaves it out where
+// it is no news: such pods stay in the API. It returns whether no agent ran then.
+func (t *table) failed(h *home, seen *signal.PodSeen, now time.Time) (recovered bool) {
+	if !seen.NeverRan {
+		return false
+	}
+	if h.failed == nil {
+		at := seen.Failed
+		if at.IsZero() || at.After(now) || h.told.Pod.UID != "" && at.Before(t.began) { // the last: it had not failed then
+			at = now
+		}
+		f := &failure{at: at, recovered: at.Before(t.began)}
+		f.told = f.recovered && (t.since.IsZero() || at.Before(t.since.Truncate(time.Second)))
+		h.failed = f
+	}
+	seen.Failed, seen.NeverRan = h.failed.at, !h.failed.told
+	return h.failed.recovered
 }
 
 // home finds or makes the home of a pod; nil: there is no room.
