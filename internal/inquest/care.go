@@ -46,18 +46,18 @@ func (t *tenant) settings(p *verdict.Probe) {
 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
 
-// replacedFor is why the kubelet stopped c's container to make it anew; "": it
-// did not say so.
-func (q *Inquest) replacedFor(c *caseFile, name string) string {
+// stopWords are the kubelet's for that it stops c's container: why it makes it
+// anew, or that it stops it and not why.
+func (q *Inquest) stopWords(c *caseFile, name string) (replaced string, stopping bool) {
 	for i := range c.events.Events {
 		e := &c.events.Events[i]
-		if e.Reason == "Killing" && e.Container == name && q.aroundEnd(c, e) {
-			if why := kubelet.Replaced(e.Message); why != "" {
-				return why
-			}
+		if e.Reason != "Killing" || e.Container != name || !q.aroundEnd(c, e) {
+			continue
 		}
+		replaced = cmp.Or(replaced, kubelet.Replaced(e.Message))
+		stopping = stopping || kubelet.Stopping(e.Message)
 	}
-	return ""
+	return replaced, stopping
 }
 
 // careEvidence is what Kubernetes was told to do where c's container fails, as far

@@ -274,7 +274,7 @@ func (q *Inquest) podFacts(c *caseFile, f *verdict.Facts) {
 	if f.Probe = q.probeOf(c, name); f.Probe != nil {
 		q.tenantOf(c).settings(f.Probe)
 	}
-	f.Replaced = q.replacedFor(c, name)
+	f.Replaced, f.Stopping = q.stopWords(c, name)
 }
 
 // probeOf is the probe for which the kubelet stopped c's container; nil: none is

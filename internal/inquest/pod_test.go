@@ -53,6 +53,7 @@ func TestPods_Causes(t *testing.T) {
 	}
 	deleted := &signal.Deletion{At: epoch.Add(-5 * time.Second), GraceSeconds: 5}
 	events := func(es ...signal.PodEvent) saying { return saying{"kube", signal.PodEvents{Events: es}} }
+	stopping := events(signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})
 	oom := oomKill(first, first, level(leftPath, 40*mib, 40*mib))
 	for _, tc := range []struct {
 		name  string
@@ -96,10 +97,16 @@ func TestPods_Causes(t *testing.T) {
 			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.StopTimeout, "deletion-timeout"},
 		{"a readiness probe stops nobody", []saying{kill(runc, 15), left(0), events(
 			signal.PodEvent{Reason: "Unhealthy", Container: "main", Message: "Readiness probe failed: HTTP probe failed with statuscode: 500", First: epoch.Add(-9 * time.Second), Last: epoch, Count: 3},
-			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-runtime"},
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-kubelet"},
 		{"a probe that failed well before the stop", []saying{kill(runc, 15), left(0), events(
 			signal.PodEvent{Reason: "Unhealthy", Container: "main", Message: "Liveness probe failed: HTTP probe failed with statuscode: 500", First: epoch.Add(-29 * time.Second), Last: epoch.Add(-9 * time.Second), Count: 2},
-			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-runtime"},
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "Stopping container main", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-kubelet"},
+		{"a sidecar, when the others have ended", []saying{{"kube", kubeExit(143, "Error")}, stopping}, death.Stopped, "stopped-by-kubelet"},
+		{"a deaf sidecar, when the others have ended", []saying{kill(runc, 9), killed, {"kube", kubeExit(137, "Error")}, stopping}, death.StopTimeout, "stop-timeout-by-kubelet"},
+		{"the same, and only Kubernetes tells", []saying{{"kube", kubeExit(137, "Error")}, stopping}, death.StopTimeout, "stop-timeout-by-kubelet"},
+		{"the same, and it was OOM-killed for all that is known", []saying{{"kube", kubeExit(137, "OOMKilled")}, stopping}, death.OOMContainerLimit, "sigkill-flagged"},
+		{"the kubelet stops it, and a person is faster", []saying{kill(person, 9), killed, stopping}, death.Killed, "killed"},
+		{"the kubelet stops it, and it crashes", []saying{kill(runc, 15), {"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}, stopping}, death.Segfault, "segfault"},
 		{"another container's probe", []saying{kill(runc, 15), left(0), events(
 			signal.PodEvent{Reason: "Killing", Container: "side", Message: "Container side failed liveness probe, will be restarted", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-runtime"},
 		{"a probe of long ago", []saying{kill(runc, 15), left(0), events(

@@ -55,6 +55,8 @@ func scenarios() []scenario {
 			[]want{{"container", "main", "startup_probe", 0, "true"}}},
 		{"e-liveness-sidecar", "{" + tolerant + ", terminationGracePeriodSeconds: 3, initContainers: [" + strings.Replace(main1("", `, restartPolicy: Always, livenessProbe: {exec: {command: ["/load", "test=/absent"]}, periodSeconds: 1, failureThreshold: 2}`, "wait"), "name: main", "name: proxy", 1) +
 			"], containers: [" + main1("", "", "wait") + "]}", nil, []want{{"container", "proxy", "liveness_probe", 0, "true"}}},
+		{"t-sidecar", withSidecar("wait"), nil, []want{{"container", "main", "completed", 0, "true"}, {"container", "proxy", "stopped", 0, "true"}}},
+		{"t-sidecar-deaf", withSidecar("deaf"), nil, []want{{"container", "main", "completed", 0, "true"}, {"container", "proxy", "stop_timeout", 137, "true"}}},
 		{"f-segv", never(main1("", "", "sleep=1s", "segv")), nil, []want{{"container", "main", "segfault", 139, "true"}}},
 		{"g-completed", never(main1("", "", "sleep=1s")), nil, []want{{"container", "main", "completed", 0, "true"}}},
 		{"h-exit", never(main1("", "", "sleep=1s", "exit=7")), nil, []want{{"container", "main", "error", 7, "true"}}},
@@ -75,6 +77,13 @@ func scenarios() []scenario {
 			[]want{{"pod", "", "start_failed", -1, ""}}},
 		{"n-start-failed", never(strings.Replace(main1("", `, command: ["/nothing"]`, ""), `args: [""]`, "args: []", 1)), nil, []want{{"container", "main", "start_failed", 128, "true"}}},
 	}
+}
+
+// withSidecar is a pod whose own container ends well, and whose sidecar the
+// kubelet stops then.
+func withSidecar(does string) string {
+	return "{" + tolerant + ", restartPolicy: Never, terminationGracePeriodSeconds: 3, initContainers: [" +
+		strings.Replace(main1("", ", restartPolicy: Always", does), "name: main", "name: proxy", 1) + "], containers: [" + main1("", "", "sleep=2s") + "]}"
 }
 
 // mishaps are what befalls pods while something else is away, each on a word

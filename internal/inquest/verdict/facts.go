@@ -122,6 +122,8 @@ type Facts struct {
 	// it did not say so.
 	Deadline time.Time
 	Replaced string
+	// Stopping: the kubelet said that it stops the container, and not why.
+	Stopping bool
 	// EvictedAt is when the kubelet decided to; zero: not known. PodGrace is how
 	// long a container may take to stop.
 	EvictedAt time.Time

@@ -139,6 +139,16 @@ var podRules = []Rule{
 		fits:    (*Facts).replaced,
 		advice:  noAdvice,
 	},
+	{
+		ID: "stop-timeout-by-kubelet", Cause: death.StopTimeout, Confidence: death.Certain,
+		Meaning: "The kubelet stopped the container, and not for its pod's deletion: a sidecar when the pod's own containers have ended, all of them when their sandbox is gone. It did not end within the grace period, and was killed.",
+		Needs:   "the event Killing; SIGKILL as its end, by no other than a runtime's process. Probable where the kernel does not tell of it",
+		fits: func(f *Facts) bool {
+			return f.stoppedByKubelet() && f.endedBy(sigkill) && (f.OOMKilled == nil || !*f.OOMKilled)
+		},
+		sure:   func(f *Facts) bool { return f.FromKernel },
+		advice: adviseStopTimeout,
+	},
 }
 
 // deletionRules are for containers of pods that were deleted and that were not
@@ -149,6 +159,13 @@ var deletionRules = []Rule{
 		Meaning: "The pod was deleted, and the container ended in time, by the signal or with a code of its own.",
 		Needs:   "the pod's deletionTimestamp, before the end",
 		fits:    func(f *Facts) bool { return f.deletedBefore() && !f.endedBy(sigkill) && f.toldToStop(false) == nil },
+		advice:  noAdvice,
+	},
+	{
+		ID: "stopped-by-kubelet", Cause: death.Stopped, Confidence: death.Certain,
+		Meaning: "The kubelet stopped the container, and not for its pod's deletion: a sidecar when the pod's own containers have ended, all of them when their sandbox is gone. It ended in time, by the signal or with a code of its own.",
+		Needs:   "the event Killing, just before the end",
+		fits:    func(f *Facts) bool { return f.stoppedByKubelet() && !f.endedBy(sigkill) && f.toldToStop(false) == nil },
 		advice:  noAdvice,
 	},
 }
@@ -277,6 +294,12 @@ func (f *Facts) pastDeadline() bool {
 
 // replaced tells whether the container ended because it is to be made anew.
 func (f *Facts) replaced() bool { return f.Replaced != "" && f.Exit != nil && !f.otherKiller() }
+
+// stoppedByKubelet tells whether the kubelet stopped the container, and nothing
+// says that its pod was to go.
+func (f *Facts) stoppedByKubelet() bool {
+	return f.Stopping && f.Exit != nil && f.Deletion == nil && f.Disruption == nil && f.PodReason == "" && !f.otherKiller()
+}
 
 // deletedBefore tells whether the pod's deletion was asked for before the end.
 func (f *Facts) deletedBefore() bool {
@@ -433,6 +456,12 @@ var podSentences = map[string]func(*Facts) string{
 	},
 	"replaced": func(f *Facts) string {
 		return fmt.Sprintf("The kubelet stopped %s to make it anew, since %s; it %s.", where(f), f.Replaced, endedHow(f))
+	},
+	"stop-timeout-by-kubelet": func(f *Facts) string {
+		return fmt.Sprintf("The kubelet stopped %s; %s did not end within its grace period of %s and was killed (SIGKILL).", where(f), firstName(f), Spell(f.PodGrace))
+	},
+	"stopped-by-kubelet": func(f *Facts) string {
+		return fmt.Sprintf("The kubelet stopped %s; it ended in time: it %s.", where(f), endedHow(f))
 	},
 	"deletion-timeout": func(f *Facts) string {
 		return fmt.Sprintf("%s was deleted; %s did not end within its grace period of %s and was killed (SIGKILL).", upper(podOf(f)), firstName(f), Spell(f.Deletion.Grace))
