@@ -198,7 +198,7 @@ func (a *agents) explain(err error) error {
 }
 
 func (a *agents) by() api.AnsweredBy {
-	return api.AnsweredBy{Who: api.WhoAgents, Context: a.Context, Failed: a.Failed()}
+	return api.AnsweredBy{Who: api.WhoAgents, Context: a.Context, Agents: a.Told(), Failed: a.Failed()}
 }
 
 func (a *agents) nodes(ctx context.Context, node string) ([]api.NodeMap, error) {
@@ -289,10 +289,13 @@ func tell(w io.Writer, by *api.AnsweredBy) {
 	}
 }
 
-// announce says who answers, where that is not the one agent that one thinks of.
+// announce says who answers, where that is not the one agent that one thinks of:
+// those of a cluster without their names, which are many.
 func announce(w io.Writer, by *api.AnsweredBy) {
 	if by.Who != api.WhoAgent {
-		tell(w, by)
+		short := *by
+		short.Agents = nil
+		tell(w, &short)
 	}
 }
 

@@ -218,7 +218,20 @@ func (c *Cluster) Newest(ctx context.Context, q api.Query, n int) ([]death.Death
 	if err != nil {
 		return nil, err
 	}
-	return c.gather(ctx, each(ctx, c, agents, newest(q, n)), n)
+	answers := each(ctx, c, agents, newest(q, n))
+	deaths, err := c.gather(ctx, answers, n)
+	c.told = keys(tellers(answers, deaths))
+	return deaths, err
+}
+
+// Told are the agents that told what was listed last, each as NAMESPACE/POD.
+func (c *Cluster) Told() []string { return c.told }
+
+func keys(agents []*agent) (out []string) {
+	for _, a := range agents {
+		out = append(out, a.key())
+	}
+	return out
 }
 
 // agentsFor are those that can know what q selects.

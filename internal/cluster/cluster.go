@@ -64,6 +64,7 @@ type Cluster struct {
 	http   *http.Client
 	base   *url.URL
 	fails  []string
+	told   []string
 	limit  time.Duration // askLimit; tests are shorter
 	lookIn time.Duration // lookAgain, likewise
 }

@@ -67,16 +67,20 @@ func TestNewest(t *testing.T) {
 		q    api.Query
 		n    int
 		want string
+		told string
 	}{
-		{"all", api.Query{}, 0, "d/1 c/1 b/2 a/1"},
-		{"two", api.Query{}, 2, "d/1 c/1"},
-		{"of a pod", api.Query{Namespace: "shop", Pod: "api"}, 5, "d/1"},
-		{"none", api.Query{Pod: "x"}, 5, ""},
+		{"all", api.Query{}, 0, "d/1 c/1 b/2 a/1", "ops/coroner-1 ops/coroner-2"},
+		{"two", api.Query{}, 2, "d/1 c/1", "ops/coroner-1 ops/coroner-2"},
+		{"of a pod", api.Query{Namespace: "shop", Pod: "api"}, 5, "d/1", "ops/coroner-2"},
+		{"none", api.Query{Pod: "x"}, 5, "", ""},
 	} {
 		c, said := opened(t, s, nil)
 		got, err := c.Newest(t.Context(), tc.q, tc.n)
 		if err != nil || ids(got) != tc.want {
 			t.Errorf("%s: %q, %v; want %q", tc.name, ids(got), err, tc.want)
+		}
+		if told := strings.Join(c.Told(), " "); told != tc.told {
+			t.Errorf("%s: told by %q, want %q", tc.name, told, tc.told)
 		}
 		if len(*said) != 1 || !strings.Contains((*said)[0], "the agent ops/coroner-3 on node n3 (context test): error trying to reach service") {
 			t.Errorf("%s: said %q", tc.name, *said)

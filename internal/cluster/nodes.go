@@ -29,6 +29,7 @@ func (c *Cluster) Nodes(ctx context.Context, node string) ([]api.NodeMap, error)
 	for _, a := range answers {
 		if a.err == nil {
 			out = append(out, a.told)
+			c.told = append(c.told, a.agent.key())
 		}
 	}
 	slices.SortStableFunc(out, func(a, b api.NodeMap) int {

@@ -63,11 +63,7 @@ type found struct {
 }
 
 func (c *Cluster) byAgents(f found) Answer {
-	by := api.AnsweredBy{Who: api.WhoAgents, Context: c.Context, Failed: c.fails}
-	for _, a := range f.tellers {
-		by.Agents = append(by.Agents, a.key())
-	}
-	return Answer{f.deaths, by}
+	return Answer{f.deaths, api.AnsweredBy{Who: api.WhoAgents, Context: c.Context, Agents: keys(f.tellers), Failed: c.fails}}
 }
 
 // notNear is why the agents that answered do not know.
