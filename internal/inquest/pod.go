@@ -395,5 +395,5 @@ func (q *Inquest) eventEvidence(c *caseFile) []death.Evidence {
 // ofAnEnd are the reasons of events that bear on an end.
 var ofAnEnd = map[string]bool{
 	"Killing": true, "Unhealthy": true, "Evicted": true, "Preempted": true, "Preempting": true, "TaintManagerEviction": true,
-	"NodeShutdown": true, "ExceededGracePeriod": true, "FailedPostStartHook": true, "FailedPreStopHook": true,
+	"NodeShutdown": true, "ExceededGracePeriod": true, "FailedPostStartHook": true, "FailedPreStopHook": true, "SandboxChanged": true,
 }

@@ -105,6 +105,9 @@ func TestPods_Causes(t *testing.T) {
 		{"a deaf sidecar, when the others have ended", []saying{kill(runc, 9), killed, {"kube", kubeExit(137, "Error")}, stopping}, death.StopTimeout, "stop-timeout-by-kubelet"},
 		{"the same, and only Kubernetes tells", []saying{{"kube", kubeExit(137, "Error")}, stopping}, death.StopTimeout, "stop-timeout-by-kubelet"},
 		{"the same, and it was OOM-killed for all that is known", []saying{{"kube", kubeExit(137, "OOMKilled")}, stopping}, death.OOMContainerLimit, "sigkill-flagged"},
+		{"its postStart hook failed", []saying{kill(runc, 15), left(0), events(
+			signal.PodEvent{Reason: "FailedPostStartHook", Container: "main", Message: "PostStartHook failed", First: epoch, Last: epoch, Count: 1},
+			signal.PodEvent{Reason: "Killing", Container: "main", Message: "FailedPostStartHook", First: epoch, Last: epoch, Count: 1})}, death.Stopped, "stopped-by-kubelet"},
 		{"the kubelet stops it, and a person is faster", []saying{kill(person, 9), killed, stopping}, death.Killed, "killed"},
 		{"the kubelet stops it, and it crashes", []saying{kill(runc, 15), {"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}, stopping}, death.Segfault, "segfault"},
 		{"another container's probe", []saying{kill(runc, 15), left(0), events(

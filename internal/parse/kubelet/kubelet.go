@@ -168,8 +168,11 @@ func ofContainer(message string) (about string, ok bool) {
 }
 
 // Stopping tells whether an event Killing says that a container is stopped, and
-// not why: "Stopping container web".
-func Stopping(message string) bool { return strings.HasPrefix(message, "Stopping container ") }
+// not why: "Stopping container web"; or that it is because its postStart hook
+// failed, of which another event has more.
+func Stopping(message string) bool {
+	return strings.HasPrefix(message, "Stopping container ") || message == "FailedPostStartHook"
+}
 
 // FailedProbe is what a probe found, of an event Unhealthy: "Liveness probe
 // failed: HTTP probe failed with statuscode: 500". ok is false for others.

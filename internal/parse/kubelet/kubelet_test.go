@@ -76,7 +76,7 @@ func FuzzParseEviction(f *testing.F) {
 }
 
 func TestStopping(t *testing.T) {
-	for text, want := range map[string]bool{"Stopping container main": true, "Container main failed liveness probe, will be restarted": false, "": false} {
+	for text, want := range map[string]bool{"Stopping container main": true, "FailedPostStartHook": true, "Container main failed liveness probe, will be restarted": false, "": false} {
 		if Stopping(text) != want {
 			t.Errorf("%q: %v", text, !want)
 		}
