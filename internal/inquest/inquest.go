@@ -101,14 +101,16 @@ type Inquest struct {
 	logSeq    uint64 // the newest record of the kernel's log taken
 	dirty     []*caseFile
 	wants     []Want
-	abandoned []string             // containers that nobody speaks for
-	curves    map[string]time.Time // when a container's curve was told last
-	escapes   escapes
-	up        map[death.Source]bool
-	mode      map[death.Source]string
-	ids       map[string]time.Time
-	reports   map[uint64]*caseFile // last case of each kernel report
-	stats     Stats
+	// systemAsked is when the node's events were asked for last.
+	systemAsked time.Time
+	abandoned   []string             // containers that nobody speaks for
+	curves      map[string]time.Time // when a container's curve was told last
+	escapes     escapes
+	up          map[death.Source]bool
+	mode        map[death.Source]string
+	ids         map[string]time.Time
+	reports     map[uint64]*caseFile // last case of each kernel report
+	stats       Stats
 }
 
 // New returns an Inquest without cases.
@@ -244,6 +246,7 @@ func (q *Inquest) Tick(now time.Time) {
 	q.recheck()
 	q.wantMemory()
 	q.wantEvents()
+	q.wantSystemOOM()
 	q.dead.expire(q.now)
 	q.settle()
 	if q.now.Sub(q.cleaned) > idsFor {

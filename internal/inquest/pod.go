@@ -198,6 +198,10 @@ func (q *Inquest) wantEvents() {
 
 // podEvents takes the answer to WantEvents.
 func (q *Inquest) podEvents(s signal.Signal, b signal.PodEvents) {
+	if b.UID != "" && b.UID == q.opts.Node {
+		q.systemOOM(b)
+		return
+	}
 	for _, c := range q.cases {
 		p := q.podOf(c)
 		if p == nil || p.Pod.UID != b.UID || !c.eventsAsked || c.eventsTries >= eventsTries || !c.endTime().Equal(b.At) {

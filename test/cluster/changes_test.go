@@ -109,6 +109,13 @@ func (c *Cluster) systemOOM(t *testing.T) {
 		return err
 	})
 	c.judged(t, namespace, []want{{"process", "main", "oom_ancestor_limit", -1, ""}})
+	c.until(t, 30*time.Second, "that it is held against what the kernel said", func() error {
+		deaths, err := c.deaths(namespace)
+		if err == nil && !strings.Contains(deaths[0].String(), "event SystemOOM of the node: System OOM encountered, victim process: ") {
+			err = fmt.Errorf("told %s", &deaths[0])
+		}
+		return err
+	})
 	var l struct{ Items []told }
 	if err := c.get(server+"/api/v1/events?fieldSelector=reason%3DNodeOOM", &l); err != nil || len(l.Items) > 0 {
 		t.Errorf("told of the node: %+v, %v", l.Items, err)

@@ -9,6 +9,7 @@ package kubelet
 
 import (
 	"math/big"
+	"strconv"
 	"strings"
 )
 
@@ -223,3 +224,16 @@ func NodeShutdown(message string) bool { return strings.Contains(message, "node 
 // the pod go, and not that it may stay after all
 // (pkg/controller/tainteviction, 1.16 to 1.36).
 func ByTaint(message string) bool { return strings.HasPrefix(message, "Marking for deletion Pod ") }
+
+// SystemOOM is the process that an event SystemOOM of a node says the kernel
+// killed: "System OOM encountered, victim process: java, pid: 4711". ok is false
+// where it names none.
+func SystemOOM(message string) (pid int, ok bool) {
+	const begin, last = "System OOM encountered, victim process: ", ", pid: "
+	i := strings.LastIndex(message, last) // a process can have any name
+	if i < 0 || !strings.HasPrefix(message, begin) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(message[i+len(last):])
+	return n, err == nil && n > 0
+}
