@@ -68,7 +68,7 @@ func (c *Cluster) rests(t *testing.T) {
 	rss, anon := memory(t, p.cmd.Process.Pid, "VmRSS:"), memory(t, p.cmd.Process.Pid, "RssAnon:")
 	since := c.asked(t)[len(started):]
 	t.Logf("%d pods at rest: %d KiB resident, %d of them anonymous, %.2f %% of a core; asked at the start %v, since %v", restPods, rss, anon, share, started, since)
-	if rss > 64<<10 {
+	if rss > 40<<10 {
 		t.Errorf("%d KiB resident", rss)
 	}
 	if share > 5 {
