@@ -83,15 +83,18 @@ func (h *heard) ended(say func(error)) {
 	}
 }
 
-// wrong is what an event says that is no answer; nil: it is one. That what was
-// seen last is too old to go on from is an answer: all is listed anew then.
+// unreadable is what client-go gives as the cause where it cannot read an event.
+const unreadable = "ClientWatchDecoding"
+
+// wrong is what an event says that is no answer; nil: it is one. What the API
+// itself has against a watch (what was seen last is too old, this way to begin is
+// switched off) is an answer: all is listed then.
 func wrong(e watch.Event) error {
 	if e.Type != watch.Error {
 		return nil
 	}
-	err := apierrors.FromObject(e.Object)
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-		return nil
+	if err := apierrors.FromObject(e.Object); apierrors.HasStatusCause(err, unreadable) {
+		return said("watch pods", err)
 	}
-	return said("watch pods", err)
+	return nil
 }

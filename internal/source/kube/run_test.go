@@ -387,6 +387,31 @@ func TestRun_Trouble(t *testing.T) {
 	}
 }
 
+// TestRun_NoWatchList: an API that does not begin a watch with all pods (etcd before
+// 3.5) says so in the watch. It is not away for that.
+func TestRun_NoWatchList(t *testing.T) {
+	t.Parallel()
+	a := &api{version: 1, node: aNode(t), pods: []*corev1.Pod{running("web-1", podUID, mainID)}}
+	a.failing(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("sendInitialEvents") != "true" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintln(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled","reason":"Invalid","code":422}}`)
+		return true
+	})
+	_, l := follow(t, a)
+	l.until(t, "web-1", func(b signal.Body) bool { p, ok := b.(signal.PodSeen); return ok && p.Pod.Name == "web-1" })
+	l.until(t, "that it is up", isUp(true, ""))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.said {
+		if st, ok := s.Body.(signal.SourceState); ok && !st.Up {
+			t.Errorf("told as away: %s", st.Reason)
+		}
+	}
+}
+
 // TestRun_NoCluster: outside of a cluster there is nothing to watch.
 func TestRun_NoCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
