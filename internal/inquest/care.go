@@ -54,7 +54,9 @@ func (q *Inquest) stopWords(c *caseFile, name string) (replaced string, stopping
 		if e.Reason != "Killing" || e.Container != name || !q.aroundEnd(c, e) {
 			continue
 		}
-		replaced = cmp.Or(replaced, kubelet.Replaced(e.Message))
+		if q.afterBegin(c, e) {
+			replaced = cmp.Or(replaced, kubelet.Replaced(e.Message))
+		}
 		stopping = stopping || kubelet.Stopping(e.Message)
 	}
 	return replaced, stopping

@@ -51,3 +51,33 @@ func TestCare(t *testing.T) {
 		})
 	}
 }
+
+// TestEvents_OfTheRunBefore: what the kubelet did to the container before this one
+// is not what this one ended of.
+func TestEvents_OfTheRunBefore(t *testing.T) {
+	for name, message := range map[string]string{
+		"a probe":        "Container main failed liveness probe, will be restarted",
+		"another image":  "Container main definition changed, will be restarted",
+		"no reason told": "Stopping container main",
+	} {
+		for _, count := range []int{1, 2, 3} {
+			sc := &scene{}
+			seen := podMain
+			seen.Started, seen.StopTimeout = epoch.Add(-5*time.Second), ptr(int64(30))
+			killing := signal.PodEvent{Reason: "Killing", Container: "main", Message: message, First: epoch.Add(-9 * time.Second), Last: epoch.Add(-9 * time.Second), Count: count}
+			if count == 3 && name != "no reason told" { // in the same second
+				killing.Last = seen.Started
+			}
+			if count > 1 {
+				killing.First = epoch.Add(-time.Minute)
+			}
+			end := kubeExit(1, "Error")
+			end.Started, end.Finished = seen.Started, epoch
+			sigs := append(inKube(sc), sc.sig("kube", seen), sc.sig("tracepoint", signal.Exit{Task: task(100, "app", leftPath, true), Code: ptr(1)}),
+				sc.sig("kube", end), sc.sig("kube", signal.PodEvents{Events: []signal.PodEvent{killing}}))
+			if d := only(t, answering(New(Options{}), sigs...)); d.Cause != death.Error {
+				t.Errorf("%s, %d: got:\n%s", name, count, sketch([]death.Death{d}))
+			}
+		}
+	}
+}

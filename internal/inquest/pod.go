@@ -287,7 +287,7 @@ func (q *Inquest) probeOf(c *caseFile, name string) *verdict.Probe {
 	var probe *verdict.Probe
 	for i := range c.events.Events {
 		e := &c.events.Events[i]
-		if kind, _ := kubelet.Probe(e.Message); e.Reason == "Killing" && kind != "" && e.Container == name && q.aroundEnd(c, e) {
+		if kind, _ := kubelet.Probe(e.Message); e.Reason == "Killing" && kind != "" && e.Container == name && q.aroundEnd(c, e) && q.afterBegin(c, e) {
 			probe = &verdict.Probe{Kind: kind, At: e.First}
 		}
 	}
@@ -329,10 +329,32 @@ func (q *Inquest) inferredProbe(c *caseFile, name string) *verdict.Probe {
 }
 
 // aroundEnd tells whether an event, or one of those that it stands for, can
-// belong to c's end: it came within the grace period before.
+// belong to c's end: it came within the grace period before, and of a container in
+// the run that ended. The run before this one can have ended as shortly before.
 func (q *Inquest) aroundEnd(c *caseFile, e *signal.PodEvent) bool {
 	end := c.endTime()
+	if e.Container != "" && e.Last.Before(q.runBegan(c).Truncate(time.Second)) {
+		return false
+	}
 	return !e.First.After(end.Add(eventGrain)) && !e.Last.Before(end.Add(-q.grace(c)-2*eventGrain))
+}
+
+// runBegan is when the run began that ended with c; zero: not known.
+func (q *Inquest) runBegan(c *caseFile) time.Time {
+	if at := c.words.started; !at.IsZero() {
+		return at
+	}
+	if t := q.tenantOf(c); t != nil && !t.started.After(c.endTime()) {
+		return t.started
+	}
+	return time.Time{}
+}
+
+// afterBegin tells whether an event came in a later second than the one in which
+// the run began: no probe fails in that, and the run before may have ended in it.
+func (q *Inquest) afterBegin(c *caseFile, e *signal.PodEvent) bool {
+	began := q.runBegan(c)
+	return began.IsZero() || e.Last.After(began.Truncate(time.Second))
 }
 
 // grace is how long c's container may take to stop.
