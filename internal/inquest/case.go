@@ -97,8 +97,7 @@ type caseFile struct {
 	eventsTries   int       // answers so far
 	eventsAt      time.Time // not to be asked for before
 	events        *signal.PodEvents
-	systemAsked   time.Time // when the node's events were asked for, for this
-	systemOOM     *signal.PodEvent
+	system        systemWord
 	memoryAsked   bool
 	memory        *death.Memory
 	limits        []signal.LimitReading // of its cgroup

@@ -18,21 +18,49 @@ const (
 	// systemOOMEach is how long the node's events are not asked for again: in a
 	// storm one answer is for many kills.
 	systemOOMEach = 5 * time.Second
+	// systemOOMFirst is how long after a kill they are asked for, systemOOMAgain how
+	// long after that once more: a kubelet that is busy writes events late.
+	systemOOMFirst = 2 * time.Second
+	systemOOMAgain = 10 * time.Second
 	// systemOOMFor is how much later than a kill the kubelet may say so.
 	systemOOMFor = time.Minute
+	// systemOOMCases is from how many open cases on it is not asked: they stay open
+	// for the answer, and there is room for so many.
+	systemOOMCases = 512
 )
 
-// wantSystemOOM asks once for each OOM kill in a pod what the kubelet made of it
+// systemWord is what the kubelet made of an OOM kill on the node.
+type systemWord struct {
+	asked time.Time // last
+	tries int
+	until time.Time // the case stays open
+	event *signal.PodEvent
+}
+
+// dueSystemOOM tells whether it is time to ask for c.
+func (q *Inquest) dueSystemOOM(c *caseFile) bool {
+	w := &c.system
+	switch {
+	case !c.oomKilled || c.recovered || w.event != nil || q.podOf(c) == nil:
+		return false
+	case w.tries == 0:
+		return q.now.Sub(c.observed) >= systemOOMFirst
+	}
+	return w.tries == 1 && q.now.Sub(w.asked) >= systemOOMAgain
+}
+
+// wantSystemOOM asks twice for each OOM kill in a pod what the kubelet made of it
 // on the node.
 func (q *Inquest) wantSystemOOM() {
-	if !q.up[death.SourceKube] || q.opts.Node == "" || q.now.Sub(q.systemAsked) < systemOOMEach || len(q.wants) >= maxWants {
+	if !q.up[death.SourceKube] || q.opts.Node == "" || len(q.cases) > systemOOMCases || q.now.Sub(q.systemAsked) < systemOOMEach || len(q.wants) >= maxWants {
 		return
 	}
 	asked := false
 	for _, c := range q.cases {
-		if c.systemAsked.IsZero() && c.oomKilled && !c.recovered && q.now.Sub(c.observed) >= askEventsAfter && q.podOf(c) != nil {
-			c.systemAsked, asked = q.now, true
-			c.keepUntil = later(c.keepUntil, q.now.Add(wantFor))
+		if q.dueSystemOOM(c) {
+			asked = true
+			c.system.asked, c.system.until = q.now, q.now.Add(systemOOMAgain+systemOOMEach+wantFor)
+			c.system.tries++
 		}
 	}
 	if asked {
@@ -44,15 +72,19 @@ func (q *Inquest) wantSystemOOM() {
 // systemOOM takes the answer. Who may not read them is told so of pods.
 func (q *Inquest) systemOOM(b signal.PodEvents) {
 	for _, c := range q.cases {
-		if !c.systemAsked.Equal(b.At) || c.systemOOM != nil {
+		w := &c.system
+		if !w.asked.Equal(b.At) || w.event != nil {
 			continue
 		}
 		for i := range b.Events {
 			if e := &b.Events[i]; e.Reason == "SystemOOM" && c.killedAs(e) {
-				c.systemOOM = e
+				w.event = e
 				q.touchNames(c)
 				break
 			}
+		}
+		if w.event != nil || w.tries > 1 {
+			w.until = time.Time{}
 		}
 	}
 }
@@ -74,7 +106,7 @@ func (c *caseFile) killedAs(e *signal.PodEvent) bool {
 
 // systemEvidence holds the kubelet's word against the cause.
 func (c *caseFile) systemEvidence(cause death.Cause) []death.Evidence {
-	e := c.systemOOM
+	e := c.system.event
 	if e == nil {
 		return nil
 	}
