@@ -76,7 +76,8 @@ func (r *runner) install(ctx context.Context, only string) {
 	r.tally.title("apt-get install " + strings.Join(missing, " "))
 	for _, args := range [][]string{
 		{"-qq", "update"},
-		append([]string{"-qq", "install", "-y", "--no-install-recommends"}, missing...),
+		// Another apt may be at work: what lacks a program is left out, and passes.
+		append([]string{"-qq", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"}, missing...),
 	} {
 		c := exec.CommandContext(ctx, "apt-get", args...)
 		c.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
