@@ -92,7 +92,7 @@ func (q *Inquest) systemOOM(b signal.PodEvents) {
 // killedAs tells whether the kubelet speaks of one of c's dead.
 func (c *caseFile) killedAs(e *signal.PodEvent) bool {
 	pid, ok := kubelet.SystemOOM(e.Message)
-	late := e.First.Sub(c.at)
+	late := e.Last.Sub(c.at) // the first may stand for others
 	if !ok || late < -eventGrain || late > systemOOMFor {
 		return false
 	}
@@ -116,5 +116,5 @@ func (c *caseFile) systemEvidence(cause death.Cause) []death.Evidence {
 	case death.OOMContainerLimit, death.OOMPodLimit, death.OOMNodeAllocatable, death.OOMAncestorLimit:
 		text += "; that is not so: a limit was reached, and the machine had memory left"
 	}
-	return []death.Evidence{{Time: e.First.UTC(), Source: death.SourceKube, Text: text}}
+	return []death.Evidence{{Time: e.Last.UTC(), Source: death.SourceKube, Text: text}}
 }

@@ -230,6 +230,8 @@ func ByTaint(message string) bool { return strings.HasPrefix(message, "Marking f
 // where it names none.
 func SystemOOM(message string) (pid int, ok bool) {
 	const begin, last = "System OOM encountered, victim process: ", ", pid: "
+	// So client-go's correlator begins one that stands for more than ten.
+	message = strings.TrimPrefix(message, "(combined from similar events): ")
 	i := strings.LastIndex(message, last) // a process can have any name
 	if i < 0 || !strings.HasPrefix(message, begin) {
 		return 0, false

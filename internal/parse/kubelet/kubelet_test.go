@@ -96,8 +96,9 @@ func TestReplaced(t *testing.T) {
 
 func TestSystemOOM(t *testing.T) {
 	for text, want := range map[string]int{
-		"System OOM encountered, victim process: java, pid: 4711":                 4711,
-		"System OOM encountered, victim process: x, pid: 1, pid: 4711":            4711,
+		"(combined from similar events): System OOM encountered, victim process: java, pid: 4711": 4711,
+		"System OOM encountered, victim process: java, pid: 4711":                                 4711,
+		"System OOM encountered, victim process: x, pid: 1, pid: 4711":                            4711,
 		"System OOM encountered":                                                  0,
 		"System OOM encountered, victim process: java, pid: -1":                   0,
 		"System OOM encountered, victim process: java, pid: 99999999999999999999": 0,
