@@ -69,6 +69,22 @@ func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 		limit = *b.LimitBytes
 	}
 	m.Pattern, c.growth = pattern.Tell(b.Samples, limit)
+	c.figures(b, limit)
+	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
+		return m
+	}
+	if len(q.curves) > maxSeries {
+		clear(q.curves)
+	}
+	q.curves[c.container.Cgroup] = q.now
+	for _, s := range thin(b.Samples) {
+		m.Samples = append(m.Samples, [3]float64{float64(s[0]), float64(s[1]), float64(s[2])})
+	}
+	return m
+}
+
+// figures takes what the rules ask for. limit is 0 where there is none.
+func (c *caseFile) figures(b *signal.MemoryHistory, limit int64) {
 	for _, s := range b.Samples {
 		if c.peak == nil || s[1] > *c.peak {
 			c.peak = &s[1]
@@ -86,17 +102,6 @@ func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 		c.shmem = b.ShmemBytes
 	}
 	c.limits = b.Limits
-	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
-		return m
-	}
-	if len(q.curves) > maxSeries {
-		clear(q.curves)
-	}
-	q.curves[c.container.Cgroup] = q.now
-	for _, s := range thin(b.Samples) {
-		m.Samples = append(m.Samples, [3]float64{float64(s[0]), float64(s[1]), float64(s[2])})
-	}
-	return m
 }
 
 // thin leaves of a curve its last minute, and as many points of what was

@@ -314,15 +314,23 @@ func (q *Inquest) inferredProbe(c *caseFile, name string) *verdict.Probe {
 		if stop.Reason != "Killing" || stop.Container != name || !kubelet.Stopping(stop.Message) || !q.aroundEnd(c, stop) {
 			continue
 		}
-		for j := range c.events.Events {
-			e := &c.events.Events[j]
-			kind, found, ok := kubelet.FailedProbe(e.Message)
-			if !ok || e.Reason != "Unhealthy" || e.Container != name || kind == "readiness" {
-				continue
-			}
-			if d := stop.First.Sub(e.Last); d >= -eventGrain && d <= eventGrain {
-				return &verdict.Probe{Kind: kind, At: stop.First, Found: found, Times: e.Count, Inferred: true}
-			}
+		if p := failedBefore(c.events.Events, stop, name); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// failedBefore is the probe of a container that failed just before it was stopped.
+func failedBefore(events []signal.PodEvent, stop *signal.PodEvent, name string) *verdict.Probe {
+	for i := range events {
+		e := &events[i]
+		kind, found, ok := kubelet.FailedProbe(e.Message)
+		if !ok || e.Reason != "Unhealthy" || e.Container != name || kind == "readiness" {
+			continue
+		}
+		if d := stop.First.Sub(e.Last); d >= -eventGrain && d <= eventGrain {
+			return &verdict.Probe{Kind: kind, At: stop.First, Found: found, Times: e.Count, Inferred: true}
 		}
 	}
 	return nil

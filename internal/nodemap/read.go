@@ -291,17 +291,20 @@ func parseStat(text string, version int) (s stat, err error) {
 			break
 		}
 		key, value, _ := strings.Cut(line, " ")
+		if version == 1 {
+			key = ofV1(key)
+		}
 		var to *int64
-		switch {
-		case version == 1 && key == "total_rss", version == 2 && key == "anon":
+		switch key {
+		case "anon":
 			to = &s.anon
-		case version == 1 && key == "total_cache", version == 2 && key == "file":
+		case "file":
 			to = &s.file
-		case version == 1 && key == "total_shmem", version == 2 && key == "shmem":
+		case "shmem":
 			to = &s.shmem
-		case version == 1 && key == "total_inactive_file", version == 2 && key == "inactive_file":
+		case "inactive_file":
 			to, s.inactiveFile = &inactive, &inactive
-		case version == 2 && key == "slab_reclaimable":
+		case "slab_reclaimable":
 			to = &s.slabReclaimable
 		default:
 			continue
@@ -313,6 +316,22 @@ func parseStat(text string, version int) (s stat, err error) {
 		*to = int64(n)
 	}
 	return s, nil
+}
+
+// ofV1 is v2's name for a line of v1 that counts what is below as well; "": it is
+// of no interest.
+func ofV1(key string) string {
+	switch key {
+	case "total_rss":
+		return "anon"
+	case "total_cache":
+		return "file"
+	case "total_shmem":
+		return "shmem"
+	case "total_inactive_file":
+		return "inactive_file"
+	}
+	return ""
 }
 
 // bySize puts the largest first, and those of one size in the order of names.
