@@ -50,7 +50,7 @@ test-real: ## the tests with real OOM kills on this kernel (as root)
 test-vm: ## the same in virtual machines with other kernels
 	go run ./test/run -only vm -vm-packages '$(VM_PACKAGES)' $(ARGS)
 
-fuzz: ## each fuzz target for FUZZTIME (10s)
+fuzz: ## each fuzz target for FUZZTIME (10s; or a number of inputs, 20000x)
 	@grep -rHoE '^func Fuzz\w+' --include='*_test.go' . | sed 's/:func / /' | while read -r file target; do \
 		echo "== $$target in $$(dirname $$file)"; \
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x "$$(dirname $$file)" </dev/null || exit 1; \
