@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static volatile int zero;
@@ -21,14 +22,17 @@ int main(int argc, char **argv)
 		return 7 / zero;
 	if (!strcmp(how, "ill"))
 		__builtin_trap();
-	if (!strcmp(how, "bus")) { /* a file larger than /dev/shm */
+	if (!strcmp(how, "bus")) { /* a file larger than /dev/shm, which is full for a while */
 		int fd = open("/dev/shm/x", O_RDWR | O_CREAT, 0600);
 		size_t size = 256 << 20;
+		struct statvfs shm;
 		char *p;
 
-		if (fd < 0 || ftruncate(fd, size))
+		if (fd < 0 || ftruncate(fd, size) || fstatvfs(fd, &shm))
 			return 2;
 		p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		memset(p, 1, shm.f_bavail * shm.f_bsize);
+		sleep(2);
 		memset(p, 1, size);
 	}
 	if (!strcmp(how, "sys")) {
