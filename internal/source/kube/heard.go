@@ -26,9 +26,10 @@ type heard struct {
 	stop    sync.Once
 }
 
-func hear(from watch.Interface, answered func(error)) *heard {
+// hear passes a watch on in a goroutine of work's, which ends with the watch.
+func hear(from watch.Interface, work *sync.WaitGroup, answered func(error)) *heard {
 	h := &heard{from: from, out: make(chan watch.Event), stopped: make(chan struct{})}
-	go h.pass(answered)
+	work.Go(func() { h.pass(answered) })
 	return h
 }
 

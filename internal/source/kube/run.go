@@ -62,6 +62,8 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 
 // reflectPods follows the node's pods.
 func (s *Source) reflectPods(ctx context.Context, c *client, f *follower) {
+	var watches sync.WaitGroup
+	defer watches.Wait() // what they say comes before the source's end
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := c.list(ctx, s.opt.Node, o)
@@ -77,7 +79,7 @@ func (s *Source) reflectPods(ctx context.Context, c *client, f *follower) {
 				f.answered(err)
 				return nil, err
 			}
-			return hear(w, f.answered), nil
+			return hear(w, &watches, f.answered), nil
 		},
 	}
 	cache.NewReflectorWithOptions(lw, &corev1.Pod{}, f, cache.ReflectorOptions{Name: "pods of " + s.opt.Node}).RunWithContext(ctx)
