@@ -26,9 +26,9 @@ import (
 
 // Bounds of what is read and told.
 const (
-	// window is how much of the end of a file is read. Where the last lines
-	// say that what counts stands farther up, the ones before it are, too, up
-	// to farthest.
+	// window is how much of the end of a file is read. Where that has fewer
+	// than maxLines of the run, or they say that what counts stands farther up,
+	// what is before it is read, too, up to farthest.
 	window   = 256 << 10
 	farthest = 8 << 20
 	// chunk is read at once: a slow file is given up between two.
@@ -170,7 +170,7 @@ func (l *Log) last(ctx context.Context, a Ask) (containerlog.Tail, error) {
 		data = append(earlier, data...)
 	}
 	t := containerlog.Last(data, whole, b)
-	if !whole && !t.Kept && l.long(t.Lines) {
+	if !whole && !t.Kept && b.Keep != nil {
 		l.farther(ctx, &t, b, from, size)
 	}
 	return t, nil
@@ -203,8 +203,14 @@ func tail(ctx context.Context, f *os.File) (int64, []byte, error) {
 
 // farther looks before what was read from the offset from on for lines that
 // are wanted, and puts them before those of t. Where it cannot, t stands.
+//
+// An engine reads what a container writes to stdout and to stderr apart, and
+// may hold back a megabyte of one: the last line of the other then stands that
+// far before the end.
 func (l *Log) farther(ctx context.Context, t *containerlog.Tail, b containerlog.Bounds, from, size int64) {
-	for rest := t.Rest; from > 0 && size-from < farthest && rest < window; {
+	long := l.long(t.Lines)
+	seen, begun, rest := len(t.Lines), t.Begun, t.Rest
+	for from > 0 && size-from < farthest && rest < window && (long || seen < maxLines && !begun) {
 		at, data, err := before(ctx, l.file, from+int64(rest))
 		if err != nil {
 			return
@@ -215,7 +221,7 @@ func (l *Log) farther(ctx context.Context, t *containerlog.Tail, b containerlog.
 			t.Lines, t.Kept = append(wanted, t.Lines...), true
 			return
 		}
-		from, rest = at, older.Rest
+		from, seen, begun, rest = at, seen+len(older.Lines), older.Begun, older.Rest
 	}
 }
 

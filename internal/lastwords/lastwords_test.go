@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -199,6 +200,38 @@ func TestRead_Long(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := texts(read(t, &tc.r, path)); len(got) == 0 || got[0] != tc.first {
 				t.Errorf("%d lines, first %q, want %q", len(got), got[:1], tc.first)
+			}
+		})
+	}
+}
+
+// TestRead_HeldBack: an engine that holds a stream back writes what counts of
+// the other one long before the end. What was written before this run began is
+// not gone through for it.
+func TestRead_HeldBack(t *testing.T) {
+	piece := strings.NewReplacer("stderr", "stdout", `\n"`, `"`).Replace(entry(strings.Repeat("x", 16<<10), noon))
+	line := entry("out of memory", noon)
+	keep := func(s string) bool { return strings.Contains(s, "out of memory") }
+	for _, tc := range []struct {
+		name, text string
+		since      time.Time
+		want       bool
+	}{
+		{"by a megabyte", strings.Repeat(piece, 640) + line + strings.Repeat(piece, 64), time.Time{}, true},
+		{"by too much", strings.Repeat(piece, 640) + line + strings.Repeat(piece, 640), time.Time{}, false},
+		{"with lines", line + strings.Repeat(strings.Repeat(piece, 30)+entry("well", noon), 10), time.Time{}, true},
+		{"with many lines", line + strings.Repeat(piece+entry("well", noon), 80), time.Time{}, false},
+		{"of an earlier run", line + strings.Repeat(piece, 64), noon.Add(time.Second), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c-json.log")
+			put(t, path, tc.text)
+			l, err := (&Reader{Keep: keep}).Open(path)
+			must(t, err)
+			defer l.Close()
+			got := texts(l.Read(t.Context(), Ask{ContainerID: "c1", Since: tc.since}))
+			if slices.ContainsFunc(got, keep) != tc.want {
+				t.Errorf("%d lines, one that counts: %t, want %t", len(got), !tc.want, tc.want)
 			}
 		})
 	}

@@ -46,6 +46,8 @@ type Tail struct {
 	Lines []Line
 	// Kept tells whether Keep wanted any of Lines.
 	Kept bool
+	// Begun tells whether any of data was written before Since.
+	Begun bool
 	// Skipped counts what is in no form known here.
 	Skipped int
 	// Rest is how many bytes at the beginning were not read, for they are the
@@ -107,6 +109,7 @@ type collector struct {
 	open    [2]*Line // of stdout and stderr, what goes on
 	last    []Line
 	kept    []Line
+	begun   bool
 	skipped int
 	rest    int
 }
@@ -121,7 +124,11 @@ func (c *collector) add(p part) {
 		c.skipped++
 		return
 	}
-	if !p.at.IsZero() && (p.at.Before(c.Since) || !c.Until.IsZero() && p.at.After(c.Until)) {
+	if !p.at.IsZero() && p.at.Before(c.Since) {
+		c.begun = true
+		return
+	}
+	if !p.at.IsZero() && !c.Until.IsZero() && p.at.After(c.Until) {
 		return
 	}
 	slot := &c.open[0]
@@ -187,7 +194,7 @@ func (c *collector) tail() Tail {
 			c.take(*l)
 		}
 	}
-	t := Tail{Skipped: c.skipped, Rest: c.rest, Kept: len(c.kept) > 0}
+	t := Tail{Begun: c.begun, Skipped: c.skipped, Rest: c.rest, Kept: len(c.kept) > 0}
 	t.Lines = append(c.kept, c.last...)
 	for i := len(t.Lines) - 1; i >= 0 && !t.Kept && c.Keep != nil; i-- {
 		t.Kept = c.Keep(t.Lines[i].Text)

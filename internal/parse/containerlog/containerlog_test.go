@@ -173,12 +173,12 @@ func TestLast_Bounds(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			data := log(f, says)
 			got := Last(data, true, Bounds{Lines: 3, Bytes: 64, Keep: speaks, Kept: 2})
-			if diff := cmp.Diff([]string{"memory 100", "memory 150", "line 197", "line 198", "line 199"}, texts(got)); diff != "" || !got.Kept {
-				t.Errorf("kept %v (-want +got):\n%s", got.Kept, diff)
+			if diff := cmp.Diff([]string{"memory 100", "memory 150", "line 197", "line 198", "line 199"}, texts(got)); diff != "" || !got.Kept || got.Begun {
+				t.Errorf("kept %v, begun %v (-want +got):\n%s", got.Kept, got.Begun, diff)
 			}
 			got = Last(data, true, Bounds{Lines: 3, Bytes: 64, Keep: speaks, Kept: 2, Since: noon.Add(101 * time.Second), Until: noon.Add(103 * time.Second)})
-			if diff := cmp.Diff([]string{"line 101", "line 102", "line 103"}, texts(got)); diff != "" || got.Kept {
-				t.Errorf("kept %v (-want +got):\n%s", got.Kept, diff)
+			if diff := cmp.Diff([]string{"line 101", "line 102", "line 103"}, texts(got)); diff != "" || got.Kept || !got.Begun {
+				t.Errorf("kept %v, begun %v (-want +got):\n%s", got.Kept, got.Begun, diff)
 			}
 		})
 	}
