@@ -20,8 +20,11 @@ const (
 	// a file, and up to 2 MiB while it is read.
 	maxAsked = 256
 	// drainFor is how long an engine has to write down what a container said
-	// last; afterEnd is how much later than the end such a line may be stamped.
-	drainFor = 500 * time.Millisecond
+	// last. A busy one has up to drainMost, until it wrote nothing for quietFor.
+	drainFor  = 500 * time.Millisecond
+	drainMost = 3 * time.Second
+	quietFor  = 250 * time.Millisecond
+	// afterEnd is how much later than the end a line may be stamped.
 	afterEnd = time.Second
 	// readLimit is how long a log may take to be read, its turn included.
 	readLimit = 3 * time.Second
@@ -29,6 +32,8 @@ const (
 
 // openLog is the log of one container.
 type openLog interface {
+	// Written is when it was last written to.
+	Written() time.Time
 	Read(ctx context.Context, a lastwords.Ask) signal.ContainerLog
 	Close() error
 }
@@ -71,9 +76,7 @@ func (w *words) look(ctx context.Context, want inquest.Want) *signal.Signal {
 		return answer(want, failed)
 	}
 	defer func() { _ = l.Close() }()
-	select {
-	case <-time.After(drainFor):
-	case <-ctx.Done():
+	if drain(ctx, l) != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
@@ -90,6 +93,22 @@ func (w *words) look(ctx context.Context, want inquest.Want) *signal.Signal {
 		a.Until = want.At.Add(afterEnd)
 	}
 	return answer(want, l.Read(ctx, a))
+}
+
+// drain waits until an engine has written what it still had; an error: ctx
+// ended before.
+func drain(ctx context.Context, l openLog) error {
+	waited := time.Duration(0)
+	for next := drainFor; ; next = quietFor {
+		select {
+		case <-time.After(next):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if waited += next; waited >= drainMost || time.Since(l.Written()) >= quietFor {
+			return nil
+		}
+	}
 }
 
 func answer(want inquest.Want, body signal.ContainerLog) *signal.Signal {

@@ -24,8 +24,16 @@ import (
 
 // fakeLog is a log that takes its time, or hangs until it is let go.
 type fakeLog struct {
-	slow time.Duration
-	hang chan struct{}
+	slow    time.Duration
+	hang    chan struct{}
+	written func() time.Time // nil: long ago
+}
+
+func (f *fakeLog) Written() time.Time {
+	if f.written == nil {
+		return time.Time{}
+	}
+	return f.written()
 }
 
 func (f *fakeLog) Close() error { return nil }
@@ -109,6 +117,44 @@ func TestWords_WaitsForTheEngine(t *testing.T) {
 		synctest.Wait()
 		if all := got.texts(); len(all) != 3 || !strings.HasPrefix(all[2], "slow: read log: ") {
 			t.Errorf("a slow one: %q", all)
+		}
+		w.end()
+		w.wait()
+	})
+}
+
+// TestWords_WaitsForABusyEngine: what is still written to is read when that has
+// ended, or after a while.
+func TestWords_WaitsForABusyEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		last := time.Now().Add(1200 * time.Millisecond)
+		w, got := fakeWords(map[string]*fakeLog{
+			"busy": {written: func() time.Time {
+				if now := time.Now(); now.Before(last) {
+					return now
+				}
+				return last
+			}},
+			"never quiet":        {written: time.Now},
+			"clock was set back": {written: func() time.Time { return last.AddDate(1, 0, 0) }},
+		})
+		w.ask(wantOf("busy"))
+		time.Sleep(last.Add(quietFor).Sub(time.Now()) - time.Millisecond)
+		synctest.Wait()
+		if all := got.texts(); len(all) != 0 {
+			t.Errorf("while it is written to: %q", all)
+		}
+		time.Sleep(quietFor)
+		synctest.Wait()
+		if all := got.texts(); len(all) != 1 {
+			t.Errorf("when it is quiet: %q", all)
+		}
+		w.ask(wantOf("never quiet"))
+		w.ask(wantOf("clock was set back"))
+		time.Sleep(drainMost + time.Millisecond)
+		synctest.Wait()
+		if all := got.texts(); len(all) != 3 {
+			t.Errorf("after a while: %q", all)
 		}
 		w.end()
 		w.wait()

@@ -134,6 +134,17 @@ func openRegular(dir *os.Root, name string) (*os.File, error) {
 // Close lets the log go.
 func (l *Log) Close() error { return errors.Join(l.file.Close(), l.dir.Close()) }
 
+// Written is when the log was last written to; zero: not known.
+func (l *Log) Written() time.Time {
+	st, err := l.dir.Stat(l.name) // the one of that name now, if it was rotated
+	if err != nil {
+		if st, err = l.file.Stat(); err != nil {
+			return time.Time{}
+		}
+	}
+	return st.ModTime()
+}
+
 // Read reads the last lines, until ctx ends.
 func (l *Log) Read(ctx context.Context, a Ask) signal.ContainerLog {
 	answer := signal.ContainerLog{ID: a.ContainerID, At: a.At}

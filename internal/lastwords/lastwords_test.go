@@ -283,7 +283,11 @@ func TestRead_Removed(t *testing.T) {
 	l, err := (&Reader{}).Open(path)
 	must(t, err)
 	defer l.Close()
+	must(t, os.Chtimes(path, noon, noon))
 	must(t, os.Remove(path))
+	if at := l.Written(); !at.Equal(noon) {
+		t.Errorf("written at %v", at)
+	}
 	if got := texts(l.Read(t.Context(), Ask{})); len(got) != 1 || got[0] != "last words" {
 		t.Errorf("read %q", got)
 	}
@@ -300,6 +304,10 @@ func TestRead_RotatedMeanwhile(t *testing.T) {
 	must(t, os.Rename(path, path+".2"))
 	put(t, path+".1", entry("second", noon))
 	put(t, path, entry("third", noon))
+	must(t, os.Chtimes(path, noon, noon))
+	if at := l.Written(); !at.Equal(noon) {
+		t.Errorf("written at %v", at)
+	}
 	if diff := cmp.Diff([]string{"second", "third"}, texts(l.Read(t.Context(), Ask{}))); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
