@@ -73,6 +73,7 @@ func TestDeaths_HeapLimit(t *testing.T) {
 		{"go-crowd", refused(1500), usual, []death.Cause{death.HeapLimit}, "out of memory"},
 		{"python", printed(t, "python", 1), usual, []death.Cause{death.HeapLimit}, "MemoryError"},
 		{"jvm-local", printed(t, "java-exit", 3), log("local"), []death.Cause{death.HeapLimit}, "Terminating due to"},
+		{"dotnet-137", printed(t, "dotnet9-init", 137), usual, []death.Cause{death.HeapLimit}, "exit code 137, which is no signal here; .NET had been refused memory"},
 		{"rotated", sh("i=0; while [ $i -lt 80 ]; do echo line $i >&2; i=$((i+1)); done; " + jvm + "exit 1"),
 			func(h *container.HostConfig) {
 				h.LogConfig = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1k", "max-file": "3"}}

@@ -153,15 +153,20 @@ var heapLines = []heapLine{
 		example: "Unhandled Exception: OutOfMemoryException.", setting: setNative,
 	},
 	{
-		id: "dotnet-exception", runtime: ".NET", word: "System.OutOfMemoryException", codes: []int{134, 139},
-		pattern: pattern(`^(Unhandled exception|Process terminated|Fatal error)\. System\.OutOfMemoryException`),
-		example: "Unhandled exception. System.OutOfMemoryException: Exception of type 'System.OutOfMemoryException' was thrown.",
-		source:  "reports of others; .NET 3 and newer was not run", setting: setDotNet,
+		id: "dotnet-exception", runtime: ".NET", word: "System.OutOfMemoryException", codes: []int{134, 139}, ends: endOfUnhandled,
+		pattern: pattern(`^(( ---> )?System\.OutOfMemoryException: |(Unhandled exception|Process terminated|Fatal error)\. .*\bSystem\.OutOfMemoryException\b)`),
+		example: " ---> System.OutOfMemoryException: Exception of type 'System.OutOfMemoryException' was thrown.", setting: setDotNet,
 	},
 	{
 		id: "dotnet-bare", runtime: ".NET", word: "Out of memory.", codes: []int{134, 139},
 		pattern: pattern(`^Out of memory\.$`),
-		example: "Out of memory.", source: "its sources; .NET 3 and newer was not run", setting: setDotNet,
+		example: "Out of memory.", setting: setDotNet,
+	},
+	{
+		// It never ran; 137 is the low byte of the host's own error, and no signal.
+		id: "dotnet-init", runtime: ".NET", word: "0x8007000", codes: []int{137},
+		pattern: pattern(`^(GC heap initialization failed with error 0x8007000E|Failed to create CoreCLR, HRESULT: 0x8007000[8E])$`),
+		example: "GC heap initialization failed with error 0x8007000E", setting: setDotNet + ", and " + setNative,
 	},
 }
 
@@ -193,6 +198,29 @@ func endOfTraceback(lines []LogLine, i int) (here, sure bool) {
 	}
 	thread := j > 0 && strings.HasPrefix(lines[j-1].Text, "Exception in thread ")
 	return true, j >= 0 && !thread && i == len(lines)-1
+}
+
+// unhandled begins what .NET says of an exception by which it ends.
+var unhandled = regexp.MustCompile(`^(Unhandled exception|Process terminated|Fatal error)\. `)
+
+// endOfUnhandled tells whether an exception of .NET is, or brought about, one
+// that nobody handled, and the last one.
+func endOfUnhandled(lines []LogLine, i int) (here, sure bool) {
+	for _, l := range lines[i+1:] {
+		if unhandled.MatchString(l.Text) {
+			return false, false
+		}
+	}
+	for ; i >= 0; i-- {
+		if unhandled.MatchString(lines[i].Text) {
+			return true, true
+		}
+		below := strings.HasPrefix(lines[i].Text, " ") || strings.HasPrefix(lines[i].Text, "--- End of ") || strings.HasPrefix(lines[i].Text, "System.OutOfMemoryException: ")
+		if !below {
+			return false, false
+		}
+	}
+	return true, false // its beginning is gone
 }
 
 // heapClaim is a runtime's word that it was refused memory.
@@ -268,14 +296,22 @@ var goTrace = regexp.MustCompile(`^goroutine \d+ .*\[.*\]:$`)
 // LongLog tells whether a line is of something long whose beginning counts.
 func LongLog(text string) bool { return goTrace.MatchString(text) }
 
+// ofChild tells whether the exit code is rather that of a child that SIGKILL
+// ended, as shells and inits pass it on, than one of the runtime's own.
+func (f *Facts) ofChild() bool { return f.endedBy(sigkill) && !f.heapClaim().sure }
+
 // ownDoing tells whether the first process failed and ended by itself, as far
-// as is known: nobody was asked to stop it or sent it a signal.
+// as is known: nobody was asked to stop it or sent it a signal. A 137 is that
+// where the kernel says that it left.
 func (f *Facts) ownDoing() bool {
 	if !f.Ended || f.OOM || f.NeverRan || f.InRuntime || f.Killer != nil || f.Stop.Matters() || f.exitCode() <= 0 {
 		return false
 	}
 	n := f.endSignal()
-	return n != sigkill && !sentByOthers(n)
+	if n == sigkill {
+		return f.left()
+	}
+	return !sentByOthers(n)
 }
 
 // exitCode is how the first process ended in one number, as a shell has it;
@@ -306,7 +342,7 @@ var heapRules = []Rule{
 		ID: "heap-limit", Cause: death.HeapLimit, Confidence: death.Certain,
 		Meaning: "The language runtime was refused memory, said so in its last lines and gave up, while the container's memory was below its limit. It is certain where it left as the runtime does after such a line; a line alone is a claim that any program can make, and so are line and code of a shell, or of a first process that nobody named or that is an init.",
 		Needs:   "the end of the container's log, with the line of a runtime; an end by its own doing; a peak of memory below the limit, where both are known",
-		fits:    func(f *Facts) bool { return f.ownDoing() && f.belowLimit() && f.heapClaim() != nil },
+		fits:    func(f *Facts) bool { return f.ownDoing() && f.belowLimit() && f.heapClaim() != nil && !f.ofChild() },
 		sure:    func(f *Facts) bool { return f.heapClaim().sure && f.noShell() },
 		claim:   func(f *Facts) *LogLine { return &f.heapClaim().line },
 		advice:  adviseHeap,
@@ -347,7 +383,11 @@ func heapSentence(f *Facts) string {
 	if c == nil {
 		return ""
 	}
-	s := fmt.Sprintf("%s ended: %s %s; %s had been refused memory, and said '%s'.", upper(where(f)), firstName(f), endedHow(f),
+	how := endedHow(f)
+	if f.endedBy(sigkill) {
+		how = fmt.Sprintf("left with exit code %d, which is no signal here", f.exitCode())
+	}
+	s := fmt.Sprintf("%s ended: %s %s; %s had been refused memory, and said '%s'.", upper(where(f)), firstName(f), how,
 		c.row.runtime, shorten(death.Printable(strings.TrimSpace(c.line.Text)), 160))
 	switch peak, limit := f.PeakBytes, f.ContainerLimit; {
 	case peak != nil && limit != nil:

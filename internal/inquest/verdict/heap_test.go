@@ -68,7 +68,7 @@ func TestHeap_RealRuns(t *testing.T) {
 	shown := map[string]bool{}
 	for _, r := range runs(t) {
 		t.Run(r.name, func(t *testing.T) {
-			v := Judge(ends(r.code, r.lines, nil))
+			v := Judge(ends(r.code, r.lines, func(f *Facts) { f.FromKernel = true }))
 			if r.row == "none" {
 				if v.Cause == death.HeapLimit {
 					t.Fatalf("it is no heap_limit: %s", v.Summary)
@@ -83,7 +83,7 @@ func TestHeap_RealRuns(t *testing.T) {
 				t.Fatalf("the line %q is of row %v, want %s", v.Claim.Text, row, r.row)
 			}
 			shown[r.row] = true
-			if !strings.Contains(v.Summary, "'"+shorten(strings.ReplaceAll(v.Claim.Text, `\`, `\\`), 160)+"'") || !strings.Contains(v.Summary, row.runtime) {
+			if !strings.Contains(v.Summary, "'"+shorten(strings.ReplaceAll(strings.TrimSpace(v.Claim.Text), `\`, `\\`), 160)+"'") || !strings.Contains(v.Summary, row.runtime) {
 				t.Errorf("summary %q does not give the line", v.Summary)
 			}
 			if !strings.Contains(strings.Join(v.Advice, " "), row.setting) {
@@ -122,6 +122,11 @@ func TestHeap_Examples(t *testing.T) {
 
 func said(text string) []LogLine { return []LogLine{{Stream: "stderr", Text: text}} }
 
+const dotnetInit = "GC heap initialization failed with error 0x8007000E"
+
+// left says that the kernel told of the exit: no signal ended it.
+func left(f *Facts) { f.FromKernel = true }
+
 const jvmMain = `Exception in thread "main" java.lang.OutOfMemoryError: Java heap space`
 
 // TestHeap_Judged: the line alone is not enough.
@@ -154,11 +159,18 @@ func TestHeap_Judged(t *testing.T) {
 		{"abort by the kernel's word", ends(134, said("FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory"), func(f *Facts) { f.Exit = &death.Exit{Signal: ptr(6)}; f.First = "node" }),
 			"heap-limit", death.Certain, "its first process node ended by SIGABRT; Node.js had been"},
 		{".NET", ends(134, said("Unhandled exception. System.OutOfMemoryException: Exception of type 'System.OutOfMemoryException' was thrown."), nil), "heap-limit", death.Certain, ".NET"},
+		{".NET, the newer of two", ends(134, append(said("Unhandled exception. System.OutOfMemoryException: x"), said("Unhandled exception. System.FormatException: no such table")...), nil), "abort", death.Probable, ""},
+		{".NET, its beginning is gone", ends(134, append(said("   at Program.Grow()"), said(" ---> System.OutOfMemoryException: x")...), nil), "heap-limit", death.Probable, ".NET"},
 		{".NET, 139", ends(139, said("Out of memory."), nil), "heap-limit", death.Certain, ".NET"},
 		{"words that are no .NET", ends(1, said("Out of memory. Try again"), nil), "error", death.Certain, ""},
 		{"OOM kill", ends(1, said(jvmMain), func(f *Facts) { f.OOM = true }), "limit-not-named", death.Possible, ""},
 		{"asked to stop", ends(143, said(jvmMain), func(f *Facts) { f.Stop = &Stop{At: at, End: at, Confirmed: true} }), "stopped", death.Certain, ""},
 		{"SIGKILL", ends(137, said(jvmMain), nil), "sigkill", death.Possible, ""},
+		{"SIGKILL, whatever .NET said", ends(137, said(dotnetInit), nil), "sigkill", death.Possible, ""},
+		{"137 of its own", ends(137, said(dotnetInit), left), "heap-limit", death.Certain,
+			"its first process left with exit code 137, which is no signal here; .NET had been refused memory, and said 'GC heap initialization failed with error 0x8007000E'."},
+		{"137 of a shell's child", ends(137, said(jvmMain), left), "error", death.Certain, "which shells and inits give for a child killed by SIGKILL"},
+		{".NET, of a shell", ends(137, said(dotnetInit), func(f *Facts) { left(f); f.First = "sh" }), "heap-limit", death.Probable, "sh left with exit code 137"},
 		{"SIGTERM by somebody", ends(143, said(jvmMain), nil), "signal", death.Probable, ""},
 		{"completed", ends(0, said(jvmMain), nil), "completed", death.Certain, ""},
 		{"never ran", ends(1, said(jvmMain), func(f *Facts) { f.NeverRan = true }), "never-ran", death.Certain, ""},
@@ -202,6 +214,7 @@ func TestHeap_AsksForTheLog(t *testing.T) {
 		{"read already", ends(1, []LogLine{}, func(f *Facts) { f.LogRead = true }), false},
 		{"completed", ends(0, nil, nil), false},
 		{"SIGKILL", ends(137, nil, nil), false},
+		{"137 of its own", ends(137, nil, left), true},
 		{"SIGTERM", ends(143, nil, nil), false},
 		{"OOM", ends(1, nil, func(f *Facts) { f.OOM = true }), false},
 		{"asked to stop", ends(1, nil, func(f *Facts) { f.Stop = &Stop{At: time.Now()} }), false},
