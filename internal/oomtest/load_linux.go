@@ -34,6 +34,8 @@ type Load struct {
 	Children []Load `json:"children,omitempty"`
 	// Sharers are processes that share its memory, as after vfork.
 	Sharers int `json:"sharers,omitempty"`
+	// Takers are further threads that take as much at the same time.
+	Takers int `json:"takers,omitempty"`
 	// ExitCode makes it exit so when a child has ended; nil lives on.
 	ExitCode *int `json:"exit_code,omitempty"`
 }
@@ -73,7 +75,7 @@ func runLoad(spec string) error {
 	}
 	// A stop of the world would wait for ever for a thread with a sharer.
 	debug.SetGCPercent(-1)
-	runtime.GOMAXPROCS(2 + l.Sharers)
+	runtime.GOMAXPROCS(2 + l.Sharers + l.Takers)
 	lifeline := os.NewFile(lifelineFD, "lifeline")
 	go func() { // ends the process when the test is gone
 		_, _ = lifeline.Read(make([]byte, 1))
@@ -94,8 +96,17 @@ func runLoad(spec string) error {
 			return err
 		}
 	}
+	taken := make(chan error)
+	for range l.Takers {
+		go func() { taken <- l.take() }()
+	}
 	if err := l.take(); err != nil {
 		return err
+	}
+	for range l.Takers {
+		if err := <-taken; err != nil {
+			return err
+		}
 	}
 	if l.ExitCode != nil {
 		<-ended

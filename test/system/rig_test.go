@@ -117,8 +117,7 @@ func cgroupOf(d *death.Death) string {
 	return ""
 }
 
-// one waits for the one death below path to satisfy want, and for it to stay
-// the only one until it has settled.
+// one waits for the one death below path to satisfy want.
 func (r *rig) one(path string, want func(*death.Death) error) death.Death {
 	r.t.Helper()
 	ds := r.exactly(path, 1, func(ds []death.Death) error { return want(&ds[0]) })

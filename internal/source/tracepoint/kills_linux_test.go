@@ -402,13 +402,22 @@ func (w *watch) exit(pid int) signal.Exit {
 	return s.Body.(signal.Exit)
 }
 
-// marks counts the marks by process, and what was lost.
+// marks counts the marks by process, and what was lost. Since 6.15 the kernel
+// also marks each further thread of a victim that asks for memory before it is
+// gone (mm/memcontrol.c, mem_cgroup_out_of_memory; 65 marks of 40 kills were
+// seen): those are no kills. It marks no thread twice.
 func (w *watch) marks() (byPID map[int]int, lost uint64) {
 	byPID = make(map[int]int)
+	marked := make(map[int]int)
 	for _, s := range w.all() {
 		switch b := s.Body.(type) {
 		case signal.MarkVictim:
-			byPID[b.Victim.PID]++
+			v := b.Victim
+			if first, ok := marked[v.PID]; ok && first != v.TID && b.Trigger.TID == v.TID {
+				continue
+			}
+			marked[v.PID] = v.TID
+			byPID[v.PID]++
 		case signal.Lost:
 			lost += b.Count
 		}
