@@ -336,7 +336,7 @@ func (q *Inquest) settle() {
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
 		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil) && q.now.After(c.system.until)
-		if q.waiting(c) || settled && q.awaitsWord(c) {
+		if q.waiting(c) || settled && (q.awaitsWord(c) || q.awaitsSystemOOM(c)) {
 			settled = false
 		}
 		if (settled || tooMany) && !c.dirty {

@@ -37,22 +37,38 @@ type systemWord struct {
 	event *signal.PodEvent
 }
 
+// asksSystemOOM tells whether anybody is asked what the kubelet made of kills.
+func (q *Inquest) asksSystemOOM() bool {
+	return q.up[death.SourceKube] && q.opts.Node != "" && len(q.cases) <= systemOOMCases
+}
+
+// ofSystemOOM tells whether c is one that is asked for.
+func (q *Inquest) ofSystemOOM(c *caseFile) bool {
+	return c.oomKilled && !c.recovered && c.system.event == nil && q.podOf(c) != nil
+}
+
 // dueSystemOOM tells whether it is time to ask for c.
 func (q *Inquest) dueSystemOOM(c *caseFile) bool {
-	w := &c.system
-	switch {
-	case !c.oomKilled || c.recovered || w.event != nil || q.podOf(c) == nil:
-		return false
-	case w.tries == 0:
-		return q.now.Sub(c.observed) >= systemOOMFirst
+	switch w := &c.system; w.tries {
+	case 0:
+		return q.now.Sub(c.observed) >= systemOOMFirst && q.ofSystemOOM(c)
+	case 1:
+		return q.now.Sub(w.asked) >= systemOOMAgain && q.ofSystemOOM(c)
 	}
-	return w.tries == 1 && q.now.Sub(w.asked) >= systemOOMAgain
+	return false
+}
+
+// awaitsSystemOOM tells whether it is still to be asked for c: the turn of one
+// that was killed just after another was asked for comes late.
+func (q *Inquest) awaitsSystemOOM(c *caseFile) bool {
+	const turn = systemOOMFirst + systemOOMEach + time.Second // the last is a tick's
+	return c.system.tries == 0 && q.now.Sub(c.observed) < turn && q.asksSystemOOM() && q.ofSystemOOM(c)
 }
 
 // wantSystemOOM asks twice for each OOM kill in a pod what the kubelet made of it
 // on the node.
 func (q *Inquest) wantSystemOOM() {
-	if !q.up[death.SourceKube] || q.opts.Node == "" || len(q.cases) > systemOOMCases || q.now.Sub(q.systemAsked) < systemOOMEach || len(q.wants) >= maxWants {
+	if !q.asksSystemOOM() || q.now.Sub(q.systemAsked) < systemOOMEach || len(q.wants) >= maxWants {
 		return
 	}
 	asked := false

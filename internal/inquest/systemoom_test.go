@@ -12,13 +12,17 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
+func systemOOMOf(pid int, at time.Time) signal.PodEvent {
+	return signal.PodEvent{Reason: "SystemOOM", Message: fmt.Sprintf("System OOM encountered, victim process: app, pid: %d", pid), First: at, Last: at, Count: 1, By: "kubelet"}
+}
+
+// denied is what the evidence says of it where a limit was reached.
+const denied = "that is not so: a limit was reached"
+
 // TestSystemOOM: the kubelet's word that the whole node ran out of memory is held
 // against what the kernel said; two questions are for many kills.
 func TestSystemOOM(t *testing.T) {
-	said := func(pid int, at time.Time) signal.PodEvent {
-		return signal.PodEvent{Reason: "SystemOOM", Message: fmt.Sprintf("System OOM encountered, victim process: app, pid: %d", pid), First: at, Last: at, Count: 1, By: "kubelet"}
-	}
-	const denied = "that is not so: a limit was reached"
+	said := systemOOMOf
 	for name, tc := range map[string]struct {
 		event signal.PodEvent
 		says  bool
@@ -75,5 +79,49 @@ func TestSystemOOM(t *testing.T) {
 				t.Errorf("asked %d times; %d of %d deaths deny it:\n%v", asked, n, len(text), text)
 			}
 		})
+	}
+}
+
+// TestSystemOOM_SoonAfterAnother: a kill for which it is not time to ask, since it
+// was asked for another just now, stays open until it is.
+func TestSystemOOM_SoonAfterAnother(t *testing.T) {
+	for after := time.Second; after < 20*time.Second; after += 100 * time.Millisecond {
+		sc := &scene{}
+		q := New(Options{Node: "n1"})
+		for _, s := range inKube(sc) {
+			q.Feed(s)
+		}
+		kill := func(pid int, at time.Time) {
+			child := task(pid, "app", leftPath, false)
+			for _, b := range oomKill(child, child, level(leftPath, 40*mib, 40*mib)) {
+				q.Feed(signal.Signal{Time: at, Observed: at, Source: death.SourceTracepoint, Body: b})
+			}
+		}
+		kill(101, epoch.Add(time.Millisecond))
+		text := map[string]string{}
+		for now := epoch; now.Before(epoch.Add(70 * time.Second)); now = now.Add(100 * time.Millisecond) {
+			if now.Equal(epoch.Add(after)) {
+				kill(102, now)
+			}
+			q.Tick(now)
+			for _, w := range q.TakeWants() {
+				if w.Kind == WantEvents && w.Pod.UID == "n1" {
+					b := signal.PodEvents{UID: w.Pod.UID, At: w.At, Events: []signal.PodEvent{systemOOMOf(102, epoch.Add(after))}}
+					q.Feed(signal.Signal{Time: now, Observed: now, Source: death.SourceKube, Body: b})
+				}
+			}
+			for _, d := range q.Take() {
+				text[d.ID] = sketch([]death.Death{d})
+			}
+		}
+		n := 0
+		for _, s := range text {
+			if strings.Contains(s, denied) {
+				n++
+			}
+		}
+		if len(text) != 2 || n != 1 || q.Stats().OpenCases != 0 {
+			t.Errorf("%v after another: %d of %d deaths deny it, %d are open", after, n, len(text), q.Stats().OpenCases)
+		}
 	}
 }
