@@ -139,7 +139,7 @@ func TestWords_WaitsForABusyEngine(t *testing.T) {
 			"clock was set back": {written: func() time.Time { return last.AddDate(1, 0, 0) }},
 		})
 		w.ask(wantOf("busy"))
-		time.Sleep(last.Add(quietFor).Sub(time.Now()) - time.Millisecond)
+		time.Sleep(time.Until(last.Add(quietFor)) - time.Millisecond)
 		synctest.Wait()
 		if all := got.texts(); len(all) != 0 {
 			t.Errorf("while it is written to: %q", all)
