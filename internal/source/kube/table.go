@@ -81,7 +81,7 @@ func (t *table) see(d *reading, now time.Time) {
 		l.seen.LogPath = logPath(l.seen.Container.Pod, &l.seen.Container)
 		t.live(h, l, now)
 	}
-	h.prune(d.lives)
+	t.prune(h, d.lives, now)
 	for _, name := range d.nameless {
 		if !h.nameless[name] {
 			h.nameless[name] = true
@@ -227,8 +227,9 @@ func (t *table) live(h *home, l life, now time.Time) {
 	t.tell(at, recovered, *l.exit)
 }
 
-// prune forgets runs of which the API tells no more.
-func (h *home) prune(lives []life) {
+// prune takes leave of runs of which the API tells no more: it has the present
+// one and the one before.
+func (t *table) prune(h *home, lives []life, now time.Time) {
 	if len(h.boxes) <= len(lives) {
 		return
 	}
@@ -238,9 +239,15 @@ func (h *home) prune(lives []life) {
 	}
 	for id := range h.boxes {
 		if !here[id] {
-			delete(h.boxes, id)
+			t.leave(h, id, now)
 		}
 	}
+}
+
+// leave says that a run is there no more: nobody else may.
+func (t *table) leave(h *home, id string, now time.Time) {
+	t.tell(now, false, signal.ContainerGone{ID: id, Runtime: h.boxes[id].told.Container.Runtime})
+	delete(h.boxes, id)
 }
 
 // gone takes leave of a pod that the API has no more.
@@ -250,8 +257,8 @@ func (t *table) gone(uid string, now time.Time) {
 		return
 	}
 	delete(t.pods, uid)
-	for id, b := range h.boxes {
-		t.tell(now, false, signal.ContainerGone{ID: id, Runtime: b.told.Container.Runtime})
+	for id := range h.boxes {
+		t.leave(h, id, now)
 	}
 	t.tell(now, false, signal.PodGone{UID: uid})
 }
