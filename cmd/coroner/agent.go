@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -96,6 +97,8 @@ func checkAgent(o agent.Options) error {
 		return errors.New("--history.max-size: takes 1M or more, or 0 for no bound")
 	case o.Source.Kubelet != "" && !isURL(o.Source.Kubelet):
 		return fmt.Errorf("--source.kube.kubelet: %q is not https://HOST:PORT or http://HOST:PORT", o.Source.Kubelet)
+	case o.Source.NodeAddress != "" && !isAddress(o.Source.NodeAddress):
+		return fmt.Errorf("--source.kube.node-address: %q is no IP address", o.Source.NodeAddress)
 	case o.Inquest.Settle < 0:
 		return errors.New("--inquest.settle: takes a time of 0 or more")
 	case o.Inquest.TombstoneTTL < 0:
@@ -115,6 +118,12 @@ func isURL(s string) bool {
 	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
+// isAddress tells whether s is an IP address.
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
 func tracepointModes() []string { return []string{"auto", "bpf", "tracefs"} }
 
 func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
@@ -130,6 +139,7 @@ func sourceFlags(f *pflag.FlagSet, o *agent.Options) {
 	switchFlag(f, &o.Source.Kube, "source.kube", "take pods, their ends and their evictions from the Kubernetes API, where the agent runs in a pod or has a kubeconfig")
 	f.StringVar(&o.Source.Kubeconfig, "source.kube.kubeconfig", "", "where the API is, and as whom to ask it (default: the pod's service account)")
 	f.StringVar(&o.Source.Kubelet, "source.kube.kubelet", "", "the kubelet's `URL`, asked for its pods while the API is away: https://HOST:10250 or http://HOST:10255 (default: port 10250 of the node)")
+	f.StringVar(&o.Source.NodeAddress, "source.kube.node-address", "", "the node's `IP` address, at which its kubelet is asked; the certificate must still be of the node's name (default: where the name leads)")
 	f.StringVar(&o.Source.KubeletCA, "source.kube.kubelet-ca", "", "`file` with the authority that the kubelet's certificate is of (default: the cluster's)")
 	f.StringArrayVar(&o.Source.Labels, "container.label", nil, "label of containers to carry, or a prefix that ends in *; may be repeated (default: those that name a workload)")
 	f.StringVar(&o.Source.TracepointMode, "source.tracepoint.mode", o.Source.TracepointMode, "auto, bpf or tracefs")

@@ -56,8 +56,9 @@ type SourceOptions struct {
 	Kubeconfig string
 	// Kubelet is the URL of the node's kubelet, asked for its pods while the API is
 	// away; empty: port 10250 of the node. KubeletCA is a file with the authority
-	// that its certificate is of; empty: the cluster's.
-	Kubelet, KubeletCA string
+	// that its certificate is of; empty: the cluster's. NodeAddress is where the node
+	// is asked; empty: by its name.
+	Kubelet, KubeletCA, NodeAddress string
 	// Labels are those of containers to carry: names, or prefixes that end in
 	// an asterisk; nil: those that name a workload.
 	Labels []string

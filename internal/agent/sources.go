@@ -75,7 +75,7 @@ func newSources(o Options, read position, news func() <-chan struct{}) []source 
 		if node == "" {
 			node, _ = o.Path.Hostname() // as the kubelet does
 		}
-		out = append(out, kube.New(kube.Options{Kubeconfig: o.Source.Kubeconfig, Kubelet: o.Source.Kubelet, KubeletCA: o.Source.KubeletCA, Node: node, Labels: o.Source.Labels, Since: read.ends, Logger: o.Logger}))
+		out = append(out, kube.New(kube.Options{Kubeconfig: o.Source.Kubeconfig, Kubelet: o.Source.Kubelet, KubeletCA: o.Source.KubeletCA, NodeAddress: o.Source.NodeAddress, Node: node, Labels: o.Source.Labels, Since: read.ends, Logger: o.Logger}))
 	}
 	return out
 }

@@ -264,3 +264,53 @@ func at(t *testing.T, o object, keys ...any) any {
 	}
 	return v
 }
+
+// TestKubelet: the kubelet is asked at its node's address, and where it is asked
+// the NetworkPolicy lets the agent out to its port.
+func TestKubelet(t *testing.T) {
+	const list, own = "rbac: {kubeletPods: true}", "--source.kube.node-address=$(NODE_IP)"
+	for values, want := range map[string]struct {
+		ports string
+		args  []string
+	}{
+		"web: {port: 3001}": {"[443 6443]", []string{own}},
+		list:                {"[443 6443 10250]", []string{own}},
+		list + "\nkubelet: {url: \"http://$(NODE_IP):10255\"}": {"[443 6443 10255]", []string{own, "--source.kube.kubelet=http://$(NODE_IP):10255"}},
+		"kubelet: {url: \"https://kubelet.example:8443/\"}":    {"[443 6443 8443]", []string{own, "--source.kube.kubelet=https://kubelet.example:8443/"}},
+		"kubelet: {url: \"https://[fd00::7]\"}":                {"[443 6443 443]", []string{own, "--source.kube.kubelet=https://[fd00::7]"}},
+		"kubelet: {url: \"http://10.0.0.7\"}":                  {"[443 6443 80]", []string{own, "--source.kube.kubelet=http://10.0.0.7"}},
+		list + "\nsources: {kube: false}":                      {"[]", nil},
+	} {
+		var v object
+		if err := yaml.UnmarshalStrict([]byte(values+"\nnetworkPolicy: {create: true}"), &v); err != nil {
+			t.Fatal(err)
+		}
+		r, err := render(load(t), v, "v1.34.4")
+		if err != nil {
+			t.Errorf("%s: %v", values, err)
+			continue
+		}
+		ports := []any{}
+		for _, to := range at(t, r.objects["NetworkPolicy"], "spec", "egress").([]any) {
+			for _, p := range to.(object)["ports"].([]any) {
+				ports = append(ports, p.(object)["port"])
+			}
+		}
+		if got := fmt.Sprint(ports); got != want.ports {
+			t.Errorf("%s: out to %s, want %s", values, got, want.ports)
+		}
+		c := at(t, r.objects["DaemonSet"], "spec", "template", "spec", "containers", 0).(object)
+		var args []string
+		for _, a := range c["args"].([]any) {
+			if s := a.(string); strings.HasPrefix(s, "--source.kube") {
+				args = append(args, s)
+			}
+		}
+		if !slices.Equal(args, want.args) {
+			t.Errorf("%s: started with %q, want %q", values, args, want.args)
+		}
+		if env := fmt.Sprint(c["env"]); strings.Contains(env, "status.hostIP") != (want.args != nil) {
+			t.Errorf("%s: environment %s", values, env)
+		}
+	}
+}

@@ -35,10 +35,13 @@ type Options struct {
 	// Node is the node's name in the API: only its pods are asked for.
 	Node string
 	// Kubelet is where the node's kubelet answers, https://HOST:10250 or
-	// http://HOST:10255, for where the API does not; empty: at Node, if it is known
-	// as whom to ask. KubeletCA is a file with the authority that its certificate is
-	// of; empty: the cluster's.
+	// http://HOST:10255, for where the API does not; empty: at NodeAddress, or at
+	// Node, if it is known as whom to ask. KubeletCA is a file with the authority
+	// that its certificate is of; empty: the cluster's.
 	Kubelet, KubeletCA string
+	// NodeAddress is the node's, for where its name does not resolve, as in pods.
+	// The kubelet there has to prove that it is Node's.
+	NodeAddress string
 	// Labels of pods to carry, each a name or a prefix ending in *; nil:
 	// DefaultLabels.
 	Labels []string

@@ -3,10 +3,12 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -40,10 +42,14 @@ type kubelet struct {
 
 // newKubelet is the kubelet at a URL, or of a node; as whom it is asked, cfg
 // says: nil, or a URL without TLS: as nobody. What it is must be proven, by the
-// authority ca or that of the cluster: else anybody could have the token.
-func newKubelet(at, node, ca string, cfg *rest.Config) (*kubelet, error) {
+// authority KubeletCA or that of the cluster: else anybody could have the token.
+func newKubelet(o *Options, cfg *rest.Config) (*kubelet, error) {
+	at, name := o.Kubelet, "" // the name of its certificate; empty: that of the URL
 	if at == "" {
-		at = "https://" + node + ":" + kubeletPort
+		at = "https://" + net.JoinHostPort(cmp.Or(o.NodeAddress, o.Node), kubeletPort)
+		if o.NodeAddress != "" {
+			name = o.Node // one that signs its own has no address in it
+		}
 	}
 	u, err := url.Parse(at)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -52,12 +58,12 @@ func newKubelet(at, node, ca string, cfg *rest.Config) (*kubelet, error) {
 	own := &rest.Config{}
 	if cfg != nil && u.Scheme == "https" {
 		own = rest.CopyConfig(cfg)
-		own.ServerName = ""
 	}
+	own.ServerName = name
 	own.Host, own.Timeout, own.Proxy = at, askLimit, func(*http.Request) (*url.URL, error) { return nil, nil }
 	own.WrapTransport = nil
-	if ca != "" {
-		own.CAFile, own.CAData = ca, nil
+	if o.KubeletCA != "" {
+		own.CAFile, own.CAData = o.KubeletCA, nil
 	}
 	c, err := rest.HTTPClientFor(own)
 	if err != nil {

@@ -318,13 +318,19 @@ func TestRun_KubeletRefuses(t *testing.T) {
 // TestNewKubelet: to whom a token is given.
 func TestNewKubelet(t *testing.T) {
 	for _, bad := range []string{"n1:10250", "ftp://n1", "/run/kubelet.sock", "https://"} {
-		if _, err := newKubelet(bad, "n1", "", nil); err == nil {
+		if _, err := newKubelet(&Options{Kubelet: bad, Node: "n1"}, nil); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}
-	k, err := newKubelet("", "n1", "", nil)
-	if err != nil || k.pods != "https://n1:10250/pods" {
-		t.Errorf("%+v %v", k, err)
+	for want, o := range map[string]Options{
+		"https://n1:10250/pods":        {Node: "n1"},
+		"https://10.0.0.7:10250/pods":  {Node: "n1", NodeAddress: "10.0.0.7"},
+		"https://[fd00::7]:10250/pods": {Node: "n1", NodeAddress: "fd00::7"},
+		"http://10.0.0.8:10255/pods":   {Node: "n1", NodeAddress: "10.0.0.7", Kubelet: "http://10.0.0.8:10255/"},
+	} {
+		if k, err := newKubelet(&o, nil); err != nil || k.pods != want {
+			t.Errorf("%+v: %+v %v, want %s", o, k, err, want)
+		}
 	}
 }
 
@@ -357,7 +363,7 @@ func TestKubelet_Token(t *testing.T) {
 		{plain.URL, "", "", ""},
 		{proven.URL + "/away", ca, "302", "Bearer secret"},
 	} {
-		k, err := newKubelet(tc.at, "n1", tc.ca, as)
+		k, err := newKubelet(&Options{Kubelet: tc.at, Node: "n1", KubeletCA: tc.ca}, as)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,7 +386,7 @@ func TestKubelet_Token(t *testing.T) {
 func TestKubelet_Bad(t *testing.T) {
 	for _, body := range []string{"", "<html>", `{"items": [{"metadata": {"na`, `{"items": 3}`} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
-		k, err := newKubelet(srv.URL, "n1", "", nil)
+		k, err := newKubelet(&Options{Kubelet: srv.URL, Node: "n1"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func (s *Source) Run(ctx context.Context, emit func(signal.Signal)) error {
 	if err != nil && !absent {
 		return err
 	}
-	k, err := newKubelet(s.opt.Kubelet, s.opt.Node, s.opt.KubeletCA, cfg)
+	k, err := newKubelet(&s.opt, cfg)
 	if err != nil {
 		return err
 	}

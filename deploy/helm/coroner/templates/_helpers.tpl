@@ -56,6 +56,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not .Values.events }}
 - --no-sink.kubeevents
 {{- end }}
+{{- if .Values.sources.kube }}
+- --source.kube.node-address=$(NODE_IP)
+{{- end }}
 {{- with .Values.kubelet.url }}
 - "--source.kube.kubelet={{ . }}"
 {{- end }}
@@ -67,6 +70,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* Where the kubelet is asked. */ -}}
+{{- define "coroner.kubeletPort" -}}
+{{- $url := trimSuffix "/" .Values.kubelet.url }}
+{{- if not $url }}10250
+{{- else if regexMatch ":[0-9]+$" $url }}{{ regexFind "[0-9]+$" $url }}
+{{- else }}{{ hasPrefix "https:" $url | ternary 443 80 }}
 {{- end }}
 {{- end }}
 

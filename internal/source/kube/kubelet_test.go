@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+)
+
+// ofItsOwn is a certificate as a kubelet signs it for itself: of its node's name.
+func ofItsOwn(t *testing.T, node string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{node}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestKubelet_Address: a kubelet that is asked at its node's address has to be
+// the node's by its certificate, which has no address in it, and gets the token
+// only then.
+func TestKubelet_Address(t *testing.T) {
+	for _, of := range []string{"n1", "n2"} {
+		tokens := make(chan string, 10)
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			tokens <- r.Header.Get("Authorization")
+			_ = json.NewEncoder(w).Encode(corev1.PodList{})
+		}))
+		cert := ofItsOwn(t, of)
+		srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		srv.StartTLS()
+		var asked string
+		as := &rest.Config{Host: "https://api.example", BearerToken: "secret"}
+		as.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+		as.ServerName = "api.example"
+		as.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+			asked = address
+			return (&net.Dialer{}).DialContext(ctx, "tcp", srv.Listener.Addr().String())
+		}
+		k, err := newKubelet(&Options{Node: "n1", NodeAddress: "fd00::7"}, as)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = k.list(t.Context())
+		k.http.CloseIdleConnections()
+		srv.Close()
+		switch close(tokens); {
+		case asked != "[fd00::7]:10250":
+			t.Errorf("asked at %s", asked)
+		case of == "n1" && (err != nil || <-tokens != "Bearer secret"):
+			t.Errorf("the node's own kubelet: %v", err)
+		case of != "n1" && (err == nil || !strings.Contains(err.Error(), "n1") || <-tokens != ""):
+			t.Errorf("another node's kubelet: %v", err)
+		}
+	}
+}
