@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sort"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,12 +45,12 @@ oldest first. "-", or no FILE, is standard input. It needs no privileges and no 
 		if failed != nil && len(all.list) == 0 {
 			return failed
 		}
-		sort.SliceStable(all.list, func(i, j int) bool { return all.list[i].Time.Before(all.list[j].Time) })
+		found := all.oldestFirst()
 		if *form == formatJSON {
-			unknownTimes(all.list)
+			unknownTimes(found)
 		}
 		// What was found is told, also when a file could not be read to its end.
-		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, all.list, nil))
+		return errors.Join(failed, printDeaths(c.OutOrStdout(), *form, found, nil))
 	}
 	return c
 }
@@ -182,6 +182,13 @@ type latest struct {
 }
 
 func newLatest() *latest { return &latest{at: map[string]int{}} }
+
+// oldestFirst gives them by when they happened, which is not always how they
+// became known. Nothing is taken after it.
+func (l *latest) oldestFirst() []death.Death {
+	slices.SortStableFunc(l.list, func(a, b death.Death) int { return a.Time.Compare(b.Time) })
+	return l.list
+}
 
 func (l *latest) take(ds []death.Death) {
 	for _, d := range ds {

@@ -139,7 +139,7 @@ func replay(r *signal.Reader) ([]death.Death, error) {
 			if errors.Is(err, io.EOF) {
 				err = nil
 			}
-			return deaths.list, err
+			return deaths.oldestFirst(), err
 		}
 		q.Tick(s.Observed)
 		q.Feed(s)
