@@ -41,9 +41,11 @@ func (m *Metrics) scrape(known []Container, causes []death.Cause) rows {
 		}
 	}
 	for k, t := range l.tallies {
-		if _, lives := r.living[k.owner]; lives && slices.Contains(causes, k.cause) {
+		if _, lives := r.living[k.owner]; lives {
 			t.touched = now
-			r.counted[k] = shown{}
+			if slices.Contains(causes, k.cause) {
+				r.counted[k] = shown{}
+			}
 		}
 	}
 	l.sweep(keepGone)

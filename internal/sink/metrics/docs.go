@@ -46,7 +46,7 @@ const docsTail = `
   names the container, the count moves with it as long as no scrape has shown it. After that it stays where it was shown, for
   a counter must not go down; the death's record has the last word. Later evidence never counts a process twice.
 - A container that is known and lives has its ` + "`coroner_oom_kills_total`" + ` at 0 for each cause that is an OOM kill, so that
-  ` + "`increase()`" + ` sees the first one. A container that is gone keeps its series for a day after its last death.
+  ` + "`increase()`" + ` sees the first one. A container that lives keeps all of its series, one that is gone for a day.
 - ` + "`coroner_container_terminations_total`" + ` counts ends by any cause. Its series begin with the first death of the cause, at 0 where the
   container survived it: causes are many, and most containers end by none of them. On other ends than OOM kills alert with ` + "`time() - coroner_last_death_timestamp_seconds < 600`" + `, which sees the first one too.
 - A container that lived between two scrapes has a series that begins above 0, where ` + "`increase()`" + ` sees nothing. The alerts that ` + "`coroner rules`" + `

@@ -288,6 +288,31 @@ func TestContainers_LivingOnesAreAtZero(t *testing.T) {
 	}
 }
 
+// TestContainers_LivingOnesCountOn: what dies once in two days of no OOM kill, and is
+// there again each time, has counters that rise: they do not begin anew.
+func TestContainers_LivingOnesCountOn(t *testing.T) {
+	c := &clock{start}
+	web := death.Container{ID: strings.Repeat("ab", 32), Name: "web", Pod: &death.Pod{Namespace: "prod", Name: "shop"}}
+	living := []metrics.Container{{Container: web}}
+	m := metrics.New(metrics.Options{Now: c.Now, Containers: func() []metrics.Container { return slices.Clone(living) }})
+	const labels = `{cause="error",container="web",namespace="prod",pod="shop"}`
+	for n := range 3 {
+		take(m, death.Death{ID: fmt.Sprint(n), Revision: 1, Time: c.now, Subject: death.SubjectContainer, Cause: death.Error, Container: &web})
+		for hour := range 48 {
+			c.now = c.now.Add(time.Hour)
+			got := scrape(t, m)
+			if ends := got["coroner_container_terminations_total"+labels]; ends != fmt.Sprint(n+1) || got["coroner_last_death_timestamp_seconds"+labels] == "" {
+				t.Fatalf("%d hours after its end number %d: %q ends, the last at %q", hour+1, n+1, ends, got["coroner_last_death_timestamp_seconds"+labels])
+			}
+		}
+	}
+	living = nil
+	c.now = c.now.Add(25 * time.Hour)
+	if got, ok := scrape(t, m)["coroner_container_terminations_total"+labels]; ok {
+		t.Errorf("a day after it is gone = %q, want none", got)
+	}
+}
+
 func TestRegistry_HasWhatTheTableSays(t *testing.T) {
 	m := full()
 	want := make(map[string]string)
