@@ -79,8 +79,31 @@ func resources(l corev1.ResourceList) signal.NodeResources {
 // news: a node's heartbeat is none.
 type nodeFollower struct {
 	f    *follower
+	name string
 	mu   sync.Mutex
 	told *signal.NodeSeen
+	none bool // the API has no node of that name
+}
+
+// lacks says what is wrong with the node's name; empty: nothing that is known.
+func (n *nodeFollower) lacks() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.none {
+		return "the API has no node " + n.name + ", so that no pod can be seen: --node.name is to be as kubectl get nodes shows it"
+	}
+	return ""
+}
+
+// is notes whether there is such a node.
+func (n *nodeFollower) is(there bool) {
+	n.mu.Lock()
+	news := n.none == there
+	n.none = !there
+	n.mu.Unlock()
+	if news {
+		n.f.missing(lesserNode, n.lacks())
+	}
 }
 
 // Add takes the node.
@@ -92,6 +115,7 @@ func (n *nodeFollower) Update(o any) error {
 	if !ok {
 		return fmt.Errorf("a %T among the nodes", o)
 	}
+	n.is(true)
 	seen := n.f.reader().node(node)
 	n.mu.Lock()
 	news := n.told == nil || !sameNode(n.told, &seen)
@@ -103,11 +127,17 @@ func (n *nodeFollower) Update(o any) error {
 	return nil
 }
 
-// Delete does nothing: what was told of the node stays so.
-func (n *nodeFollower) Delete(any) error { return nil }
+// Delete says that there is no such node any more: what was told of it stays so.
+func (n *nodeFollower) Delete(any) error {
+	n.is(false)
+	return nil
+}
 
 // Replace takes all nodes there are of this name.
 func (n *nodeFollower) Replace(all []any, _ string) error {
+	if len(all) == 0 {
+		n.is(false)
+	}
 	for _, o := range all {
 		if err := n.Update(o); err != nil {
 			return err

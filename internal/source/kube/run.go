@@ -98,6 +98,7 @@ const (
 func (s *Source) reflectNode(ctx context.Context, c *client, f *follower) {
 	var again <-chan time.Time // when it may be asked again; nil: now
 	wait := forbiddenFirst
+	n := &nodeFollower{f: f, name: s.opt.Node}
 	ask := func(ctx context.Context, do func() error) error {
 		if again != nil { // the reflector would ask each half minute, and complain
 			select {
@@ -113,7 +114,7 @@ func (s *Source) reflectNode(ctx context.Context, c *client, f *follower) {
 		} else if err == nil {
 			wait = forbiddenFirst
 		}
-		why := ""
+		why := n.lacks()
 		if err != nil {
 			why = "the node's conditions and taints are not known: " + err.Error()
 		}
@@ -134,7 +135,7 @@ func (s *Source) reflectNode(ctx context.Context, c *client, f *follower) {
 			return w, err
 		},
 	}
-	cache.NewReflectorWithOptions(lw, &corev1.Node{}, &nodeFollower{f: f}, cache.ReflectorOptions{Name: "node " + s.opt.Node}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(lw, &corev1.Node{}, n, cache.ReflectorOptions{Name: "node " + s.opt.Node}).RunWithContext(ctx)
 }
 
 // follower takes what the reflector and the kubelet bring, and keeps nothing of
