@@ -55,6 +55,9 @@ type Client struct {
 	// HTTP does the requests. It must have no Timeout of its own, which would
 	// end streams; Deaths, Death and Status are bounded by their context.
 	HTTP *http.Client
+	// OnMark, when set, hears where a stream stands that has brought no death since:
+	// at its begin, and with each heartbeat.
+	OnMark func(id string)
 	// OnRetry, when set, hears why a stream is broken and when it tries again.
 	OnRetry func(err error, wait time.Duration)
 }

@@ -124,8 +124,12 @@ func (c *Client) streamOnce(ctx context.Context, q Query, lastID *string, fn fun
 				return callbackError{err}
 			}
 		}
-		if e.id != "" {
-			*lastID = e.id
+		if e.id == "" {
+			return nil
+		}
+		*lastID = e.id
+		if e.name == "" && c.OnMark != nil {
+			c.OnMark(e.id)
 		}
 		return nil
 	})

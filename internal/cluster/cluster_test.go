@@ -408,6 +408,45 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestFollow_Marks: where a stream stands is known before it brings a death: the
+// node's next agent goes on from there.
+func TestFollow_Marks(t *testing.T) {
+	s := clustertest.Start(t)
+	one := clustertest.NewAgent(t, "n1", killed("a", "web", 1))
+	s.AddAgent("ops", "coroner-1", "n1", one)
+	c, _ := opened(t, s, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	agents, err := c.agents(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watcher{c: c, from: make(chan told), live: map[string]bool{}, lastID: map[string]string{}, said: map[string]string{}}
+	none := func(d death.Death) error { return fmt.Errorf("%s was told", d.ID) }
+	w.wg.Go(func() { w.follow(ctx, agents[0], "") })
+	if err := w.take(<-w.from, none); err != nil || w.lastID["n1"] == "" {
+		t.Fatalf("the stream stands at %q: %v", w.lastID["n1"], err)
+	}
+	cancel()
+	w.wg.Wait()
+
+	one.Put(killed("b", "web", 2)) // while nobody follows
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w.wg.Go(func() { w.follow(ctx, agents[0], w.lastID["n1"]) })
+	var came []string
+	for len(came) == 0 {
+		if err := w.take(<-w.from, func(d death.Death) error { came = append(came, d.ID); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if came[0] != "b" {
+		t.Errorf("told %q, want b", came)
+	}
+	cancel()
+	w.wg.Wait()
+}
+
 // TestStream_Nobody: where no agent can be followed, that is an error.
 func TestStream_Nobody(t *testing.T) {
 	s := clustertest.Start(t)

@@ -20,6 +20,7 @@ type told struct {
 	agent *agent
 	id    string
 	death death.Death
+	mark  bool // there is no death, but where the stream stands
 	err   error
 	ended bool
 }
@@ -30,7 +31,7 @@ type watcher struct {
 	q       api.Query
 	from    chan told
 	live    map[string]bool   // agents that are followed
-	lastID  map[string]string // the last event of each node, for the agent that comes after
+	lastID  map[string]string // where the stream of each node stood, for the agent that comes after
 	said    map[string]string // what was last said of an agent's trouble
 	crowded bool
 	held    bool // streams have held for a while
@@ -72,11 +73,14 @@ func (c *Cluster) Stream(ctx context.Context, q api.Query, fn func(death.Death) 
 func (w *watcher) take(t told, fn func(death.Death) error) error {
 	switch {
 	case t.err == nil:
-		w.held = true
 		if len(w.lastID) > maxListed {
 			clear(w.lastID)
 		}
 		w.lastID[t.agent.node] = t.id
+		if t.mark {
+			return nil
+		}
+		w.held = true
 		return fn(t.death)
 	case t.ended:
 		delete(w.live, t.agent.key())
@@ -136,6 +140,7 @@ func (w *watcher) follow(ctx context.Context, a *agent, lastID string) {
 		}
 	}
 	cl := w.c.client(a)
+	cl.OnMark = func(id string) { _ = tell(told{agent: a, id: id, mark: true}) }
 	cl.OnRetry = func(err error, _ time.Duration) {
 		_ = tell(told{agent: a, err: fmt.Errorf("%w; trying again", w.c.refusal(a, err))})
 	}
