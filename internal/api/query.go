@@ -46,15 +46,6 @@ func parameters() []string {
 	return []string{"cause", "namespace", "pod", "container", "node", "unit", "q", "since", "until", "limit", "cursor"}
 }
 
-// laterCauses are ids that docs/causes.md promises and that this version does
-// not find yet: asking for them is right and finds nothing.
-func laterCauses() []death.Cause {
-	return []death.Cause{
-		"evicted_memory", "evicted_storage", "evicted_pids",
-		"preempted", "drained", "node_shutdown", "liveness_probe", "startup_probe",
-	}
-}
-
 // ParseQuery reads a query from an address's parameters. Empty parameters, as
 // a form sends them, count as absent; unknown ones are refused, so that a
 // misspelt filter never selects everything. Since and until are RFC 3339 or a
@@ -111,8 +102,7 @@ func parseCauses(values []string) ([]death.Cause, error) {
 }
 
 func knownCause(c death.Cause) bool {
-	return slices.Contains(laterCauses(), c) ||
-		slices.ContainsFunc(death.Causes(), func(i death.CauseInfo) bool { return i.Cause == c })
+	return slices.ContainsFunc(death.Causes(), func(i death.CauseInfo) bool { return i.Cause == c })
 }
 
 func causeIDs() []string {
