@@ -314,3 +314,22 @@ func TestKubelet(t *testing.T) {
 		}
 	}
 }
+
+// TestEvents_NeedTheAPI: without a token no event is tried, which would be told as
+// a sink that is down.
+func TestEvents_NeedTheAPI(t *testing.T) {
+	for values, want := range map[string]bool{"events: true": true, "events: false": false, "sources: {kube: false}": false} {
+		var v object
+		if err := yaml.UnmarshalStrict([]byte(values), &v); err != nil {
+			t.Fatal(err)
+		}
+		r, err := render(load(t), v, "v1.34.4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := at(t, r.objects["DaemonSet"], "spec", "template", "spec", "containers", 0, "args").([]any)
+		if got := !slices.Contains(args, any("--no-sink.kubeevents")); got != want {
+			t.Errorf("%s: events are tried: %v, want %v", values, got, want)
+		}
+	}
+}

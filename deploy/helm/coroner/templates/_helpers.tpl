@@ -53,7 +53,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else }}
 - --no-source.cri
 {{- end }}
-{{- if not .Values.events }}
+{{- if not (and .Values.events .Values.sources.kube) }}
 - --no-sink.kubeevents
 {{- end }}
 {{- if .Values.sources.kube }}
