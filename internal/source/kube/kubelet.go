@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,11 +22,13 @@ import (
 )
 
 // How often the kubelet is asked while the API is away, how long the API may
-// take at the start, and how much is taken of an answer.
+// take at the start, and how much is taken of an answer and of one pod in it: an
+// object of the API has 1.5 MiB at most, which JSON can make several times that.
 const (
 	kubeletEvery  = 10 * time.Second
 	kubeletFirst  = 2 * time.Second
-	maxKubeletSay = 32 << 20
+	maxKubeletSay = 256 << 20
+	maxKubeletPod = 8 << 20
 )
 
 // kubeletPort is where the kubelet answers whoever has the right to nodes/proxy,
@@ -74,7 +77,7 @@ func newKubelet(o *Options, cfg *rest.Config) (*kubelet, error) {
 }
 
 // list asks for the pods.
-func (k *kubelet) list(ctx context.Context) (*corev1.PodList, error) {
+func (k *kubelet) list(ctx context.Context, rd reader) ([]*reading, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, k.pods, nil)
 	if err != nil {
 		return nil, fmt.Errorf("pods of the kubelet: %w", err)
@@ -84,7 +87,6 @@ func (k *kubelet) list(ctx context.Context) (*corev1.PodList, error) {
 		return nil, fmt.Errorf("pods of the kubelet: %w", err)
 	}
 	defer func() { _ = w.Body.Close() }()
-	body := io.LimitReader(w.Body, maxKubeletSay)
 	switch w.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -93,11 +95,79 @@ func (k *kubelet) list(ctx context.Context) (*corev1.PodList, error) {
 	default:
 		return nil, fmt.Errorf("pods of the kubelet at %s: %s", k.pods, w.Status)
 	}
-	var all corev1.PodList
-	if err := json.NewDecoder(body).Decode(&all); err != nil {
+	all, err := readPods(io.LimitReader(w.Body, maxKubeletSay), rd)
+	if err != nil {
 		return nil, fmt.Errorf("pods of the kubelet at %s: %w", k.pods, err)
 	}
-	return &all, nil
+	return all, nil
+}
+
+var (
+	errNoPods   = errors.New("no list of pods")
+	errLargePod = fmt.Errorf("a pod, or something else, of more than %d MiB", maxKubeletPod>>20)
+)
+
+// readPods reads a PodList pod by pod: a list of whole ones takes many times the
+// memory of what is kept of them.
+func readPods(r io.Reader, rd reader) (out []*reading, err error) {
+	each := &perValue{Reader: r}
+	d := json.NewDecoder(each)
+	next := func() (json.Token, error) {
+		each.taken = 0
+		return d.Token()
+	}
+	if t, err := next(); err != nil || t != json.Delim('{') {
+		return nil, cmp.Or(err, errNoPods)
+	}
+	for d.More() {
+		name, err := next()
+		if err != nil {
+			return nil, err
+		}
+		each.taken = 0
+		if name != "items" {
+			var other json.RawMessage
+			if err := d.Decode(&other); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if t, err := next(); err != nil || t != json.Delim('[') && t != nil {
+			return nil, cmp.Or(err, errNoPods)
+		} else if t == nil {
+			continue
+		}
+		for d.More() {
+			if len(out) == maxPods {
+				return nil, fmt.Errorf("more than %d pods", maxPods)
+			}
+			var p corev1.Pod
+			each.taken = 0
+			if err := d.Decode(&p); err != nil {
+				return nil, err
+			}
+			out = append(out, rd.read(&p))
+		}
+		if _, err := next(); err != nil {
+			return nil, err
+		}
+	}
+	_, err = next()
+	return out, err
+}
+
+// perValue bounds what is read for one value.
+type perValue struct {
+	io.Reader
+	taken int
+}
+
+func (v *perValue) Read(p []byte) (int, error) {
+	n, err := v.Reader.Read(p)
+	if v.taken += n; v.taken > maxKubeletPod {
+		return 0, errLargePod
+	}
+	return n, err
 }
 
 // standIn asks the kubelet while the API does not answer, until ctx ends.
@@ -117,7 +187,7 @@ func (k *kubelet) standIn(ctx context.Context, f *follower) {
 			continue
 		case <-due:
 		}
-		list, err := k.list(ctx)
+		list, err := k.list(ctx, f.reader())
 		if ctx.Err() != nil {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -65,7 +66,7 @@ func TestKubelet_Address(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = k.list(t.Context())
+		_, err = k.list(t.Context(), reader{})
 		k.http.CloseIdleConnections()
 		srv.Close()
 		switch close(tokens); {
@@ -76,5 +77,46 @@ func TestKubelet_Address(t *testing.T) {
 		case of != "n1" && (err == nil || !strings.Contains(err.Error(), "n1") || <-tokens != ""):
 			t.Errorf("another node's kubelet: %v", err)
 		}
+	}
+}
+
+// TestKubelet_Memory: who may make pods can make the kubelet's answer as large as
+// the API lets pods be; no more than one of them is held at once.
+func TestKubelet_Memory(t *testing.T) {
+	p := usual(1)
+	for len(p.Spec.Containers[0].Env) < 80_000 {
+		p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{Name: "A"})
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pods = 40
+	var before, most int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[`)
+		for i := range pods {
+			if i > 0 {
+				_, _ = io.WriteString(w, ",")
+			}
+			_, _ = w.Write(text)
+			_ = http.NewResponseController(w).Flush()
+			most = max(most, heap())
+		}
+		_, _ = io.WriteString(w, "]}")
+	}))
+	defer srv.Close()
+	k, err := newKubelet(&Options{Kubelet: srv.URL, Node: "n1"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before = heap()
+	l, err := k.list(t.Context(), reader{})
+	if err != nil || len(l) != pods || l[0].seen.Pod.Name != p.Name {
+		t.Fatalf("%d pods: %v", len(l), err)
+	}
+	t.Logf("%d pods of %d KiB took %d KiB at most", pods, len(text)>>10, (most-before)>>10)
+	if most-before > 24<<20 {
+		t.Errorf("%d pods of %d KiB took %d MiB", pods, len(text)>>10, (most-before)>>20)
 	}
 }

@@ -367,7 +367,7 @@ func TestKubelet_Token(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = k.list(t.Context())
+		_, err = k.list(t.Context(), reader{})
 		if tc.fails == "" && err != nil || tc.fails != "" && (err == nil || !strings.Contains(err.Error(), tc.fails)) {
 			t.Errorf("%+v: %v", tc, err)
 		}
@@ -384,14 +384,17 @@ func TestKubelet_Token(t *testing.T) {
 
 // TestKubelet_Bad: answers that are none.
 func TestKubelet_Bad(t *testing.T) {
-	for _, body := range []string{"", "<html>", `{"items": [{"metadata": {"na`, `{"items": 3}`} {
+	for _, body := range []string{
+		"", "<html>", "[]", `{"items": [{"metadata": {"na`, `{"items": [{}`, `{"items": []`, `{"items": 3}`, `{"items": [3]}`,
+		`{"items": [` + strings.Repeat("{},", maxPods) + `{}]}`, `{"metadata": {"a": "` + strings.Repeat("a", 2*maxKubeletPod) + `"}}`,
+	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 		k, err := newKubelet(&Options{Kubelet: srv.URL, Node: "n1"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l, err := k.list(t.Context()); err == nil {
-			t.Errorf("%q is taken for %+v", body, l)
+		if l, err := k.list(t.Context(), reader{}); err == nil {
+			t.Errorf("%.50q is taken for %d pods", body, len(l))
 		}
 		srv.Close()
 	}

@@ -279,7 +279,7 @@ func (f *follower) Resync() error { return nil }
 
 // kubeletSaid takes the kubelet's pods, in place of the API's: what the API knew
 // and the kubelet leaves out stays.
-func (f *follower) kubeletSaid(list *corev1.PodList, err error) {
+func (f *follower) kubeletSaid(list []*reading, err error) {
 	if asked, away, _ := f.standing.away(); asked && !away {
 		return // the API is back
 	}
@@ -290,7 +290,7 @@ func (f *follower) kubeletSaid(list *corev1.PodList, err error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range list.Items {
-		f.see(f.reader().read(&list.Items[i]))
+	for _, d := range list {
+		f.see(d)
 	}
 }
