@@ -22,10 +22,12 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// How long the API may take, and how much is taken of it.
+// How long the API may take, and how much is taken of it. An event can be as large
+// as any object, 1.5 MiB, for whoever may write them.
 const (
-	askLimit  = 10 * time.Second
-	maxEvents = 200 // of one pod
+	askLimit   = 10 * time.Second
+	maxEvents  = 200 // of one pod
+	eventsPage = 20
 )
 
 // client asks the API's group core/v1.
@@ -108,17 +110,22 @@ func (c *client) ownersOf(ctx context.Context, j job) (uid string, refs []metav1
 	return string(o.UID), o.OwnerReferences, nil
 }
 
-// events reads what the API keeps of a pod's events.
+// events reads what the API keeps of a pod's events, a page at a time.
 func (c *client) events(ctx context.Context, namespace, uid string) (out []signal.PodEvent, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	o := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", uid).String(), Limit: maxEvents}
-	var list corev1.EventList
-	if err := c.rest.Get().Namespace(namespace).Resource("events").VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(&list); err != nil {
-		return nil, said("list events in namespace "+namespace, err)
-	}
-	for i := range list.Items {
-		out = append(out, reader{ahead: c.clock.by()}.event(&list.Items[i]))
+	o := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", uid).String(), Limit: eventsPage}
+	for range maxEvents / eventsPage {
+		var list corev1.EventList
+		if err := c.rest.Get().Namespace(namespace).Resource("events").VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(&list); err != nil {
+			return nil, said("list events in namespace "+namespace, err)
+		}
+		for i := range list.Items {
+			out = append(out, reader{ahead: c.clock.by()}.event(&list.Items[i]))
+		}
+		if o.Continue = list.Continue; o.Continue == "" {
+			break
+		}
 	}
 	return out, nil
 }

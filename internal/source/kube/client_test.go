@@ -3,15 +3,23 @@
 package kube
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
 )
 
 // TestSaid: the same trouble has the same words each time that a watch begins,
@@ -33,5 +41,43 @@ func TestSaid(t *testing.T) {
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no"))
 	if err := said("list pods", forbidden); !apierrors.IsForbidden(err) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestEvents_Pages: who may write events can make each as large as an object of
+// the API may be, so that few are asked for at once; and no more than there is use for.
+func TestEvents_Pages(t *testing.T) {
+	for there, want := range map[int][]string{7: {"0"}, 45: {"0", "20", "40"}, 1000: {"0", "20", "40", "60", "80", "100", "120", "140", "160", "180"}} {
+		var from []string
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			q := r.URL.Query()
+			at, _ := strconv.Atoi(q.Get("continue"))
+			from = append(from, strconv.Itoa(at))
+			limit, _ := strconv.Atoi(q.Get("limit"))
+			if limit < 1 || limit > 20 || q.Get("fieldSelector") != "involvedObject.uid="+string(podUID) {
+				t.Errorf("asked %s", r.URL)
+			}
+			var l corev1.EventList
+			for ; at < there && len(l.Items) < limit; at++ {
+				l.Items = append(l.Items, corev1.Event{Reason: fmt.Sprint(at)})
+			}
+			if at < there {
+				l.Continue = strconv.Itoa(at)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(l)
+		}))
+		c, err := newClient(&rest.Config{Host: srv.URL}, &clock{changed: func() {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.events(t.Context(), "shop", string(podUID))
+		srv.Close()
+		if err != nil || len(got) != min(there, maxEvents) || got[len(got)-1].Reason != fmt.Sprint(len(got)-1) {
+			t.Errorf("of %d: %d events, %v", there, len(got), err)
+		}
+		if !slices.Equal(from, want) {
+			t.Errorf("of %d: asked from %q, want %q", there, from, want)
+		}
 	}
 }
