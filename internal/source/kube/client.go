@@ -34,6 +34,7 @@ const (
 type client struct {
 	rest  rest.Interface
 	clock *clock
+	turn  chan struct{} // one page of events at a time
 }
 
 func newClient(cfg *rest.Config, clock *clock) (*client, error) {
@@ -43,7 +44,7 @@ func newClient(cfg *rest.Config, clock *clock) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{rest: r, clock: clock}, nil
+	return &client{rest: r, clock: clock, turn: make(chan struct{}, 1)}, nil
 }
 
 // list and watchPods are of the pods of one node.
@@ -116,18 +117,33 @@ func (c *client) events(ctx context.Context, namespace, uid string) (out []signa
 	defer cancel()
 	o := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", uid).String(), Limit: eventsPage}
 	for range maxEvents / eventsPage {
-		var list corev1.EventList
-		if err := c.rest.Get().Namespace(namespace).Resource("events").VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(&list); err != nil {
+		page, next, err := c.eventsPage(ctx, namespace, o)
+		if err != nil {
 			return nil, said("list events in namespace "+namespace, err)
 		}
-		for i := range list.Items {
-			out = append(out, reader{ahead: c.clock.by()}.event(&list.Items[i]))
-		}
-		if o.Continue = list.Continue; o.Continue == "" {
+		if out, o.Continue = append(out, page...), next; next == "" {
 			break
 		}
 	}
 	return out, nil
+}
+
+// eventsPage reads one page, when it is its turn.
+func (c *client) eventsPage(ctx context.Context, namespace string, o metav1.ListOptions) (out []signal.PodEvent, next string, err error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, "", ctx.Err()
+	}
+	var list corev1.EventList
+	if err := c.rest.Get().Namespace(namespace).Resource("events").VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(&list); err != nil {
+		return nil, "", err
+	}
+	for i := range list.Items {
+		out = append(out, reader{ahead: c.clock.by()}.event(&list.Items[i]))
+	}
+	return out, list.Continue, nil
 }
 
 // event reads one event. The kubelet's are by this machine's clock.

@@ -12,6 +12,9 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -79,5 +82,36 @@ func TestEvents_Pages(t *testing.T) {
 		if !slices.Equal(from, want) {
 			t.Errorf("of %d: asked from %q, want %q", there, from, want)
 		}
+	}
+}
+
+// TestEvents_OneAtATime: many pods that die at once are asked about in turn; what
+// the answers hold does not add up.
+func TestEvents_OneAtATime(t *testing.T) {
+	var at, most atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n := at.Add(1)
+		defer at.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(corev1.EventList{Items: []corev1.Event{{Message: strings.Repeat("x", 1<<20)}}})
+	}))
+	defer srv.Close()
+	c, err := newClient(&rest.Config{Host: srv.URL, QPS: -1}, &clock{changed: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			if got, err := c.events(t.Context(), "shop", string(podUID)); err != nil || len(got) != 1 {
+				t.Errorf("%d events, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d were asked about at once", most.Load())
 	}
 }
