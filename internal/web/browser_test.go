@@ -4,12 +4,15 @@ package web
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,5 +221,31 @@ func TestBrowser_NewDeathsAppear(t *testing.T) {
 	appears("Amended since.")
 	if said := c.take(); len(said) > 0 {
 		t.Errorf("the browser complains: %q", said)
+	}
+}
+
+// TestBrowser_ComesAgain: a page whose stream was refused, as by an agent with too
+// many of them or a proxy before one that is started anew, asks for it again.
+func TestBrowser_ComesAgain(t *testing.T) {
+	ctx := browser(t)
+	s := newSite(t, nil)
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == api.PathStream && asked.Add(1) == 1 {
+			busy(w, "too many")
+			return
+		}
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(s.broker.Close)
+	if err := chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/")); err != nil {
+		t.Fatal(err)
+	}
+	s.put(many(1)[0])
+	for deadline := time.Now().Add(40 * time.Second); !eval[bool](ctx, t, `document.body.innerText.includes("Number 0.")`); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the death does not appear; the stream was asked for %d times", asked.Load())
+		}
 	}
 }

@@ -68,8 +68,15 @@
     if (!address || source) return;
     const url = new URL(address, location.href);
     if (lastID) url.searchParams.set("last_event_id", lastID);
-    source = new EventSource(url);
-    source.addEventListener("death", (e) => {
+    const opened = new EventSource(url);
+    source = opened;
+    // A break the browser mends itself; an answer that is no stream is the end of it.
+    opened.addEventListener("error", () => {
+      if (source !== opened || opened.readyState !== EventSource.CLOSED) return;
+      source = null;
+      setTimeout(() => { if (!document.hidden) listen(); }, 5000 + Math.random() * 5000);
+    });
+    opened.addEventListener("death", (e) => {
       lastID = e.lastEventId;
       const watched = document.body.dataset.watch;
       if (watched && JSON.parse(e.data).id !== watched) return;
