@@ -255,11 +255,14 @@ func (tr *trial) living(t *testing.T) *api.Container {
 	return &list.Containers[0]
 }
 
+// patience is how long facts may take on a busy machine.
+const patience = 30 * time.Second
+
 // wait waits until the facts are those, or stay as they are for long enough.
 func (tr *trial) wait(t *testing.T, want []fact) []fact {
 	t.Helper()
 	var got []fact
-	_ = oomtest.Poll(10*time.Second, func() error {
+	_ = oomtest.Poll(patience, func() error {
 		now, err := tr.facts(t)
 		if err != nil {
 			return err

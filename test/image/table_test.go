@@ -112,7 +112,11 @@ func (e *engine) lacking(t *testing.T, r row, options []option, image, hope stri
 	tr := e.begin(t)
 	defer tr.end()
 	var diff string
-	_ = oomtest.Poll(6*time.Second, func() error {
+	settles := patience
+	if hope == "" { // nothing tells when it is all
+		settles = 6 * time.Second
+	}
+	_ = oomtest.Poll(settles, func() error {
 		got, err := tr.facts(t)
 		if err != nil {
 			return err
@@ -140,7 +144,8 @@ func (e *engine) more(t *testing.T, options []option, image string) string {
 		}
 		e.run(with, image)
 		tr := e.begin(t)
-		_ = oomtest.Poll(8*time.Second, func() error { // they are looked for five seconds after the start
+		// They are looked for five seconds after the start.
+		_ = oomtest.Poll(map[bool]time.Duration{false: 8 * time.Second, true: patience}[ptrace], func() error {
 			lives := tr.living(t)
 			if counted[ptrace] = lives != nil && lives.EscapedProcesses != nil; counted[ptrace] {
 				return nil
