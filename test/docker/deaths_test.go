@@ -131,17 +131,18 @@ func TestDeaths(t *testing.T) {
 		confidence death.Confidence
 		subject    death.Subject
 		lives      bool
+		obeys      bool // when asked to end, as soon as the machine lets it
 	}{
 		{name: "s1-oom", command: strings.Fields(leakForever), cause: death.OOMContainerLimit, confidence: death.Certain},
 		{name: "s2-child", command: sh(leakForever + "; sleep 600"), cause: death.OOMContainerLimit, confidence: death.Certain, lives: true},
 		{name: "s3-follows", command: sh(leakForever + "; exit 7"), cause: death.OOMContainerLimit, confidence: death.Certain},
 		{name: "s10-person", command: sh("sleep 600"), then: kill(syscall.SIGKILL), cause: death.Killed, confidence: death.Certain},
 		{name: "s10-term", command: sh("trap 'exit 0' TERM; while :; do sleep 0.05; done"), then: kill(syscall.SIGTERM), cause: death.Killed, confidence: death.Probable},
-		{name: "s11-in-time", command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), then: m.stopIt, cause: death.Stopped, confidence: death.Certain},
+		{name: "s11-in-time", command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), then: m.stopIt, cause: death.Stopped, confidence: death.Certain, obeys: true},
 		{name: "s11-too-late", command: sh("trap '' TERM; sleep 600"), then: m.stopIt, cause: death.StopTimeout, confidence: death.Certain},
 		{name: "docker-kill", command: sh("sleep 600"), then: m.signalIt("KILL"), cause: death.Killed, confidence: death.Certain},
 		{name: "docker-kill-int", command: sh("trap 'exit 130' INT; while :; do sleep 0.05; done"), then: m.signalIt("INT"), cause: death.Killed, confidence: death.Certain},
-		{name: "docker-kill-term", command: sh("trap 'exit 7' TERM; while :; do sleep 0.05; done"), then: m.signalIt("TERM"), cause: death.Stopped, confidence: death.Probable},
+		{name: "docker-kill-term", command: sh("trap 'exit 7' TERM; while :; do sleep 0.05; done"), then: m.signalIt("TERM"), cause: death.Stopped, confidence: death.Probable, obeys: true},
 		{name: "s14-segv", command: []string{"/fault", "segv"}, cause: death.Segfault, confidence: death.Certain},
 		{name: "s14-fpe", command: []string{"/fault", "fpe"}, cause: death.Arithmetic, confidence: death.Certain},
 		{name: "s14-ill", command: []string{"/fault", "ill"}, cause: death.IllegalInstruction, confidence: death.Certain},
@@ -152,6 +153,7 @@ func TestDeaths(t *testing.T) {
 		{name: "error", command: sh("exit 3"), cause: death.Error, confidence: death.Certain},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			m.grace = map[bool]int{false: 1, true: 30}[tc.obeys]
 			id := m.run(tc.name, false, nil, tc.command...)
 			if tc.then != nil {
 				m.running(t, id)

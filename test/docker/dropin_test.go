@@ -79,6 +79,7 @@ func dropIn(t *testing.T, beneath bool) {
 	}
 	oomtest.Require(t, oomtest.RealKills)
 	e := startEngine(t)
+	e.grace = 30 // what is restarted here obeys, as soon as the machine lets it
 	e.addProgram(coroner(t))
 	m := &morgue{e, rig.Start(t, options(e))}
 	made, err := m.client.ContainerCreate(t.Context(), client.ContainerCreateOptions{

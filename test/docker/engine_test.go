@@ -26,12 +26,13 @@ type engine struct {
 	dir    string
 	daemon *engines.Daemon
 	client *client.Client
+	grace  int // seconds in which containers that are made now must stop
 }
 
 func startEngine(t *testing.T) *engine {
 	t.Helper()
 	engines.Need(t, "docker.io, containerd, runc", "dockerd", "containerd", "runc")
-	e := &engine{t: t, dir: engines.Dir(t)}
+	e := &engine{t: t, dir: engines.Dir(t), grace: 1}
 	var err error
 	e.client, err = client.New(client.WithHost("unix://" + e.socket()))
 	engines.Must(t, err)
@@ -108,7 +109,7 @@ func (e *engine) runImage(image, name string, remove bool, labels map[string]str
 	e.t.Helper()
 	made, err := e.client.ContainerCreate(e.t.Context(), client.ContainerCreateOptions{
 		Name:   name,
-		Config: &container.Config{Image: image, Cmd: command, Labels: labels, StopTimeout: new(1)},
+		Config: &container.Config{Image: image, Cmd: command, Labels: labels, StopTimeout: new(e.grace)},
 		HostConfig: &container.HostConfig{
 			NetworkMode: "none", AutoRemove: remove, ShmSize: 8 << 20, Resources: limits,
 		},

@@ -66,11 +66,11 @@ func TestPodman(t *testing.T) {
 		{name: "s10-person", command: sh("sleep 600"), cause: death.Killed, code: 137, then: func(t *testing.T, id string) {
 			engines.Must(t, syscall.Kill(e.pid(id), syscall.SIGKILL))
 		}},
-		{name: "s11-in-time", command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), cause: death.Stopped, code: 5, then: e.stop},
+		{name: "s11-in-time", flags: []string{"--stop-timeout", "30"}, command: sh("trap 'exit 5' TERM; while :; do sleep 0.05; done"), cause: death.Stopped, code: 5, then: e.stop(30)},
 		// podman 4.3 tells of a stop at times only: that SIGTERM came, the kernel tells, if it is not ignored.
-		{name: "s11-too-late", command: sh("trap 'true' TERM; while :; do sleep 0.05; done"), cause: death.StopTimeout, code: 137, then: e.stop},
+		{name: "s11-too-late", command: sh("trap 'true' TERM; while :; do sleep 0.05; done"), cause: death.StopTimeout, code: 137, then: e.stop(1)},
 		// The kernel drops SIGTERM for a first process without a handler, and tells that it was sent.
-		{name: "s11-deaf", command: sh("exec sleep 600"), cause: death.StopTimeout, code: 137, needs: bpf, then: e.stop},
+		{name: "s11-deaf", command: sh("exec sleep 600"), cause: death.StopTimeout, code: 137, needs: bpf, then: e.stop(1)},
 		{name: "podman-kill", command: sh("exec sleep 600"), cause: death.Killed, code: 137, then: func(_ *testing.T, id string) { e.podman("kill", id) }},
 		{name: "error", command: sh("exit 3"), cause: death.Error, code: 3},
 		{name: "removed", flags: []string{"--rm"}, command: sh("exit 4"), cause: death.Error, code: 4},
@@ -162,9 +162,13 @@ func one(t *testing.T, a *rig.Agent, name string, want func(*death.Death) error)
 	return last
 }
 
-func (e *engine) stop(t *testing.T, id string) {
-	t.Helper()
-	e.podman("stop", "--time", "1", id)
+// stop asks a container to end within so many seconds. Who obeys does so as soon
+// as the machine lets it.
+func (e *engine) stop(grace int) func(*testing.T, string) {
+	return func(t *testing.T, id string) {
+		t.Helper()
+		e.podman("stop", "--time", strconv.Itoa(grace), id)
+	}
 }
 
 // running waits until a container's program waits: shells have set their traps.
