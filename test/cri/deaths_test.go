@@ -131,20 +131,32 @@ func (m *morgue) flashes(t *testing.T, events bool) {
 		id := p.run("web", 0, "/bin/sh", "-c", "exit 3")
 		engines.Poll(t, "its end", func() bool { return m.status(id).GetState() == runtimeapi.ContainerState_CONTAINER_EXITED })
 		m.removePod(t, p)
-		var ds []death.Death
-		_ = oomtest.Poll(3*time.Second, func() error { // told, or not named
+		told := func() (ds []death.Death, err error) {
 			page, err := m.agent.Client.Deaths(t.Context(), api.Query{Namespace: "shop", Pod: name})
 			if ds = page.Deaths; err == nil && len(ds) == 0 {
 				err = errors.New("none yet")
 			}
-			return err
-		})
-		for _, d := range ds {
-			if d.Container.ID != id || d.Container.Name != "web" || d.Cause != death.Error || d.Exit == nil || *d.Exit.Code != 3 || len(ds) != 1 {
-				t.Errorf("%s", rig.Sketch(ds))
-			}
-			named++
+			return ds, err
 		}
+		limit := rig.Patience
+		if !events {
+			limit = 3 * time.Second // told by then, or not named
+		}
+		if oomtest.Poll(limit, func() error { _, err := told(); return err }) != nil {
+			continue
+		}
+		named++
+		rig.Poll(t, func() error {
+			ds, err := told()
+			if err != nil {
+				return err
+			}
+			d := &ds[0]
+			if d.Container.ID != id || d.Container.Name != "web" || d.Cause != death.Error || d.Exit == nil || d.Exit.Code == nil || *d.Exit.Code != 3 || len(ds) != 1 {
+				return errors.New(rig.Sketch(ds))
+			}
+			return nil
+		})
 	}
 	t.Logf("%d of %d have their names", named, n)
 	if named == 0 || events && named != n {
