@@ -105,18 +105,22 @@ state = "DIR/state"
 }
 
 func (e *engine) removeAll() {
+	for _, id := range e.made {
+		if !e.gone[id] {
+			e.removeLeft(id)
+		}
+	}
+}
+
+// removeLeft takes away a pod of which something may be left.
+func (e *engine) removeLeft(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
 	defer cancel()
-	for _, id := range e.made {
-		if e.gone[id] {
-			continue
-		}
-		if _, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil && status.Code(err) != codes.NotFound {
-			e.t.Error(err)
-		}
-		if _, err := e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
-			e.t.Error(err)
-		}
+	if _, err := e.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil && status.Code(err) != codes.NotFound {
+		e.t.Error(err)
+	}
+	if _, err := e.cri.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
+		e.t.Error(err)
 	}
 }
 

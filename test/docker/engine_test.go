@@ -64,16 +64,23 @@ func startEngine(t *testing.T) *engine {
 func (e *engine) socket() string { return filepath.Join(e.dir, "d.sock") }
 
 func (e *engine) removeAll() {
-	ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
-	defer cancel()
-	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		e.t.Error(err)
-	}
-	for _, c := range list.Items {
-		if _, err := e.client.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true}); err != nil {
+	within := func(do func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(context.Background(), engines.Patience)
+		defer cancel()
+		if err := do(ctx); err != nil {
 			e.t.Error(err)
 		}
+	}
+	var list client.ContainerListResult
+	within(func(ctx context.Context) (err error) {
+		list, err = e.client.ContainerList(ctx, client.ContainerListOptions{All: true})
+		return err
+	})
+	for _, c := range list.Items { // there may be many
+		within(func(ctx context.Context) error {
+			_, err := e.client.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
+			return err
+		})
 	}
 }
 
