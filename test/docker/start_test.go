@@ -78,7 +78,7 @@ func neverRanRemoved(t *testing.T, m *morgue) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var err error
-			for i := range 3 {
+			for i := range 10 {
 				h := &container.HostConfig{NetworkMode: "none", AutoRemove: true, Resources: container.Resources{Devices: c.devices}}
 				if err = m.removedUnstarted(t, fmt.Sprint(name, "-", i), c.command, h, c.code); err == nil {
 					return
