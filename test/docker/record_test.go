@@ -34,8 +34,8 @@ type told struct {
 func tell(ds []death.Death) map[string][]told {
 	out := map[string][]told{}
 	for _, d := range ds {
-		if d.Container == nil || d.Container.Name == "" {
-			continue // somebody else's
+		if d.Container == nil || d.Container.Name == "" || d.Container.Name == "fence" {
+			continue // somebody else's, or of which only the end of all before is looked at
 		}
 		x := told{Cause: d.Cause, Confidence: d.Confidence, Rule: d.Rule, OOM: d.OOM != nil}
 		if d.Exit != nil && d.Exit.Code != nil {

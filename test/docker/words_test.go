@@ -114,6 +114,10 @@ func TestDeaths_HeapLimit(t *testing.T) {
 			t.Log(rig.Sketch(ds))
 		})
 	}
+	// What another process is to record may come to it later than to the agent: it
+	// has the words of those above when it has those of one more.
+	m.run("fence", false, nil, sh(jvm+"exit 1")...)
+	m.wait(t, "fence", 1, func(d *death.Death) error { return wants(d, death.HeapLimit, false) })
 	sameReplayed()
 }
 
