@@ -17,8 +17,9 @@ import (
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+// patience is how long a test waits for what must come, on an emulated machine
+// that shares a processor, too.
+const patience = 30 * time.Second
 
 // recorder runs a Source and keeps what it says.
 type recorder struct {
