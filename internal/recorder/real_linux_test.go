@@ -186,12 +186,31 @@ func stat(t *testing.T, c *oomtest.Cgroup, key string) int64 {
 // the history has its way there, and the kernel's own peak, after its cgroup
 // has gone. All files are closed then.
 func TestReal_UpToTheKill(t *testing.T) {
-	const limit, rate = 64 * mib, 16 * mib
 	tree := oomtest.New(t)
 	before := openFDs(t)
 	r := New(Options{})
 	stop := start(t, r.Run)
-	box := tree.Cgroup("box", oomtest.Limit(limit))
+	var late error
+	for n := range 3 { // a busy machine keeps the recorder from the last reading, and not always
+		if late = upToTheKill(t, r, tree, n); late == nil {
+			break
+		}
+		t.Log(late)
+	}
+	if late != nil {
+		t.Error(late)
+	}
+	stop()
+	if after := openFDs(t); after > before {
+		t.Errorf("%d open files, %d before", after, before)
+	}
+}
+
+// upToTheKill is the nth such end; an error: what was read last is too old.
+func upToTheKill(t *testing.T, r *Recorder, tree *oomtest.Tree, n int) error {
+	t.Helper()
+	const limit, rate = 64 * mib, 16 * mib
+	box := tree.Cgroup(fmt.Sprint("box", n), oomtest.Limit(limit))
 	its := named(box)
 	r.Watch(its)
 	p := box.Start(oomtest.Load{Rate: rate})
@@ -199,12 +218,12 @@ func TestReal_UpToTheKill(t *testing.T) {
 	p.Wait()
 	peak := kernelNumber(t, box, "memory.max_usage_in_bytes", peakFile(t, box), tree.Version)
 	died := time.Now()
-	if n := box.OOMKills(); n != 1 {
-		t.Fatalf("%d kills", n)
+	if kills := box.OOMKills(); kills != 1 {
+		t.Fatalf("%d kills", kills)
 	}
 	box.Remove()
-	err := oomtest.Poll(5*time.Second, func() error {
-		if s := r.Stats(); s.Recorded != 0 || s.Ended != 1 {
+	err := oomtest.Poll(30*time.Second, func() error {
+		if s := r.Stats(); s.Recorded != 0 || s.Ended != n+1 {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
@@ -218,10 +237,11 @@ func TestReal_UpToTheKill(t *testing.T) {
 	}
 	// Read each 100 ms as the limit comes near, it is at most 1.6 MiB late, and
 	// a slow machine's later.
-	var c complaints
+	var c, late complaints
 	c.between("limit", h.LimitBytes, limit, limit)
 	if peakFile(t, tree.Cgroup("any")) == "memory.peak" || tree.Version == 1 {
-		c.between("peak", h.PeakBytes, limit-rate/2, peak)
+		c.between("peak", h.PeakBytes, mib, peak)
+		late.between("peak", h.PeakBytes, limit-rate/2, peak)
 		if h.PeakSampled {
 			t.Error("the kernel's peak is said to be sampled")
 		}
@@ -230,8 +250,12 @@ func TestReal_UpToTheKill(t *testing.T) {
 		t.Error(err)
 	}
 	last := h.Samples[len(h.Samples)-1]
-	if age := died.Unix() - last[0]; age < 0 || age > 2 || len(h.Samples) < 3 {
+	age := died.Unix() - last[0]
+	if age < 0 {
 		t.Errorf("died at %d: %v", died.Unix(), h.Samples)
+	}
+	if age > 2 || len(h.Samples) < 3 {
+		late = append(late, fmt.Sprintf("died at %d: %v", died.Unix(), h.Samples))
 	}
 	for i := 1; i < len(h.Samples); i++ {
 		if a, b := h.Samples[i-1], h.Samples[i]; b[0] <= a[0] || b[2] > limit+slack {
@@ -241,10 +265,7 @@ func TestReal_UpToTheKill(t *testing.T) {
 	if p := pattern.Of(h.Samples, limit); p != "" {
 		t.Errorf("of %d s somebody says %q", len(h.Samples), p)
 	}
-	stop()
-	if after := openFDs(t); after > before {
-		t.Errorf("%d open files, %d before", after, before)
-	}
+	return late.err()
 }
 
 func openFDs(t *testing.T) int {
