@@ -56,7 +56,7 @@ func (c *Cluster) apiStopped(t *testing.T) {
 	}
 	c.gone(t, pids[1:])
 	for _, s := range all {
-		c.until(t, 10*time.Second, "without the API, "+s.name, func() error {
+		c.until(t, 30*time.Second, "without the API, "+s.name, func() error {
 			deaths, err := c.deaths(s.name)
 			if err != nil {
 				return err

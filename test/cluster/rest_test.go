@@ -55,8 +55,12 @@ func (c *Cluster) rests(t *testing.T) {
 		return nil
 	})
 	var started []string
+	var still time.Time // since when it has asked for nothing else
 	c.until(t, time.Minute, "the last question of its start", func() error {
-		if started = c.asked(t); !slices.Contains(started, "get /api/v1/nodes/"+restNode+"/proxy/configz") {
+		if now := c.asked(t); len(now) != len(started) {
+			started, still = now, time.Now()
+		}
+		if !slices.Contains(started, "get /api/v1/nodes/"+restNode+"/proxy/configz") || time.Since(still) < 5*time.Second {
 			return fmt.Errorf("asked %v", started)
 		}
 		return nil
@@ -152,7 +156,9 @@ func (c *Cluster) asked(t *testing.T) (requests []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		requests = append(requests, auditLine(t, line))
+		if strings.HasSuffix(line, "\n") { // else it is being written
+			requests = append(requests, auditLine(t, line))
+		}
 	}
 	return requests
 }
