@@ -46,22 +46,26 @@ func TestRun_Flood(t *testing.T) {
 		}
 		poll(t, "the flood is one", func() bool { return held() > flood })
 		if w.state.Mode == ModeBPF { // the trace buffer overruns
-			var outsider signal.Task
-			tries := 0
-			poll(t, "SIGTERM from outside is told", func() bool {
-				p.signal(syscall.SIGTERM) // nothing comes of it while another is pending
-				tries++
-				i := slices.IndexFunc(w.heardBy(p), func(k signal.Kill) bool { return k.Sender.PID == os.Getpid() })
-				if i >= 0 {
-					outsider = w.heardBy(p)[i].Sender
-				}
-				return i >= 0
-			})
-			checkOutsider(t, outsider)
-			if tries > 400 { // by chance it is told even if the flood hides it
-				t.Errorf("SIGTERM from outside was told after %d were sent", tries)
+			var tries []int
+			for len(tries) < 3 {
+				n := 0
+				poll(t, "SIGTERM from outside is told", func() bool {
+					p.signal(syscall.SIGTERM) // nothing comes of it while another is pending
+					n++
+					return len(outsiders(w.heardBy(p))) > len(tries)
+				})
+				tries = append(tries, n)
+			}
+			for _, k := range outsiders(w.heardBy(p)) {
+				checkOutsider(t, k.Sender)
 			}
 			t.Logf("told after %d", tries)
+			slices.Sort(tries)
+			// By chance it is told even if the flood hides it; and if nothing does,
+			// one stays pending while the machine does not run its target.
+			if tries[1] > 400 {
+				t.Errorf("SIGTERM from outside was told after %d were sent", tries)
+			}
 		}
 		v := start(t, oom, "leak", "victim", nil)
 		v.word()
@@ -81,6 +85,11 @@ func TestRun_Flood(t *testing.T) {
 		}
 		t.Logf("in %s %d were told, %d counted", took, told, held())
 	})
+}
+
+// outsiders are the signals of this test.
+func outsiders(heard []signal.Kill) []signal.Kill {
+	return slices.DeleteFunc(heard, func(k signal.Kill) bool { return k.Sender.PID != os.Getpid() })
 }
 
 // BenchmarkRun_SignalFlood signals a first process that handles it: what the

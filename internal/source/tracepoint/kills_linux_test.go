@@ -358,7 +358,7 @@ func (w *watch) all() []signal.Signal {
 // await returns the first signal for which ok is true, and its place.
 func (w *watch) await(what string, ok func(signal.Signal) bool) (signal.Signal, int) {
 	w.t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for i := 0; ; {
 		all := w.all()
@@ -433,11 +433,12 @@ func dump(all []signal.Signal) string {
 	return b.String()
 }
 
-// poll asks until the answer is yes, or fails after a while, which is long for
-// emulated machines that share a processor.
+// patience is long for emulated machines that share a processor.
+const patience = time.Minute
+
+// poll asks until the answer is yes, or fails after a while.
 func poll(t testing.TB, what string, yes func() bool) {
 	t.Helper()
-	const patience = time.Minute
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !yes(); <-tick.C {
