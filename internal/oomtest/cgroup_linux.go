@@ -18,8 +18,9 @@ import (
 // prefix opens the name of every cgroup at the top that this package makes.
 const prefix = "coroner-test-"
 
-// patience bounds every wait; a TCG machine is slow.
-const patience = 30 * time.Second
+// patience bounds every wait; a TCG machine is slow, and slower where all its
+// memory is to be taken.
+const patience = 2 * time.Minute
 
 // Tree is a root cgroup of one test, removed with all below it at its end.
 type Tree struct {

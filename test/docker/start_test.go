@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -102,7 +103,7 @@ func (m *morgue) removedUnstarted(t *testing.T, name, command string, h *contain
 	}
 	words := strings.TrimPrefix(failed.Error(), "Error response from daemon: ")
 	words = death.Printable(words[:min(len(words), 200)])
-	return oomtest.Poll(rig.Patience/4, func() error {
+	return oomtest.Poll(5*time.Second, func() error {
 		ds := m.of(t, name)
 		if len(ds) != 1 {
 			return fmt.Errorf("%d deaths", len(ds))

@@ -18,7 +18,7 @@ import (
 )
 
 // Patience is how long a test waits for what must come.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // busybox is what the containers run: one static program.
 const busybox = "/bin/busybox"

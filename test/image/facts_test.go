@@ -66,7 +66,7 @@ func (e *engine) begin(t *testing.T) *trial {
 		}
 		return nil
 	}
-	if err := oomtest.Poll(20*time.Second, settled); err != nil {
+	if err := oomtest.Poll(patience, settled); err != nil {
 		t.Fatalf("%v\n%s", err, e.logs())
 	}
 	tr.oom = e.container(t, "leaks", "coroner", "coroner", "leak", "--block", "8M", "--max", "200M")

@@ -18,8 +18,9 @@ import (
 	"github.com/coroner-dev/coroner/internal/oomtest"
 )
 
-// Patience is how long a claim may take on a slow (emulated) machine.
-const Patience = 20 * time.Second
+// Patience is how long a claim may take on a slow (emulated) machine. The inquest
+// itself may wait 40 seconds for a counter.
+const Patience = time.Minute
 
 // Agent is a running agent and its client.
 type Agent struct {
