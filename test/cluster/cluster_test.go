@@ -113,7 +113,7 @@ func (c *Cluster) judged(t *testing.T, namespace string, wants []want) []death {
 		}
 	}()
 	var deaths []death
-	c.until(t, 60*time.Second, "deaths in "+namespace, func() (err error) {
+	c.until(t, 2*time.Minute, "deaths in "+namespace, func() (err error) {
 		if deaths, err = c.deaths(namespace); err == nil {
 			err = right(namespace, deaths, wants)
 		}

@@ -81,7 +81,7 @@ func (c *Cluster) mappedByKubelet(t *testing.T) {
 		return err
 	})
 	// Its figures are up to 20 s old, and the machine goes on.
-	c.until(t, time.Minute, "what the kubelet has for available", func() error {
+	c.until(t, 3*time.Minute, "what the kubelet has for available", func() error {
 		theirs := c.available(t)
 		m, err := c.node()
 		if err != nil {

@@ -45,7 +45,7 @@ func run() int {
 	flag.BoolVar(&r.race, "race", true, "use the race detector where there is a C compiler")
 	flag.StringVar(&r.packages, "vm-packages", "./internal/oomtest ./test/system", "packages to run in the virtual machines")
 	flag.IntVar(&r.atOnce, "vm-at-once", runtime.NumCPU(), "how many virtual machines run at the same time")
-	flag.DurationVar(&r.timeout, "timeout", 10*time.Minute, "limit for each package")
+	flag.DurationVar(&r.timeout, "timeout", 20*time.Minute, "limit for each package")
 	flag.Parse()
 	r.args = flag.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
