@@ -151,11 +151,13 @@ func TestServer_Crowd(t *testing.T) {
 	mostMem, mostRoutines, slowest := uint64(0), 0, time.Duration(0)
 	for end := time.Now().Add(duration); time.Now().Before(end); pause(ctx, 100*time.Millisecond) {
 		for _, path := range []string{"/-/healthy", "/metrics"} {
-			began := time.Now()
+			began, had := time.Now(), busy(t)
 			if got := fresh(t, base+path); got != http.StatusOK {
 				t.Errorf("%s in the crowd: %d, want 200", path, got)
 			}
-			slowest = max(slowest, time.Since(began))
+			// The crowd, which is in this process, takes all processors: what it had
+			// not of them while somebody waited, others on the machine had.
+			slowest = max(slowest, min(time.Since(began), busy(t)-had))
 		}
 		mostMem, mostRoutines = max(mostMem, memory()), max(mostRoutines, runtime.NumGoroutine())
 	}
@@ -196,7 +198,7 @@ func pause(ctx context.Context, d time.Duration) {
 // fresh asks on a connection of its own.
 func fresh(t *testing.T, url string) int {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Get(url)
 	if err != nil {
 		t.Error(err)
