@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,8 +60,10 @@ type session struct {
 	listing, hurry bool
 	asked, next    time.Time
 	// pace is how far lists are apart, least how far at the least, and took how
-	// long the last was under way.
+	// long one is under way, of those in lasted.
 	pace, least, took time.Duration
+	lasted            [3]time.Duration // the last lists
+	lists             int
 	// called is true where somebody has seen what is new, since the last list
 	// was asked for.
 	called bool
@@ -154,10 +157,20 @@ func (s *session) take(l listing) {
 		s.pace = paceFirst
 	}
 	s.hurry = false
-	s.least = min(max(paceFirst, paceShare*l.took), paceMost)
-	s.next, s.took = now.Add(max(s.pace, s.least)), l.took
+	s.lasts(l.took)
+	s.least = min(max(paceFirst, paceShare*s.took), paceMost)
+	s.next = now.Add(max(s.pace, s.least))
 	if s.called {
 		s.next = earlier(s.next, now.Add(max(paceNews, paceShare*s.took)))
+	}
+}
+
+// lasts notes how long a list was under way. The least of three counts: others
+// may have waited for a processor, and the next would be a minute away.
+func (s *session) lasts(took time.Duration) {
+	s.lasted[s.lists%len(s.lasted)] = took
+	if s.lists++; s.lists >= len(s.lasted) {
+		s.took = slices.Min(s.lasted[:])
 	}
 }
 
