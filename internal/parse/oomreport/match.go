@@ -108,10 +108,18 @@ func (r *report) thread(kl *killLine) bool {
 // The OOM killer holds a lock, so no other kill can come in between; but later
 // ones can, and look the same where the rate limit takes their heads.
 func (p *Parser) member(r *report, kl *killLine, now moment) bool {
-	if !r.began || r.gap || kl.global || r.find(kl.pid) != nil || p.limited(now) || !within(r.last, now, reportSpan) {
+	if !r.began || r.gap || !r.saidOf(kl) || r.find(kl.pid) != nil || p.limited(now) || !within(r.last, now, reportSpan) {
 		return false
 	}
 	return len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
+}
+
+// saidOf tells whether a kill line's first words may be those of the group that r
+// kills: the kernel gives each member the first victim's, also where the machine
+// ran out. Before 5.1 they have none.
+func (r *report) saidOf(kl *killLine) bool {
+	global := len(r.named) > 0 && r.named[0].global
+	return kl.global == global || !kl.global && !kl.memcg
 }
 
 // limited tells whether the kernel's rate limit may be in force.

@@ -64,6 +64,10 @@ func summaryOf(oom, task, comm string, pid int) string {
 	return fmt.Sprintf("oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=%s,task_memcg=%s,task=%s,pid=%d,uid=0", oom, task, comm, pid)
 }
 
+func globalSummaryOf(task, comm string, pid int) string {
+	return fmt.Sprintf("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=%s,task=%s,pid=%d,uid=0", task, comm, pid)
+}
+
 func killedLine(pid int, comm string) string {
 	return fmt.Sprintf("Memory cgroup out of memory: Killed process %d (%s) total-vm:40kB, anon-rss:28kB, file-rss:4kB, shmem-rss:0kB, UID:0 pgtables:96kB oom_score_adj:0", pid, comm)
 }
@@ -143,6 +147,10 @@ func TestParser_Sequences(t *testing.T) {
 			[]string{"kill 6 (y) report 2 limit /b in /b", "kill 5 (x) report 1 limit /a in /a for a"}},
 		{"group", at(1, invokedBy("a"), summaryOf("/a", "/a/x", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(6, "y"), killedLine(5, "x")),
 			[]string{"kill 5 (x) report 1 limit /a in /a/x for a", "group /a report 1", "kill 6 (y) report 1 group limit /a in  for a", "kill 5 (x) report 1 again limit /a in /a/x for a"}},
+		{"group on a machine that ran out", at(1, invokedBy("a"), globalSummaryOf("/a/x", "x", 5), killedBy("Out of memory", 5, "x"), groupOf("/a/x"), killedBy("Out of memory", 6, "y"), killedBy("Out of memory", 5, "x")),
+			[]string{"kill 5 (x) report 1 limit  in /a/x for a", "group /a/x report 1", "kill 6 (y) report 1 group limit  in  for a", "kill 5 (x) report 1 again limit  in /a/x for a"}},
+		{"a cgroup's kill in the time of such a group", at(1, invokedBy("a"), globalSummaryOf("/a/x", "x", 5), killedBy("Out of memory", 5, "x"), groupOf("/a/x"), killedLine(6, "y")),
+			[]string{"kill 5 (x) report 1 limit  in /a/x for a", "group /a/x report 1", "kill 6 (y) report 2"}},
 		{"group whose context the rate limit took proves nothing of others", at(1, killedLine(5, "x"), groupOf("/a"), killedLine(6, "y"), killedLine(5, "x")),
 			[]string{"kill 5 (x) report 1", "group /a report 1", "kill 6 (y) report 2", "kill 5 (x) report 1 again"}},
 		{"group and a pid that its table lacks", at(1,
