@@ -181,6 +181,31 @@ func TestBuild_Refused(t *testing.T) {
 	}
 }
 
+// TestBuild_HugePages: the Node object's allocatable memory lacks what is set
+// aside for huge pages, the limit of all pods does not
+// (pkg/kubelet/nodestatus/setters.go): that is no eviction threshold.
+func TestBuild_HugePages(t *testing.T) {
+	in := sample()
+	in.Kubernetes.Kubelet = nil
+	in.Facts.MemInfo["Hugetlb"] = 4 * gib
+	in.Kubernetes.AllocatableBytes = new(*in.Kubernetes.AllocatableBytes - 4*gib)
+	if f := Build(in).Memory["eviction_hard"]; f.Bytes != 100*mib {
+		t.Errorf("eviction_hard %d, want %d", f.Bytes, 100*mib)
+	}
+	in.Facts.Kubepods.LimitBytes = nil
+	if f := Build(in).Memory["reserved"]; f.Bytes != 10*gib+100*mib {
+		t.Errorf("reserved %d, want %d", f.Bytes, 10*gib+100*mib)
+	}
+	in = sample()
+	in.Facts.MemInfo["Hugetlb"] = 4 * gib
+	in.Kubernetes.AllocatableBytes = nil
+	without := sample()
+	without.Kubernetes.AllocatableBytes = nil
+	if is, was := Build(in).Memory["allocatable"].Bytes, Build(without).Memory["allocatable"].Bytes; is != was-4*gib {
+		t.Errorf("allocatable %d, want %d less than %d", is, 4*gib, was)
+	}
+}
+
 // TestBuild_Docker: on a host without Kubernetes there is nothing of it.
 func TestBuild_Docker(t *testing.T) {
 	in := sample()

@@ -28,6 +28,9 @@ func (b *builder) kubernetes() {
 		b.configured(k.Kubelet, capacity)
 		return
 	}
+	// What is set aside for huge pages is missing in allocatable, and not in the
+	// limit of all pods (pkg/kubelet/nodestatus/setters.go).
+	huge := b.in.Facts.MemInfo["Hugetlb"]
 	var limit *int64
 	if p := b.in.Facts.Kubepods; p != nil {
 		limit = p.LimitBytes
@@ -40,12 +43,13 @@ func (b *builder) kubernetes() {
 	switch {
 	case limit != nil && *limit <= capacity:
 		b.compute("reserved", capacity-*limit, "capacity less the limit of all pods")
-		if n := k.AllocatableBytes; n != nil && *limit > *n {
-			b.threshold("hard", nil, *limit-*n, 0)
-			b.compute("eviction_hard", *limit-*n, "limit of all pods less allocatable")
+		if n := k.AllocatableBytes; n != nil && *limit > *n+huge {
+			hard := *limit - *n - huge
+			b.threshold("hard", nil, hard, 0)
+			b.compute("eviction_hard", hard, "limit of all pods less allocatable and huge pages")
 		}
 	case k.AllocatableBytes != nil:
-		b.compute("reserved", max(0, capacity-*k.AllocatableBytes), "capacity less allocatable: with the hard eviction threshold")
+		b.compute("reserved", max(0, capacity-*k.AllocatableBytes-huge), "capacity less allocatable and huge pages: with the hard eviction threshold")
 	}
 }
 
@@ -72,7 +76,7 @@ func (b *builder) configured(c *KubeletConfig, capacity int64) {
 		b.set("eviction_soft", n, from)
 	}
 	if _, told := b.get("allocatable"); !told {
-		b.compute("allocatable", max(0, capacity-reserved), "capacity less what is reserved and the hard eviction threshold")
+		b.compute("allocatable", max(0, capacity-reserved-b.in.Facts.MemInfo["Hugetlb"]), "capacity less what is reserved, the hard eviction threshold and huge pages")
 	}
 }
 
