@@ -44,7 +44,9 @@ func (x *series) place(c *caseFile, d *death.Death) *death.Repeat {
 	}
 	if c.place.key != key {
 		if old := x.runs[c.place.key]; old != nil && old.count > 0 {
-			old.count--
+			if old.count--; old.count == 0 {
+				delete(x.runs, c.place.key) // its first and last are no more
+			}
 		}
 		r := x.runs[key]
 		if r == nil {

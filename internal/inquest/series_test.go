@@ -198,3 +198,21 @@ func TestSeries_NameThatComesLater(t *testing.T) {
 		t.Errorf("the next one = %+v, want the 3rd", r)
 	}
 }
+
+// TestSeries_LeftEmpty: a story that its only death has left, for another cause,
+// begins anew with the next one.
+func TestSeries_LeftEmpty(t *testing.T) {
+	x := newSeries()
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	dead := func(cause death.Cause, at time.Time) *death.Death {
+		return &death.Death{Time: at, Cause: cause, Container: &death.Container{ID: "aa", Runtime: "docker", Name: "web"}}
+	}
+	first, second, third := &caseFile{at: at}, &caseFile{at: at.Add(24 * time.Hour)}, &caseFile{at: at.Add(25 * time.Hour)}
+	x.place(first, dead(death.Error, first.at))
+	x.place(first, dead(death.HeapLimit, first.at))
+	x.place(second, dead(death.Error, second.at))
+	r := x.place(third, dead(death.Error, third.at))
+	if r == nil || r.Count != 2 || !r.First.Equal(second.at) || r.PerHour == nil || *r.PerHour != 1 {
+		t.Errorf("repeat = %+v, want the 2nd since %s, 1 an hour", r, second.at)
+	}
+}
