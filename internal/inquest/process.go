@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -23,11 +24,29 @@ type process struct {
 	killSeen bool      // the SIGKILL that goes with it was seen
 	reported bool      // the kernel's log named it
 	left     bool      // its exit was told
+	killers  []int     // threads in which the kernel killed it, of one that is no victim
 	restored bool      // known from before a restart
 	doubled  bool      // the kernel counted it twice
 	unplaced bool      // a group's member, of one of several containers
 	nameless bool      // it is not known that it is the one that died here
 	alike    string    // the name that all have that may be the one
+}
+
+// maxKillers bounds the threads that are remembered to have killed one process.
+const maxKillers = 8
+
+// killedIn notes that the kernel killed p in a thread.
+func (p *process) killedIn(t signal.Task) {
+	if id := or(t.TID, t.PID); id != 0 && len(p.killers) < maxKillers && !slices.Contains(p.killers, id) {
+		p.killers = append(p.killers, id)
+	}
+}
+
+// chosenIn tells whether the OOM killer, called by a thread, killed p before it
+// marked it. Who was dying already it marks alone, which is no kill.
+func (p *process) chosenIn(t signal.Task) bool {
+	id := or(t.TID, t.PID)
+	return slices.Contains(p.killers, id) || id == 0 && len(p.killers) > 0
 }
 
 // known is what may be said of p: nothing of one of several, of whom it is not

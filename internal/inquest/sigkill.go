@@ -62,6 +62,7 @@ func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 			Process: death.Process{PID: b.Target.PID, Comm: b.Target.Comm, UID: b.Target.UID, Init: b.Target.Init, Fate: fate},
 			tid:     b.Target.TID, mm: b.Target.MM, pidns: b.Target.PIDNS, at: s.Time,
 		}
+		p.killedIn(b.Sender)
 		if path := q.roster.path(b.Target.Cgroup); path != c.taskMemcg {
 			p.Cgroup = path
 			if c.container != nil && path != "" && !cgpath.Within(c.container.Cgroup, path) {
@@ -82,6 +83,7 @@ func (q *Inquest) kernelKill(s signal.Signal, b signal.Kill, pid int) {
 func (q *Inquest) knownKill(p *process, b signal.Kill) bool {
 	if !p.marked && !p.reported {
 		// A bystander of several threads is told several times.
+		p.killedIn(b.Sender)
 		return p.owner != nil && !p.Fate.ByOOMKiller()
 	}
 	if b.Result != 0 {

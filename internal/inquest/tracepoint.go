@@ -66,7 +66,9 @@ func (k *kernelKills) expire(now time.Time) {
 // a task marked without one was dying already, which is no kill.
 func (q *Inquest) markVictim(s signal.Signal, b signal.MarkVictim) {
 	ids := [2]int{b.Victim.PID, b.Victim.TID}
-	if p := q.dead.find(ids[:]...); p != nil && !p.marked && q.near(p, s) {
+	pid := or(b.Victim.PID, b.Victim.TID)
+	_, killed := q.kernel.sent[pid]
+	if p := q.dead.find(ids[:]...); p != nil && !p.marked && q.near(p, s) && (killed || p.Fate.ByOOMKiller() || p.chosenIn(b.Trigger)) {
 		if p.Fate.ByOOMKiller() {
 			q.tellMarked(p, s, b)
 			return
@@ -77,11 +79,7 @@ func (q *Inquest) markVictim(s signal.Signal, b signal.MarkVictim) {
 		q.marked(s, b)
 		return
 	}
-	pid := b.Victim.PID
-	if pid == 0 {
-		pid = b.Victim.TID
-	}
-	if _, killed := q.kernel.sent[pid]; !killed {
+	if !killed {
 		if p := q.dead.find(pid); p != nil && p.marked && q.near(p, s) {
 			return // another thread of it
 		}
