@@ -33,7 +33,7 @@ type configured interface {
 type kubeletSettings struct {
 	from configured
 
-	asking sync.Mutex // one asks at a time
+	turn chan struct{} // of one: one asks at a time
 
 	mu     sync.Mutex
 	config *nodemap.KubeletConfig
@@ -47,10 +47,14 @@ type kubeletSettings struct {
 func newKubeletSettings(sources []source) *kubeletSettings {
 	for _, s := range sources {
 		if from, ok := s.(configured); ok {
-			return &kubeletSettings{from: from}
+			return askKubelet(from)
 		}
 	}
 	return nil
+}
+
+func askKubelet(from configured) *kubeletSettings {
+	return &kubeletSettings{from: from, turn: make(chan struct{}, 1)}
 }
 
 // errNobodyAsks says why a map of a Kubernetes node lacks its settings.
@@ -66,12 +70,15 @@ func (k *kubeletSettings) get() (*nodemap.KubeletConfig, string) {
 	return k.config, k.why
 }
 
-// stale tells whether it is time to ask.
-func (k *kubeletSettings) stale(limit int64, fresh time.Duration) bool {
+// stale tells whether it is time to ask for one who came at a time: not where
+// somebody else asked since.
+func (k *kubeletSettings) stale(limit int64, fresh time.Duration, came time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	age := time.Since(k.asked)
 	switch {
+	case k.asked.After(came) && (!k.known || k.limit == limit):
+		return false
 	case k.known && k.limit == limit:
 		return fresh > 0 && age >= fresh
 	case fresh > 0: // somebody wants it
@@ -86,9 +93,14 @@ func (k *kubeletSettings) refresh(ctx context.Context, limit int64, fresh time.D
 	if k == nil {
 		return
 	}
-	k.asking.Lock()
-	defer k.asking.Unlock()
-	if !k.stale(limit, fresh) {
+	came := time.Now()
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return
+	}
+	if !k.stale(limit, fresh, came) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, settingsPatience)

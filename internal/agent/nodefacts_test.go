@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,11 +17,19 @@ import (
 type counted struct {
 	says  kube.Configz
 	fails error
+	takes time.Duration
 	n     int
 }
 
-func (c *counted) Configz(context.Context) (kube.Configz, error) {
+func (c *counted) Configz(ctx context.Context) (kube.Configz, error) {
 	c.n++
+	if c.takes > 0 {
+		select {
+		case <-time.After(c.takes):
+		case <-ctx.Done():
+			return kube.Configz{}, ctx.Err()
+		}
+	}
 	return c.says, c.fails
 }
 
@@ -30,7 +39,7 @@ func (c *counted) Configz(context.Context) (kube.Configz, error) {
 func TestKubeletSettings_AtRestNobodyIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := &counted{fails: errors.New("away")}
-		k := &kubeletSettings{from: from}
+		k := askKubelet(from)
 		rest := func(d, every time.Duration, limit int64) {
 			for end := time.Now().Add(d); time.Now().Before(end); <-time.After(every) {
 				k.refresh(t.Context(), limit, 0)
@@ -72,4 +81,28 @@ func TestKubeletSettings_AtRestNobodyIsAsked(t *testing.T) {
 	if c, why := none.get(); c != nil || why == "" {
 		t.Errorf("where nobody asks: %+v, %q", c, why)
 	}
+}
+
+// TestKubeletSettings_OneThatHangs is asked once for all who want the map at once.
+func TestKubeletSettings_OneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from := &counted{takes: time.Hour}
+		k := askKubelet(from)
+		var all sync.WaitGroup
+		began := time.Now()
+		for range 30 {
+			all.Go(func() { k.refresh(t.Context(), 7, settingsFresh) })
+		}
+		synctest.Wait()
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		k.refresh(gone, 7, settingsFresh)
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("who has gone waited %v", waited)
+		}
+		all.Wait()
+		if waited := time.Since(began); waited > settingsPatience || from.n != 1 {
+			t.Errorf("asked %d times, all had waited after %v", from.n, waited)
+		}
+	})
 }
