@@ -9,8 +9,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
+	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 // TestAgent_GroupKill is S16: memory.oom.group takes the whole container at
@@ -40,29 +42,12 @@ func TestAgent_GroupKill(t *testing.T) {
 				settings = append(settings, oomtest.Limit(tc.boxLimit))
 			}
 			box := tree.Cgroup(oomtest.SystemdContainer(pod, id), settings...)
-			idle := oomtest.Load{Comm: []byte("member"), Bytes: oomtest.Idle}
-			p := box.Start(oomtest.Load{Comm: []byte("first"), NewPIDNS: true, Bytes: oomtest.Idle,
-				Children: []oomtest.Load{idle, idle, {Comm: []byte("greedy")}}})
-			p.Go()
-			p.Wait()
-			truth := []int{}
-			for i := range p.All {
-				if !p.All[i].Ended(patience) {
-					t.Fatalf("process %+v lives", p.All[i])
-				}
-				truth = append(truth, p.All[i].PID)
-			}
-			slices.Sort(truth)
+			truth := endGroup(t, box, true)
 			r.one(box.Path, func(d *death.Death) error {
-				dead := []int{}
-				for _, q := range d.Processes {
-					dead = append(dead, q.PID)
-				}
-				slices.Sort(dead)
 				if d.OOM == nil {
 					return fmt.Errorf("no OOM record")
 				}
-				return all(is("subject", d.Subject, death.SubjectContainer), is("dead", fmt.Sprint(dead), fmt.Sprint(truth)),
+				return all(is("subject", d.Subject, death.SubjectContainer), is("dead", deadOf(d), fmt.Sprint(truth)),
 					is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1), is("containers", d.OOM.Containers, 1))
 			})
 		})
@@ -89,6 +74,72 @@ func TestAgent_NodeOOM(t *testing.T) {
 			is("container", d.Container.ID, id), is("victims", fmt.Sprint(pidsOf(d, death.FateVictim)), fmt.Sprint([]int{p.PID})))
 	})
 	r.balanced(before)
+}
+
+// endGroup has four processes of a cgroup grow until the kernel takes them all,
+// and tells their ids.
+func endGroup(t *testing.T, box *oomtest.Cgroup, newPIDNS bool) (pids []int) {
+	t.Helper()
+	idle := oomtest.Load{Comm: []byte("member"), Bytes: oomtest.Idle}
+	p := box.Start(oomtest.Load{Comm: []byte("first"), NewPIDNS: newPIDNS, Bytes: oomtest.Idle,
+		Children: []oomtest.Load{idle, idle, {Comm: []byte("greedy"), OOMScoreAdj: ptr(1000)}}})
+	p.Go()
+	p.Wait()
+	for i := range p.All {
+		if !p.All[i].Ended(patience) {
+			t.Fatalf("process %+v lives", p.All[i])
+		}
+		pids = append(pids, p.All[i].PID)
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// deadOf are the ids of all processes of a death, in order.
+func deadOf(d *death.Death) string {
+	dead := []int{}
+	for _, p := range d.Processes {
+		dead = append(dead, p.PID)
+	}
+	slices.Sort(dead)
+	return fmt.Sprint(dead)
+}
+
+// TestAgent_NodeOOMGroup is the machine running out where the kubelet has each
+// container die as one: its members' lines in the log are those of a machine that
+// ran out, too.
+func TestAgent_NodeOOMGroup(t *testing.T) {
+	oomtest.Require(t, oomtest.InVM, oomtest.V2)
+	for _, tc := range []struct {
+		name   string
+		change func(*agent.Options)
+	}{
+		{"everything", everything},
+		{"log and counters", func(o *agent.Options) { o.Source.Tracepoint = false }},
+		{"the log alone", alone(death.SourceKmsg, "")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := start(t, tc.change)
+			tree := oomtest.New(t)
+			id := oomtest.ContainerID(tc.name)
+			box := tree.Cgroup(oomtest.SystemdContainer(oomtest.SystemdPod("burstable", oomtest.PodUID(tc.name)), id), oomtest.Group())
+			before := nodeKills(t)
+			truth := endGroup(t, box, false) // else the end of its first process is the end of all
+			r.one(box.Path, func(d *death.Death) error {
+				if d.OOM == nil || d.Container == nil {
+					return fmt.Errorf("no OOM record or container")
+				}
+				return all(is("cause", d.Cause, death.OOMNode), is("constraint", d.OOM.Constraint, "CONSTRAINT_NONE"), is("container", d.Container.ID, id),
+					is("dead", deadOf(d), fmt.Sprint(truth)), is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1))
+			})
+			if ds := r.below(""); len(ds) > 0 {
+				t.Errorf("deaths of nobody: %s", agentrig.Sketch(ds))
+			}
+			if tc.name != "the log alone" {
+				r.balanced(before)
+			}
+		})
+	}
 }
 
 // TestAgent_Cpuset: one NUMA node runs out while another has memory.

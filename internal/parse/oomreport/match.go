@@ -13,6 +13,9 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 	}
 	again := r.again(kl, momentOf(rec))
 	pid, tid := kl.pid, 0
+	if of, named := p.byThread(r, kl, momentOf(rec)); of != 0 {
+		again, pid, tid = named, of, kl.pid
+	}
 	if !group && !r.done && r.sum.pid != 0 && r.chosen == 0 && r.sum.pid != kl.pid {
 		pid, tid = r.sum.pid, kl.pid
 	}
@@ -31,7 +34,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		Text: bounded(rec.Text, maxText),
 	}
 	if again {
-		r.find(kl.pid).witness(k)
+		r.find(pid).witness(k)
 	} else {
 		r.name(k, &p.Dropped)
 	}
@@ -64,7 +67,7 @@ func (p *Parser) match(rec *kernlog.Record, kl *killLine) (r *report, group bool
 	case first == nil:
 	case !first.done && first.takes(kl, now, p.limited(now)):
 		return first, false
-	case first.done && first.isGrp && p.member(first, kl, now):
+	case first.done && p.member(first, kl, now):
 		return first, true
 	}
 	return nil, false
@@ -108,10 +111,64 @@ func (r *report) thread(kl *killLine) bool {
 // The OOM killer holds a lock, so no other kill can come in between; but later
 // ones can, and look the same where the rate limit takes their heads.
 func (p *Parser) member(r *report, kl *killLine, now moment) bool {
-	if !r.began || r.gap || !r.saidOf(kl) || r.find(kl.pid) != nil || p.limited(now) || !within(r.last, now, reportSpan) {
+	if !p.inGroup(r, kl, now) {
 		return false
 	}
-	return len(r.table.rows) == 0 || r.table.lost || r.table.find(kl.pid) != nil
+	of, _ := p.byThread(r, kl, now)
+	return of != 0 || !r.table.lacks(kl.pid)
+}
+
+func (p *Parser) inGroup(r *report, kl *killLine, now moment) bool {
+	return r.isGrp && r.began && !r.gap && r.saidOf(kl) && r.find(kl.pid) == nil && !p.limited(now) && within(r.last, now, reportSpan)
+}
+
+// byThread finds the member of a group that a kill line names by the id of a
+// thread, which still had the memory when the first one had ended: its pid is not
+// in the table, which has every process, and the rest is the member's. Named says
+// that it was named before. Seen on 6.1 and 6.12. 0: none, or it may be several.
+func (p *Parser) byThread(r *report, kl *killLine, now moment) (pid int, named bool) {
+	if !p.inGroup(r, kl, now) || !r.table.lacks(kl.pid) {
+		return 0, false
+	}
+	for i := range r.named {
+		if v := &r.named[i]; v.witnessed && v.comm == string(kl.comm) && v.whose == kl.whose && v.shrankTo(kl) {
+			return v.pid, true
+		}
+	}
+	return r.unnamed(kl), false
+}
+
+// unnamed finds the one process of the table that has a kill line's name and size
+// and was not named before; 0: none, or it may be several.
+func (r *report) unnamed(kl *killLine) (pid int) {
+	page := r.pageSize()
+	if page == 0 || kl.totalVM == nil {
+		return 0
+	}
+	for i := range r.table.rows {
+		x := &r.table.rows[i]
+		if x.name != string(kl.comm) || x.vals[colTotalVM]*page != *kl.totalVM || r.find(x.pid) != nil {
+			continue
+		}
+		if pid != 0 {
+			return 0
+		}
+		pid = x.pid
+	}
+	return pid
+}
+
+// pageSize is how large a page of the table is, by its row of the first victim;
+// 0: not known.
+func (r *report) pageSize() int64 {
+	if len(r.named) == 0 || !r.table.has[colTotalVM] {
+		return 0
+	}
+	x := r.table.find(r.named[0].pid)
+	if x == nil || x.vals[colTotalVM] == 0 || r.named[0].figures[0]%x.vals[colTotalVM] != 0 {
+		return 0
+	}
+	return r.named[0].figures[0] / x.vals[colTotalVM]
 }
 
 // saidOf tells whether a kill line's first words may be those of the group that r

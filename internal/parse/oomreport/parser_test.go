@@ -74,8 +74,10 @@ func killedLine(pid int, comm string) string {
 
 const header = "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name"
 
-func rowOf(pid int, comm string) string {
-	return fmt.Sprintf("[%7d]     0 %5d     7437     7355    98304        0             0 %s", pid, pid, comm)
+func rowOf(pid int, comm string) string { return rowOfPages(pid, 7437, comm) }
+
+func rowOfPages(pid, pages int, comm string) string {
+	return fmt.Sprintf("[%7d]     0 %5d %8d     7355    98304        0             0 %s", pid, pid, pages, comm)
 }
 
 // at stamps lines a millisecond apart, beginning at sec.
@@ -156,6 +158,19 @@ func TestParser_Sequences(t *testing.T) {
 		{"group and a pid that its table lacks", at(1,
 			invokedBy("a"), header, rowOf(5, "x"), rowOf(6, "y"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(7, "z"), killedLine(8, "q")),
 			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 7 (z) report 2", "kill 8 (q) report 3"}},
+		{"group whose member is named by a thread, too", at(1,
+			invokedBy("a"), header, rowOf(5, "x"), rowOf(6, "y"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(6, "y"), killedLine(8, "y"), killedLine(5, "x"), killedLine(9, "x")),
+			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 6 (y) report 1 group limit /a in  for a", "kill 6 (y) thread 8 report 1 again limit /a in  for a", "kill 5 (x) report 1 again limit /a in /a for a", "kill 5 (x) thread 9 report 1 again limit /a in /a for a"}},
+		{"group whose member is named by a thread alone", at(1,
+			invokedBy("a"), header, rowOfPages(5, 10, "x"), rowOfPages(6, 10, "y"), rowOfPages(7, 11, "y"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(8, "y"), killedLine(9, "y")),
+			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 6 (y) thread 8 report 1 group limit /a in  for a", "kill 6 (y) thread 9 report 1 again limit /a in  for a"}},
+		{"group whose members are alike, and one is named by a thread", at(1,
+			invokedBy("a"), header, rowOfPages(5, 10, "x"), rowOfPages(6, 10, "y"), rowOfPages(7, 10, "y"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(8, "y")),
+			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 8 (y) report 2"}},
+		{"group and another of a member's name", at(1,
+			invokedBy("a"), header, rowOf(5, "x"), rowOf(6, "y"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a"), killedLine(6, "y"),
+			"Memory cgroup out of memory: Killed process 8 (y) total-vm:44kB, anon-rss:28kB, file-rss:4kB, shmem-rss:0kB, UID:0 pgtables:40kB oom_score_adj:0"),
+			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 6 (y) report 1 group limit /a in  for a", "kill 8 (y) report 2"}},
 		{"group and a kill much later", append(at(1, invokedBy("a"), summaryOf("/a", "/a", "x", 5), killedLine(5, "x"), groupOf("/a")), at(90, killedLine(6, "y"))...),
 			[]string{"kill 5 (x) report 1 limit /a in /a for a", "group /a report 1", "kill 6 (y) report 2"}},
 		{"two groups in a row", at(1, killedLine(5, "x"), groupOf("/a"), killedLine(6, "y"), groupOf("/b")),

@@ -96,6 +96,20 @@ type victim struct {
 	figures   [5]int64 // of the kill line; -1: it has no such figure
 }
 
+// shrankTo tells whether the figures of a kill line can be v's a moment later: as
+// large, of which the kernel may have taken some memory.
+func (v *victim) shrankTo(kl *killLine) bool {
+	now := victimOf(&Kill{
+		TotalVMBytes: kl.totalVM, AnonRSSBytes: kl.anon, FileRSSBytes: kl.file, ShmemRSSBytes: kl.shmem, PgtablesBytes: kl.pgtables,
+	}).figures
+	for i := range now {
+		if now[i] > v.figures[i] || (now[i] < 0) != (v.figures[i] < 0) {
+			return false
+		}
+	}
+	return now[0] == v.figures[0]
+}
+
 func victimOf(k *Kill) victim {
 	v := victim{
 		whose: whose{k.Memcg, k.Global}, pid: k.PID, comm: k.Comm, witnessed: k.From == FromKilled,

@@ -136,6 +136,9 @@ func (t *table) find(p int) *row {
 	return nil
 }
 
+// lacks tells whether a process is missing in a table that is whole.
+func (t *table) lacks(p int) bool { return len(t.rows) > 0 && !t.lost && t.find(p) == nil }
+
 // complete fills in what the row of a killed process says of it.
 func (t *table) complete(k *Kill, r *row) {
 	if k.UID == nil && t.has[colUID] {
