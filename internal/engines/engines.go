@@ -59,7 +59,7 @@ const (
 	dialLimit    = 10 * time.Second // of connecting
 	backoffFirst = time.Second
 	backoffLast  = 30 * time.Second
-	maxEngines   = 16
+	maxEngines   = 16 // with those of users
 )
 
 // Run looks for engines and follows them until ctx ends. That there is none is
@@ -179,7 +179,7 @@ func (r *run) found(path, user string, start func(*Engine)) {
 		e.file = info
 		return
 	}
-	if len(r.engines) >= maxEngines {
+	if user != "" && len(r.engines) >= maxEngines {
 		return
 	}
 	e := r.newEngine(path, false, user)

@@ -149,8 +149,8 @@ func (s *Sink) answered(err error) {
 	}
 	s.mu.Lock()
 	was := s.trouble
-	if s.trouble = trouble; trouble == gone {
-		s.trouble = ""
+	if s.trouble = trouble; trouble == gone || trouble == refused {
+		s.trouble = "" // the next may be taken; this one is counted
 	}
 	if err != nil {
 		s.errs++

@@ -103,6 +103,13 @@ func TestRun_Refused(t *testing.T) {
 				if st := r.Stat(); st != (Stat{Up: true, Dropped: 3, Errors: 3}) {
 					t.Errorf("stat %+v", st)
 				}
+				last := died("gone9", death.Error)
+				last.Container.Pod = &death.Pod{Namespace: "gone", Name: "web-1", UID: podUID}
+				r.Take([]death.Death{last})
+				time.Sleep(hold + time.Second)
+				if st := r.Stat(); st != (Stat{Up: true, Dropped: 4, Errors: 4}) {
+					t.Errorf("the last is refused: stat %+v", st)
+				}
 				if w := r.warnings(); len(w) != tc.says || strings.Contains(strings.Join(w, ""), "grant") {
 					t.Errorf("log:\n%s", strings.Join(r.log.lines(), "\n"))
 				}
