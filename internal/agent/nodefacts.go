@@ -108,7 +108,9 @@ func (k *kubeletSettings) refresh(ctx context.Context, limit int64, fresh time.D
 	said, err := k.from.Configz(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.asked = time.Now()
+	if !errors.Is(err, kube.ErrNotReached) { // else nobody was asked: the agent begins
+		k.asked = time.Now()
+	}
 	if err != nil {
 		if !k.known {
 			k.why = err.Error()

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,22 @@ func TestKubeletSettings_OneThatHangs(t *testing.T) {
 		all.Wait()
 		if waited := time.Since(began); waited > settingsPatience || from.n != 1 {
 			t.Errorf("asked %d times, all had waited after %v", from.n, waited)
+		}
+	})
+}
+
+// TestKubeletSettings_BeforeTheAPI: until the API was found nobody was asked, so
+// that it is soon after.
+func TestKubeletSettings_BeforeTheAPI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from := &counted{fails: fmt.Errorf("ask: %w", kube.ErrNotReached)}
+		k := askKubelet(from)
+		k.refresh(t.Context(), 7, 0)
+		from.fails, from.says = nil, kube.Configz{Body: []byte(`{"kubeletconfig":{"evictionHard":{"memory.available":"1Gi"}}}`)}
+		<-time.After(10 * time.Second)
+		k.refresh(t.Context(), 7, 0)
+		if c, why := k.get(); c == nil || from.n != 2 {
+			t.Errorf("asked %d times: %+v, %q", from.n, c, why)
 		}
 	})
 }

@@ -27,15 +27,21 @@ const (
 	// systemOOMCases is from how many open cases on it is not asked: they stay open
 	// for the answer, and there is room for so many.
 	systemOOMCases = 512
+	// systemOOMFails is how often it is asked anew for a kill where the answer is none.
+	systemOOMFails = 5
 )
 
 // systemWord is what the kubelet made of an OOM kill on the node.
 type systemWord struct {
 	asked time.Time // last
-	tries int
+	tries int       // that were answered, or may still be
+	fails int
 	until time.Time // the case stays open
 	event *signal.PodEvent
 }
+
+// stay keeps the case open until there may be an answer to the next question.
+func (w *systemWord) stay(now time.Time) { w.until = now.Add(systemOOMAgain + systemOOMEach + wantFor) }
 
 // asksSystemOOM tells whether anybody is asked what the kubelet made of kills.
 func (q *Inquest) asksSystemOOM() bool {
@@ -75,8 +81,9 @@ func (q *Inquest) wantSystemOOM() {
 	for _, c := range q.cases {
 		if q.dueSystemOOM(c) {
 			asked = true
-			c.system.asked, c.system.until = q.now, q.now.Add(systemOOMAgain+systemOOMEach+wantFor)
 			c.system.tries++
+			c.system.asked = q.now
+			c.system.stay(q.now)
 		}
 	}
 	if asked {
@@ -90,6 +97,12 @@ func (q *Inquest) systemOOM(b signal.PodEvents) {
 	for _, c := range q.cases {
 		w := &c.system
 		if !w.asked.Equal(b.At) || w.event != nil {
+			continue
+		}
+		if b.Error != "" && w.fails < systemOOMFails { // the API is away, or too much is asked at once
+			w.fails++
+			w.tries--
+			w.stay(q.now)
 			continue
 		}
 		for i := range b.Events {

@@ -125,3 +125,39 @@ func TestSystemOOM_SoonAfterAnother(t *testing.T) {
 		}
 	}
 }
+
+// TestSystemOOM_Unanswered: where the API does not answer, or too much is asked at
+// once, it is asked again; where it never does, no case stays open for it.
+func TestSystemOOM_Unanswered(t *testing.T) {
+	for fails, says := range map[int]bool{1: true, systemOOMFails: true, 1000: false} {
+		sc := &scene{}
+		q := New(Options{Node: "n1"})
+		for _, s := range inKube(sc) {
+			q.Feed(s)
+		}
+		child := task(101, "app", leftPath, false)
+		for _, b := range oomKill(child, child, level(leftPath, 40*mib, 40*mib)) {
+			q.Feed(sc.sig("tracepoint", b))
+		}
+		asked, text := 0, ""
+		for now := epoch; now.Before(epoch.Add(3 * time.Minute)); now = now.Add(200 * time.Millisecond) {
+			q.Tick(now)
+			for _, w := range q.TakeWants() {
+				if w.Kind != WantEvents || w.Pod.UID != "n1" {
+					continue
+				}
+				b := signal.PodEvents{UID: w.Pod.UID, At: w.At, Error: "too many at once"}
+				if asked++; asked > fails {
+					b.Error, b.Events = "", []signal.PodEvent{systemOOMOf(101, epoch)}
+				}
+				q.Feed(signal.Signal{Time: now, Observed: now, Source: death.SourceKube, Body: b})
+			}
+			for _, d := range q.Take() {
+				text = sketch([]death.Death{d})
+			}
+		}
+		if strings.Contains(text, denied) != says || q.Stats().OpenCases != 0 || asked > systemOOMFails+2 {
+			t.Errorf("%d answers are missing: asked %d times, %d cases are open:\n%s", fails, asked, q.Stats().OpenCases, text)
+		}
+	}
+}

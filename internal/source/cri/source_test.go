@@ -439,39 +439,6 @@ func TestSource_Pace(t *testing.T) {
 	})
 }
 
-// TestSource_OneSlowList: a list that took long once, on a machine that stood
-// still for a while, keeps nothing from being told, be it the first or another.
-func TestSource_OneSlowList(t *testing.T) {
-	for _, quick := range []time.Duration{0, time.Minute} {
-		t.Run(fmt.Sprint("after ", quick), func(t *testing.T) {
-			bubble(t, func(t *testing.T, f *fake) {
-				slow := false
-				f.change(func() {
-					f.before = func(_ context.Context, method, _ string) error {
-						if method == "ListContainers" && slow {
-							slow = false
-							time.Sleep(3 * time.Second)
-						}
-						return nil
-					}
-					slow = quick == 0
-				})
-				r := follow(t, f, Options{})
-				enginetest.Pass(quick)
-				if quick > 0 {
-					f.change(func() { slow = true })
-				}
-				enginetest.Pass(3*time.Second + 2*paceLast)
-				f.runs("a", "", 11)
-				enginetest.Pass(paceLast + 100*time.Millisecond)
-				if seen := enginetest.Of[signal.ContainerSeen](r.Taken()); len(seen) == 0 {
-					t.Errorf("not told within %v", paceLast)
-				}
-			})
-		})
-	}
-}
-
 // TestSource_Large: an answer beyond all measure is given up.
 func TestSource_Large(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fake) {

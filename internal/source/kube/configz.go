@@ -23,15 +23,15 @@ type Configz struct {
 	Refused string
 }
 
-// errNotReached tells that no Run has found the API.
-var errNotReached = errors.New("no API of Kubernetes was reached")
+// ErrNotReached tells that no Run has found the API.
+var ErrNotReached = errors.New("no API of Kubernetes was reached")
 
 // Configz asks, once, for the configuration of the node's kubelet. That the API
 // refuses is no error: it would again.
 func (s *Source) Configz(ctx context.Context) (Configz, error) {
 	c := s.asks.Load()
 	if c == nil {
-		return Configz{}, errNotReached
+		return Configz{}, ErrNotReached
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
