@@ -19,6 +19,7 @@ import (
 const (
 	maxNamespaces = 64
 	maxPodsAsked  = 16
+	maxNodesAsked = 2 // apart from pods: where many end at once it has its turn, too
 )
 
 // desk answers what the inquest asks: a container's memory, what it wrote last,
@@ -31,6 +32,7 @@ type desk struct {
 	daemons  *daemonWords
 	spaces   *lookups
 	pods     *lookups
+	node     *lookups
 	events   eventful // nil: nobody asks Kubernetes
 	log      *slog.Logger
 }
@@ -49,6 +51,7 @@ func newDesk(o Options, bootID string, p *pipeline, sources []source) *desk {
 		daemons:  newDaemonWords(o.Path, bootID, p.emit),
 		spaces:   newLookups(p.emit, maxNamespaces),
 		pods:     newLookups(p.emit, maxPodsAsked),
+		node:     newLookups(p.emit, maxNodesAsked),
 		log:      o.Logger,
 	}
 	for _, s := range sources {
@@ -70,7 +73,9 @@ func (d *desk) ask(w inquest.Want) *signal.Signal {
 		d.spaces.find(func(context.Context) *signal.Signal { return d.namespace(w) })
 		return nil
 	case inquest.WantEvents:
-		return d.askPod(w)
+		return d.askEvents(w, d.pods)
+	case inquest.WantNodeEvents:
+		return d.askEvents(w, d.node)
 	case inquest.WantDaemon:
 		return d.daemons.ask(w)
 	}
@@ -87,18 +92,18 @@ func (d *desk) namespace(w inquest.Want) *signal.Signal {
 	return &signal.Signal{Time: w.At, Observed: time.Now(), Source: death.SourceCgroup, Body: signal.PIDNamespace{PIDNS: w.PIDNS, Cgroup: of.Cgroup}}
 }
 
-// askPod asks Kubernetes what it noted of a pod.
-func (d *desk) askPod(w inquest.Want) (refused *signal.Signal) {
+// askEvents asks Kubernetes what it noted of a pod, or of the node.
+func (d *desk) askEvents(w inquest.Want, l *lookups) (refused *signal.Signal) {
 	told := func(b signal.PodEvents) *signal.Signal {
 		now := time.Now()
 		return &signal.Signal{Time: now, Observed: now, Source: w.Source, Body: b}
 	}
 	why := "nobody asks Kubernetes"
 	if d.events != nil {
-		if d.pods.find(func(ctx context.Context) *signal.Signal { return told(d.events.Events(ctx, w.Pod, w.At)) }) {
+		if l.find(func(ctx context.Context) *signal.Signal { return told(d.events.Events(ctx, w.Pod, w.At)) }) {
 			return nil
 		}
-		why = fmt.Sprintf("too many at once: %d pods are asked about already", maxPodsAsked)
+		why = fmt.Sprintf("too many at once: %d are asked about already", cap(l.slots))
 	}
 	return told(signal.PodEvents{UID: w.Pod.UID, At: w.At, Error: why})
 }
@@ -127,7 +132,7 @@ func (d *desk) close() {
 }
 
 func (d *desk) lookups() []*lookups {
-	return []*lookups{d.words.lookups, d.daemons.lookups, d.spaces, d.pods}
+	return []*lookups{d.words.lookups, d.daemons.lookups, d.spaces, d.pods, d.node}
 }
 
 // wait returns when nothing is looked up any more: a file system that hangs

@@ -88,7 +88,7 @@ func (q *Inquest) wantSystemOOM() {
 	}
 	if asked {
 		q.systemAsked = q.now
-		q.wants = append(q.wants, Want{Kind: WantEvents, Source: death.SourceKube, Pod: death.Pod{Namespace: nodeEvents, UID: q.opts.Node}, At: q.now})
+		q.wants = append(q.wants, Want{Kind: WantNodeEvents, Source: death.SourceKube, Pod: death.Pod{Namespace: nodeEvents, UID: q.opts.Node}, At: q.now})
 	}
 }
 

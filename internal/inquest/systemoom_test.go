@@ -50,7 +50,7 @@ func TestSystemOOM(t *testing.T) {
 			for now := epoch; now.Before(epoch.Add(40 * time.Second)); now = now.Add(time.Second) {
 				q.Tick(now)
 				for _, w := range q.TakeWants() {
-					if w.Kind != WantEvents {
+					if w.Kind != WantNodeEvents {
 						continue
 					}
 					asked++
@@ -105,7 +105,7 @@ func TestSystemOOM_SoonAfterAnother(t *testing.T) {
 			}
 			q.Tick(now)
 			for _, w := range q.TakeWants() {
-				if w.Kind == WantEvents && w.Pod.UID == "n1" {
+				if w.Kind == WantNodeEvents {
 					b := signal.PodEvents{UID: w.Pod.UID, At: w.At, Events: []signal.PodEvent{systemOOMOf(102, epoch.Add(after))}}
 					q.Feed(signal.Signal{Time: now, Observed: now, Source: death.SourceKube, Body: b})
 				}
@@ -143,7 +143,7 @@ func TestSystemOOM_Unanswered(t *testing.T) {
 		for now := epoch; now.Before(epoch.Add(3 * time.Minute)); now = now.Add(200 * time.Millisecond) {
 			q.Tick(now)
 			for _, w := range q.TakeWants() {
-				if w.Kind != WantEvents || w.Pod.UID != "n1" {
+				if w.Kind != WantNodeEvents {
 					continue
 				}
 				b := signal.PodEvents{UID: w.Pod.UID, At: w.At, Error: "too many at once"}

@@ -42,6 +42,8 @@ const (
 	WantDaemon    WantKind = "daemon"        // signal.OOMDaemonWord
 	// WantEvents asks for what Kubernetes noted of a pod.
 	WantEvents WantKind = "events" // signal.PodEvents
+	// WantNodeEvents asks for what it noted of the node; Pod.UID is its name.
+	WantNodeEvents WantKind = "node_events" // signal.PodEvents
 )
 
 // maxWants bounds the questions that wait; in a storm the first are asked.
