@@ -66,7 +66,7 @@ func TestSource_OneSlowList(t *testing.T) {
 					f.before = func(_ context.Context, method, _ string) error {
 						if method == "ListContainers" && slow {
 							slow = false
-							time.Sleep(3 * time.Second)
+							<-time.After(3 * time.Second)
 						}
 						return nil
 					}
