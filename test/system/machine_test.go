@@ -80,9 +80,10 @@ func TestAgent_NodeOOM(t *testing.T) {
 // and tells their ids.
 func endGroup(t *testing.T, box *oomtest.Cgroup, newPIDNS bool) (pids []int) {
 	t.Helper()
-	idle := oomtest.Load{Comm: []byte("member"), Bytes: oomtest.Idle}
+	// The log may name one by a thread alone: by its size it is known all the same.
+	small, large := oomtest.Load{Comm: []byte("member"), Bytes: 8 * mib}, oomtest.Load{Comm: []byte("member"), Bytes: 16 * mib}
 	p := box.Start(oomtest.Load{Comm: []byte("first"), NewPIDNS: newPIDNS, Bytes: oomtest.Idle,
-		Children: []oomtest.Load{idle, idle, {Comm: []byte("greedy"), OOMScoreAdj: ptr(1000)}}})
+		Children: []oomtest.Load{small, large, {Comm: []byte("greedy"), OOMScoreAdj: ptr(1000)}}})
 	p.Go()
 	p.Wait()
 	for i := range p.All {

@@ -13,7 +13,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 	}
 	again := r.again(kl, momentOf(rec))
 	pid, tid := kl.pid, 0
-	if of, named := p.byThread(r, kl, momentOf(rec)); of != 0 {
+	if of, named := p.byThread(r, kl, momentOf(rec)); of != 0 && of != kl.pid {
 		again, pid, tid = named, of, kl.pid
 	}
 	if !group && !r.done && r.sum.pid != 0 && r.chosen == 0 && r.sum.pid != kl.pid {
@@ -125,7 +125,8 @@ func (p *Parser) inGroup(r *report, kl *killLine, now moment) bool {
 // byThread finds the member of a group that a kill line names by the id of a
 // thread, which still had the memory when the first one had ended: its pid is not
 // in the table, which has every process, and the rest is the member's. Named says
-// that it was named before. Seen on 6.1 and 6.12. 0: none, or it may be several.
+// that it was named before. Seen on 6.1 and 6.12. Where it may be several the
+// thread's id stands for it; 0: it is none.
 func (p *Parser) byThread(r *report, kl *killLine, now moment) (pid int, named bool) {
 	if !p.inGroup(r, kl, now) || !r.table.lacks(kl.pid) {
 		return 0, false
@@ -138,8 +139,8 @@ func (p *Parser) byThread(r *report, kl *killLine, now moment) (pid int, named b
 	return r.unnamed(kl), false
 }
 
-// unnamed finds the one process of the table that has a kill line's name and size
-// and was not named before; 0: none, or it may be several.
+// unnamed finds the process of the table that has a kill line's name and size and
+// was not named before; where several have, the line's own pid; 0: none has.
 func (r *report) unnamed(kl *killLine) (pid int) {
 	page := r.pageSize()
 	if page == 0 || kl.totalVM == nil {
@@ -151,7 +152,7 @@ func (r *report) unnamed(kl *killLine) (pid int) {
 			continue
 		}
 		if pid != 0 {
-			return 0
+			return kl.pid
 		}
 		pid = x.pid
 	}
