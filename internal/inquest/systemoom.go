@@ -139,7 +139,7 @@ func (c *caseFile) systemEvidence(cause death.Cause) []death.Evidence {
 	if e == nil {
 		return nil
 	}
-	text := "event SystemOOM of the node: " + death.Printable(e.Message)
+	text := "event SystemOOM of the node: " + death.Printable(kubelet.Own(e.Message))
 	switch cause {
 	case death.OOMNode, death.OOMCpuset:
 	case death.OOMContainerLimit, death.OOMPodLimit, death.OOMNodeAllocatable, death.OOMAncestorLimit:

@@ -27,8 +27,10 @@ func TestSystemOOM(t *testing.T) {
 		event signal.PodEvent
 		says  bool
 	}{
-		"of this one":         {said(101, epoch.Add(time.Second)), true},
-		"of this one, late":   {said(101, epoch.Add(time.Second)), true},
+		"of this one":       {said(101, epoch.Add(time.Second)), true},
+		"of this one, late": {said(101, epoch.Add(time.Second)), true},
+		"of this one, and of others before": {signal.PodEvent{Reason: "SystemOOM", Message: "(combined from similar events): System OOM encountered, victim process: app, pid: 101",
+			First: epoch.Add(-time.Minute), Last: epoch.Add(time.Second), Count: 12, By: "kubelet"}, true},
 		"of another":          {said(999, epoch.Add(time.Second)), false},
 		"of another long ago": {said(101, epoch.Add(-time.Hour)), false},
 		"something else":      {signal.PodEvent{Reason: "NodeNotReady", Message: "System OOM encountered, victim process: app, pid: 101", First: epoch}, false},
@@ -71,7 +73,7 @@ func TestSystemOOM(t *testing.T) {
 			}
 			n := 0
 			for _, s := range text {
-				if strings.Contains(s, denied) {
+				if strings.Contains(s, "the node: System OOM encountered, victim process: app, pid: 101; "+denied) {
 					n++
 				}
 			}

@@ -225,13 +225,18 @@ func NodeShutdown(message string) bool { return strings.Contains(message, "node 
 // (pkg/controller/tainteviction, 1.16 to 1.36).
 func ByTaint(message string) bool { return strings.HasPrefix(message, "Marking for deletion Pod ") }
 
+// Own is what an event's message says of itself, without the words that client-go's
+// correlator puts before one that stands for more than ten.
+func Own(message string) string {
+	return strings.TrimPrefix(message, "(combined from similar events): ")
+}
+
 // SystemOOM is the process that an event SystemOOM of a node says the kernel
 // killed: "System OOM encountered, victim process: java, pid: 4711". ok is false
 // where it names none.
 func SystemOOM(message string) (pid int, ok bool) {
 	const begin, last = "System OOM encountered, victim process: ", ", pid: "
-	// So client-go's correlator begins one that stands for more than ten.
-	message = strings.TrimPrefix(message, "(combined from similar events): ")
+	message = Own(message)
 	i := strings.LastIndex(message, last) // a process can have any name
 	if i < 0 || !strings.HasPrefix(message, begin) {
 		return 0, false
