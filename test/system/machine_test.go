@@ -9,10 +9,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/coroner-dev/coroner/internal/agent"
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/oomtest"
-	agentrig "github.com/coroner-dev/coroner/test/rig"
 )
 
 // TestAgent_GroupKill is S16: memory.oom.group takes the whole container at
@@ -80,10 +78,9 @@ func TestAgent_NodeOOM(t *testing.T) {
 // and tells their ids.
 func endGroup(t *testing.T, box *oomtest.Cgroup, newPIDNS bool) (pids []int) {
 	t.Helper()
-	// The log may name one by a thread alone: by its size it is known all the same.
-	small, large := oomtest.Load{Comm: []byte("member"), Bytes: 8 * mib}, oomtest.Load{Comm: []byte("member"), Bytes: 16 * mib}
+	idle := oomtest.Load{Comm: []byte("member"), Bytes: oomtest.Idle}
 	p := box.Start(oomtest.Load{Comm: []byte("first"), NewPIDNS: newPIDNS, Bytes: oomtest.Idle,
-		Children: []oomtest.Load{small, large, {Comm: []byte("greedy"), OOMScoreAdj: ptr(1000)}}})
+		Children: []oomtest.Load{idle, idle, {Comm: []byte("greedy"), OOMScoreAdj: ptr(1000)}}})
 	p.Go()
 	p.Wait()
 	for i := range p.All {
@@ -111,36 +108,20 @@ func deadOf(d *death.Death) string {
 // ran out, too.
 func TestAgent_NodeOOMGroup(t *testing.T) {
 	oomtest.Require(t, oomtest.InVM, oomtest.V2)
-	for _, tc := range []struct {
-		name   string
-		change func(*agent.Options)
-	}{
-		{"everything", everything},
-		{"log and counters", func(o *agent.Options) { o.Source.Tracepoint = false }},
-		{"the log alone", alone(death.SourceKmsg, "")},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			r := start(t, tc.change)
-			tree := oomtest.New(t)
-			id := oomtest.ContainerID(tc.name)
-			box := tree.Cgroup(oomtest.SystemdContainer(oomtest.SystemdPod("burstable", oomtest.PodUID(tc.name)), id), oomtest.Group())
-			before := nodeKills(t)
-			truth := endGroup(t, box, false) // else the end of its first process is the end of all
-			r.one(box.Path, func(d *death.Death) error {
-				if d.OOM == nil || d.Container == nil {
-					return fmt.Errorf("no OOM record or container")
-				}
-				return all(is("cause", d.Cause, death.OOMNode), is("constraint", d.OOM.Constraint, "CONSTRAINT_NONE"), is("container", d.Container.ID, id),
-					is("dead", deadOf(d), fmt.Sprint(truth)), is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1))
-			})
-			if ds := r.below(""); len(ds) > 0 {
-				t.Errorf("deaths of nobody: %s", agentrig.Sketch(ds))
-			}
-			if tc.name != "the log alone" {
-				r.balanced(before)
-			}
-		})
-	}
+	r := start(t, everything)
+	before := nodeKills(t)
+	tree := oomtest.New(t)
+	id := oomtest.ContainerID("node-group")
+	box := tree.Cgroup(oomtest.SystemdContainer(oomtest.SystemdPod("burstable", oomtest.PodUID("node-group")), id), oomtest.Group())
+	truth := endGroup(t, box, false) // else the end of its first process is the end of all
+	r.one(box.Path, func(d *death.Death) error {
+		if d.OOM == nil || d.Container == nil {
+			return fmt.Errorf("no OOM record or container")
+		}
+		return all(is("cause", d.Cause, death.OOMNode), is("constraint", d.OOM.Constraint, "CONSTRAINT_NONE"), is("container", d.Container.ID, id),
+			is("dead", deadOf(d), fmt.Sprint(truth)), is("group_kill", d.OOM.GroupKill, true), is("events", d.OOM.Events, 1))
+	})
+	r.balanced(before)
 }
 
 // TestAgent_Cpuset: one NUMA node runs out while another has memory.
