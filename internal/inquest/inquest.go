@@ -102,6 +102,7 @@ type Inquest struct {
 	dirty     []*caseFile
 	wants     []Want
 	// systemAsked is when the node's events were asked for last.
+	ofNow       int // open cases that are not recovered, at the last tick
 	systemAsked time.Time
 	abandoned   []string             // containers that nobody speaks for
 	curves      map[string]time.Time // when a container's curve was told last

@@ -24,8 +24,8 @@ const (
 	systemOOMAgain = 10 * time.Second
 	// systemOOMFor is how much later than a kill the kubelet may say so.
 	systemOOMFor = time.Minute
-	// systemOOMCases is from how many open cases on it is not asked: they stay open
-	// for the answer, and there is room for so many.
+	// systemOOMCases is from how many open cases of now on it is not asked: they stay
+	// open for the answer, and there is room for so many.
 	systemOOMCases = 512
 	// systemOOMFails is how often it is asked anew for a kill where the answer is none.
 	systemOOMFails = 5
@@ -45,7 +45,7 @@ func (w *systemWord) stay(now time.Time) { w.until = now.Add(systemOOMAgain + sy
 
 // asksSystemOOM tells whether anybody is asked what the kubelet made of kills.
 func (q *Inquest) asksSystemOOM() bool {
-	return q.up[death.SourceKube] && q.opts.Node != "" && len(q.cases) <= systemOOMCases
+	return q.up[death.SourceKube] && q.opts.Node != "" && q.ofNow <= systemOOMCases
 }
 
 // ofSystemOOM tells whether c is one that is asked for.
@@ -74,6 +74,12 @@ func (q *Inquest) awaitsSystemOOM(c *caseFile) bool {
 // wantSystemOOM asks twice for each OOM kill in a pod what the kubelet made of it
 // on the node.
 func (q *Inquest) wantSystemOOM() {
+	q.ofNow = 0
+	for _, c := range q.cases {
+		if !c.recovered { // an agent that starts may find thousands in the kernel's log
+			q.ofNow++
+		}
+	}
 	if !q.asksSystemOOM() || q.now.Sub(q.systemAsked) < systemOOMEach || len(q.wants) >= maxWants {
 		return
 	}
