@@ -12,9 +12,10 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		dst, r = p.open(dst, rec)
 	}
 	again := r.again(kl, momentOf(rec))
+	dead := r.find(kl.pid) // where it is named again
 	pid, tid := kl.pid, 0
 	if of, named := p.byThread(r, kl, momentOf(rec)); of != 0 && of != kl.pid {
-		again, pid, tid = named, of, kl.pid
+		again, dead, pid, tid = named, r.find(of), of, kl.pid
 	}
 	if !group && !r.done && r.sum.pid != 0 && r.chosen == 0 && r.sum.pid != kl.pid {
 		pid, tid = r.sum.pid, kl.pid
@@ -34,7 +35,7 @@ func (p *Parser) killed(dst []Event, rec *kernlog.Record, kl *killLine) []Event 
 		Text: bounded(rec.Text, maxText),
 	}
 	if again {
-		r.find(pid).witness(k)
+		dead.witness(k)
 	} else {
 		r.name(k, &p.Dropped)
 	}
