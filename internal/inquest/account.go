@@ -224,9 +224,8 @@ func (l *ledger) explainAt(g signal.Cgroup, s signal.Signal) {
 	}
 	a := l.account(g)
 	a.own.explain(1, s.Observed)
-	if killed := spanOf(s); !a.spendOn(killed) && len(a.early) < maxRises {
-		a.early = append(a.early, killed)
-	}
+	a.early = append(a.early, spanOf(s))
+	a.settle(l.countedTo)
 	l.explainBelow(g.Path, 1, s.Observed)
 }
 
@@ -392,14 +391,24 @@ func (a *account) rose(r rise) {
 	if len(a.rises) >= maxRises {
 		a.rises = append(a.rises[:0], a.rises[1:]...)
 	}
+	a.rises = append(a.rises, r)
+}
+
+// settle finds the rises that count the kills that were told of early. One that
+// fits by the slack of the clocks alone is taken where all had been read: until
+// then that of the kill itself may still come.
+func (a *account) settle(countedTo time.Time) {
 	a.early = slices.DeleteFunc(a.early, func(killed span) bool {
-		if r.n == 0 || !r.covers(killed) {
+		r := a.riseOf(killed)
+		if r == nil || !r.strictly(killed) && !countedTo.After(killed.to.Add(slack)) {
 			return false
 		}
 		r.n--
 		return true
 	})
-	a.rises = append(a.rises, r)
+	if n := len(a.early); n > maxRises {
+		a.early = slices.Delete(a.early, 0, n-maxRises)
+	}
 }
 
 // spendOn takes a kill then from the rise that may have counted it.

@@ -101,6 +101,7 @@ func (q *Inquest) cgroupCounters(s signal.Signal, b signal.CgroupCounters) {
 		return
 	}
 	a.rose(riseOf(s, b, missed))
+	a.settle(q.ledger.countedTo)
 	a.sample, a.signal = b, s
 	if !q.namersUp() && !s.Recovered && q.now.Sub(q.ledger.begunAt) > namersStart {
 		q.auditCgroup(a, a.own.missing())
@@ -184,6 +185,9 @@ func (q *Inquest) audit() {
 	q.ledger.doubt.forget(q.now)
 	q.lookAhead()
 	q.ledger.crowded = q.crowded()
+	for _, a := range active {
+		a.settle(q.ledger.countedTo)
+	}
 	q.placeLost(active)
 	then := q.now.Add(-q.opts.Patience)
 	if q.namersUp() {

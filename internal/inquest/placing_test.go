@@ -272,3 +272,49 @@ func (w *world) keeping(t *testing.T, q *Inquest) []death.Death {
 	}
 	return out
 }
+
+// TestPlacing_BesideThoseWithCgroup: of a loop of kills in one cgroup, some are
+// told with it, before its counter was read, and some without it. Each is known
+// by name: what is told early does not take the rise of the kill before it.
+func TestPlacing_BesideThoseWithCgroup(t *testing.T) {
+	const every, kills = 33 * time.Millisecond, 20
+	path := "/docker/" + strings.Repeat("a", 64)
+	for seed := range uint64(500) {
+		w := &world{rnd: rand.New(rand.NewPCG(seed, 5))}
+		w.sayAt(0, 0, "tracepoint", signal.SourceState{Up: true, Mode: "tracefs"})
+		w.sayAt(0, 0, "cgroup", signal.SourceState{Up: true, Mode: "v1"})
+		w.sayAt(0, 0, "cgroup", signal.NodeCounters{Total: 1000, Counted: epoch})
+		without, since := 0, time.Duration(0)
+		for i := range kills {
+			at := time.Second + time.Duration(i)*every
+			victim := signal.Task{PID: 100 + i, Comm: "leak", Cgroup: signal.Cgroup{ID: 1, Path: path}}
+			if w.rnd.IntN(4) == 0 {
+				victim.Cgroup = signal.Cgroup{}
+				without++
+			}
+			told, read := at+w.upTo(4*time.Millisecond), at+time.Millisecond+w.upTo(20*time.Millisecond)
+			w.sayAt(told, at, "tracepoint", signal.Kill{Target: victim, Signal: 9, Code: signal.CodeKernel})
+			w.sayAt(told, at, "tracepoint", signal.MarkVictim{Victim: victim})
+			w.sayAt(read, read, "cgroup", signal.NodeCounters{OOMKill: 1, Total: uint64(1001 + i)})
+			w.sayAt(read, read, "cgroup", signal.CgroupCounters{
+				Cgroup: signal.Cgroup{ID: 1, Path: path}, OOMKill: 1, OOMKillTotal: uint64(i + 1), Since: epoch.Add(since),
+			})
+			w.sayAt(read, read, "cgroup", signal.NodeCounters{Total: uint64(1001 + i), Counted: epoch.Add(read)})
+			since = read
+		}
+		for at := 2 * time.Second; at < 20*time.Second; at += 50 * time.Millisecond {
+			w.sayAt(at, at, "cgroup", signal.NodeCounters{Total: 1000 + kills, Counted: epoch.Add(at)})
+		}
+		slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
+		ds := w.keeping(t, New(Options{}))
+		told := map[int]int{}
+		wrong := slices.DeleteFunc(slices.Clone(ds), func(d death.Death) bool {
+			pid := d.Processes[0].PID
+			told[pid]++
+			return len(d.Processes) == 1 && pid != 0 && told[pid] == 1 && d.OOM.TaskMemcg == path
+		})
+		if len(ds) != kills || len(wrong) > 0 {
+			t.Fatalf("seed %d, %d of %d kills told without a cgroup: %d deaths, wrong are\n%s", seed, without, kills, len(ds), sketch(wrong))
+		}
+	}
+}
