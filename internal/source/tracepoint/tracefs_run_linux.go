@@ -55,7 +55,7 @@ func (t *tracefs) run(ctx context.Context, emit func(signal.Signal)) error {
 			t.tellHeldBack(emit)
 		}
 		until := t.ask(r, now)
-		_, err := unix.Poll(r.fds, int(time.Until(until)/time.Millisecond)+1)
+		_, err := unix.Poll(r.fds, pollTimeout(time.Until(until)))
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
@@ -69,6 +69,12 @@ func (t *tracefs) run(ctx context.Context, emit func(signal.Signal)) error {
 		}
 	}
 	return nil
+}
+
+// pollTimeout is d in poll(2)'s milliseconds, rounded up. A thread that was off
+// the CPU comes with less than nothing, which poll would take for ever.
+func pollTimeout(d time.Duration) int {
+	return int((max(0, d) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // ask says which buffers poll is to wait for, and until when.
