@@ -32,7 +32,8 @@ func TestAgent_KillsOfManyThreads(t *testing.T) {
 			r := start(t, tc.change)
 			tree := oomtest.New(t)
 			box := tree.Cgroup("docker/"+oomtest.ContainerID(tc.name), oomtest.Limit(48*mib))
-			box.Start(oomtest.Load{Comm: []byte("first"), Bytes: oomtest.Idle}).Go()
+			first := box.Start(oomtest.Load{Comm: []byte("first"), Bytes: oomtest.Idle})
+			first.Go()
 			const kills = 20
 			began := time.Now()
 			pids := map[int]bool{}
@@ -40,8 +41,15 @@ func TestAgent_KillsOfManyThreads(t *testing.T) {
 				w, _ := box.Run(oomtest.Load{Comm: []byte("worker"), Takers: 7})
 				pids[w.PID] = true
 			}
-			if n := box.OOMKills(); n != kills {
-				t.Fatalf("the kernel counted %d kills, want %d", n, kills)
+			want := kills
+			// The kernel may take one more where the memory of a worker that is gone is
+			// not yet free (mm/mmap.c, exit_mmap sets MMF_OOM_SKIP before it is).
+			if n := int(box.OOMKills()); n > kills && first.All[0].Ended(time.Second) {
+				want++
+				pids[first.PID] = true
+			}
+			if n := int(box.OOMKills()); n != want {
+				t.Fatalf("the kernel counted %d kills, want %d", n, want)
 			}
 			r.poll(func() error {
 				// In mode tracefs a victim that was gone at once has no cgroup. The log
@@ -56,7 +64,7 @@ func TestAgent_KillsOfManyThreads(t *testing.T) {
 					}
 					told[p[0].PID] = true
 				}
-				return all(is("deaths", len(ds), kills), is("workers", len(told), kills))
+				return all(is("deaths", len(ds), want), is("workers", len(told), want))
 			})
 		})
 	}

@@ -282,10 +282,11 @@ func TestSource_ListIsOlder(t *testing.T) {
 				return nil
 			}
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				f.event("die", "a", map[string]string{"exitCode": "1"})
-				f.event("destroy", "b", nil)
-				f.change(func() { delete(f.boxes, "b") })
+				// An engine tells of a change once who asks is told the same.
 				f.ended("a", 1, false)
+				f.event("die", "a", map[string]string{"exitCode": "1"})
+				f.change(func() { delete(f.boxes, "b") })
+				f.event("destroy", "b", nil)
 				time.Sleep(time.Second)
 				f.answer(w, old)
 			})
