@@ -154,7 +154,7 @@ func (q *Inquest) placeLost(active []*account) {
 		case len(at) == 0:
 			q.wait(c, active)
 		case len(at) == 1 && toldAll && q.certain(c, at[0]):
-			q.placeCertain(c, at[0])
+			q.placeCertain(c, at[0], active)
 		case len(at) == 1 && q.now.Sub(c.observed) < q.opts.Patience+oneBreath/4 && !q.ledger.crowded:
 			// The machine's count may be a moment apart.
 		default:
@@ -164,8 +164,12 @@ func (q *Inquest) placeLost(active []*account) {
 	q.placeNameless(open, where, active)
 }
 
-// placeCertain places c where it must have been.
-func (q *Inquest) placeCertain(c *caseFile, a *account) {
+// placeCertain places c where it must have been. One that is told late can be
+// of a kill that a counter told of alone before this one rose.
+func (q *Inquest) placeCertain(c *caseFile, a *account, active []*account) {
+	if q.absorbBefore(c, active, a.riseOf(c.killed()).at) {
+		return
+	}
 	c.decided = true
 	if a.vague(c.killed()) {
 		a.doubtful(c.killed())

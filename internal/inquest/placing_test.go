@@ -318,3 +318,41 @@ func TestPlacing_BesideThoseWithCgroup(t *testing.T) {
 		}
 	}
 }
+
+// TestPlacing_LateBesideALaterKill: a line that comes seconds late is of the kill
+// that its cgroup's counter told of alone, not of the one that was counted since.
+func TestPlacing_LateBesideALaterKill(t *testing.T) {
+	path := "/docker/" + strings.Repeat("a", 64)
+	w := &world{}
+	w.sources(0)
+	count := func(n uint64, since, at time.Duration) {
+		w.sayAt(at, at, "cgroup", signal.NodeCounters{OOMKill: 1, Total: 1000 + n})
+		w.sayAt(at, at, "cgroup", signal.CgroupCounters{
+			Cgroup: signal.Cgroup{ID: 1, Path: path}, OOMKill: 1, OOMKillTotal: n, Since: epoch.Add(since),
+		})
+	}
+	line := func(pid int, memcg string, at, read time.Duration) {
+		b := signal.ReportedKill{Report: uint64(pid), Victim: signal.Task{PID: pid, Comm: "leak"}, Memcg: true}
+		if memcg != "" {
+			b.OOM = &death.OOM{TaskMemcg: memcg}
+		}
+		w.sayAt(read, at, "kmsg", b)
+	}
+	count(1, 0, 700*time.Millisecond)
+	count(2, 700*time.Millisecond, 5*time.Second)
+	line(101, "", 470*time.Millisecond, 4200*time.Millisecond)
+	line(102, path, 4980*time.Millisecond, 7*time.Second)
+	for at := time.Duration(0); at < 15*time.Second; at += 100 * time.Millisecond {
+		n := uint64(1000)
+		for _, k := range []time.Duration{470 * time.Millisecond, 4980 * time.Millisecond} {
+			if k < at {
+				n++
+			}
+		}
+		w.sayAt(at, at, "cgroup", signal.NodeCounters{Total: n, Counted: epoch.Add(at)})
+	}
+	slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
+	if ds := w.keeping(t, New(Options{})); len(ds) != 2 {
+		t.Errorf("%d deaths, want 2\n%s", len(ds), sketch(ds))
+	}
+}
