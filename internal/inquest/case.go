@@ -103,6 +103,7 @@ type caseFile struct {
 	limits        []signal.LimitReading // of its cgroup
 	growth        pattern.Growth        // of a leak
 	peak, shmem   *int64                // the most of the working set, and tmpfs at the end
+	kernelPeak    *int64                // the most of all, with the page cache
 	escaped       *escape
 	stray         *death.Container // whose it was that died outside of containers
 	strayAsked    bool

@@ -62,14 +62,14 @@ func (q *Inquest) memoryHistory(b signal.MemoryHistory) {
 func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 	m := &death.Memory{LimitBytes: b.LimitBytes}
 	if b.PeakBytes != nil && *b.PeakBytes > 0 { // else it was read before anything ran
-		m.PeakBytes = b.PeakBytes
+		m.PeakBytes, c.kernelPeak = b.PeakBytes, b.PeakBytes
 	}
 	limit := int64(0)
 	if b.LimitBytes != nil {
 		limit = *b.LimitBytes
 	}
 	m.Pattern, c.growth = pattern.Tell(b.Samples, limit)
-	c.figures(b, limit)
+	c.figures(b)
 	if last, told := q.curves[c.container.Cgroup]; told && q.now.Sub(last) < curveEach && !c.ended {
 		return m
 	}
@@ -83,17 +83,12 @@ func (q *Inquest) remember(c *caseFile, b *signal.MemoryHistory) *death.Memory {
 	return m
 }
 
-// figures takes what the rules ask for. limit is 0 where there is none.
-func (c *caseFile) figures(b *signal.MemoryHistory, limit int64) {
+// figures takes what the rules ask for.
+func (c *caseFile) figures(b *signal.MemoryHistory) {
 	for _, s := range b.Samples {
 		if c.peak == nil || s[1] > *c.peak {
 			c.peak = &s[1]
 		}
-	}
-	// Between two samples only the kernel looked. Its figure has the page cache
-	// in it, which alone may fill a container up to its limit.
-	if p := b.PeakBytes; p != nil && *p < limit {
-		c.peak = p
 	}
 	if b.Last != nil {
 		c.shmem = b.Last.ShmemBytes
@@ -131,6 +126,11 @@ func (c *caseFile) memoryFacts(f *verdict.Facts) {
 	f.LeakPerSecond, f.LeakedFor = c.growth.BytesPerSecond, c.growth.Window
 	if f.ContainerLimit == nil && c.memory != nil {
 		f.ContainerLimit = c.memory.LimitBytes
+	}
+	// Between two samples only the kernel looked. Its figure has the page cache
+	// in it, which alone may fill a container up to its limit.
+	if p, limit := c.kernelPeak, f.ContainerLimit; p != nil && limit != nil && *p < *limit {
+		f.PeakBytes = p
 	}
 }
 

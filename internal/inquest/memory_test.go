@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/inquest/verdict"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -107,18 +108,28 @@ func TestMemory_OneCurveForMany(t *testing.T) {
 // TestMemory_PeakBetweenSamples: what grew between two samples is in the
 // kernel's peak, which counts unless the page cache filled it up to the limit.
 func TestMemory_PeakBetweenSamples(t *testing.T) {
-	for name, tc := range map[string]struct{ kernel, want int64 }{
-		"between": {30 * mib, 30 * mib}, "page cache": {40 * mib, 3 * mib}, "not told": {0, 3 * mib},
+	limit := ptr(40 * mib)
+	for name, tc := range map[string]struct {
+		kernel, want    int64
+		read, container *int64
+	}{
+		"between":                  {30 * mib, 30 * mib, limit, nil},
+		"page cache":               {40 * mib, 3 * mib, limit, nil},
+		"not told":                 {0, 3 * mib, limit, nil},
+		"limit not yet set":        {30 * mib, 30 * mib, nil, limit}, // when the recorder read it
+		"cache, limit not yet set": {40 * mib, 3 * mib, nil, limit},
+		"no limit":                 {30 * mib, 3 * mib, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := signal.MemoryHistory{LimitBytes: ptr(40 * mib), Samples: [][3]int64{{1, mib, mib}, {2, 3 * mib, 4 * mib}}}
+			h := signal.MemoryHistory{LimitBytes: tc.read, Samples: [][3]int64{{1, mib, mib}, {2, 3 * mib, 4 * mib}}}
 			if tc.kernel > 0 {
 				h.PeakBytes = &tc.kernel
 			}
 			c := &caseFile{container: &death.Container{}}
-			New(Options{}).remember(c, &h)
-			if c.peak == nil || *c.peak != tc.want {
-				t.Errorf("peak %v, want %d", c.peak, tc.want)
+			c.memory = New(Options{}).remember(c, &h)
+			f := verdict.Facts{ContainerLimit: tc.container}
+			if c.memoryFacts(&f); f.PeakBytes == nil || *f.PeakBytes != tc.want {
+				t.Errorf("peak %v, want %d", f.PeakBytes, tc.want)
 			}
 		})
 	}
