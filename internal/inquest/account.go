@@ -71,14 +71,16 @@ type account struct {
 	// the cgroups that were removed in it.
 	below balance
 
-	born   []born // cases that a counter alone made
-	gone   bool
-	early  []span                // kills that were told before the counter was read
-	rises  []rise                // of own
-	doubt  doubt                 // what of them was booked without a name
-	sample signal.CgroupCounters // the newest rise
-	signal signal.Signal
-	told   CgroupTold // as last given out
+	born []born // cases that a counter alone made
+	// nameless are those of several victims of whom it is not known which lived here.
+	nameless []born
+	gone     bool
+	early    []span                // kills that were told before the counter was read
+	rises    []rise                // of own
+	doubt    doubt                 // what of them was booked without a name
+	sample   signal.CgroupCounters // the newest rise
+	signal   signal.Signal
+	told     CgroupTold // as last given out
 }
 
 // born is a case that a counter alone made, and the rise that made it.
@@ -431,10 +433,21 @@ func (a *account) spend() rise {
 	return rise{since: a.own.changed, at: a.own.changed, missed: a.signal.Recovered}
 }
 
+// unspend gives back to r a kill that is told again, by name.
+func (a *account) unspend(r rise) {
+	for i := range a.rises {
+		if o := &a.rises[i]; o.since.Equal(r.since) && o.at.Equal(r.at) {
+			o.n++
+			return
+		}
+	}
+}
+
 // forget drops what is too old to be anybody's.
 func (a *account) forget(now time.Time) {
 	a.doubt.forget(now)
 	a.rises = slices.DeleteFunc(a.rises, func(r rise) bool { return now.Sub(r.at) > lostFor })
 	a.early = slices.DeleteFunc(a.early, func(s span) bool { return now.Sub(s.to) > lostFor })
-	a.born = slices.DeleteFunc(a.born, func(b born) bool { return now.Sub(b.at) > lostFor })
+	old := func(b born) bool { return now.Sub(b.at) > lostFor }
+	a.born, a.nameless = slices.DeleteFunc(a.born, old), slices.DeleteFunc(a.nameless, old)
 }

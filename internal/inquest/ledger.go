@@ -29,15 +29,25 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 	if a := q.ledger.find(g); a != nil {
 		if i := a.bornOf(killed, func(c *caseFile) bool { return c.below == "" }); i >= 0 {
 			a.own.takeBack() // explain books it again, by name
+			a.unspend(a.born[i].rise)
 			q.ledger.changed[a] = true
-			return q.reclaim(a, i)
+			return q.reclaim(a, a.takeBorn(i))
+		}
+		if c := a.takeNameless(killed); c != nil {
+			a.own.takeBack()
+			q.ledger.changed[a] = true
+			for _, p := range c.procs {
+				q.dead.letGo(p)
+			}
+			c.evidence = nil // that it may have been one of others
+			return q.reclaim(a, c)
 		}
 	}
 	here := func(c *caseFile) bool { return c.below != "" && (c.taskMemcg == "" || c.taskMemcg == g.Path) }
 	for p := g.Path; p != "" && p != "/"; p = parent(p) {
 		if a := q.ledger.byPath[p]; a != nil {
 			if i := a.bornOf(killed, here); i >= 0 {
-				c := q.reclaim(a, i)
+				c := q.reclaim(a, a.takeBorn(i))
 				c.below = ""
 				q.place(c, g)
 				return c
@@ -48,14 +58,15 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 }
 
 // reclaim makes a case of a counter of a one of those that are known by name.
-func (q *Inquest) reclaim(a *account, i int) *caseFile {
-	c := a.takeBorn(i)
+func (q *Inquest) reclaim(a *account, c *caseFile) *caseFile {
 	q.ledger.node.takeBack()
 	for p := a.path; !q.ledger.flat && p != "" && p != "/"; p = parent(p) {
 		q.ledger.account(signal.Cgroup{Path: p}).below.takeBack()
 	}
+	if c.countedOnly {
+		q.stats.CountedOnly--
+	}
 	c.countedOnly, c.procs = false, nil
-	q.stats.CountedOnly--
 	return c
 }
 
@@ -63,6 +74,22 @@ func (q *Inquest) reclaim(a *account, i int) *caseFile {
 // these, and that may be of a kill then; -1: there is none.
 func (a *account) bornOf(killed span, one func(*caseFile) bool) int {
 	return slices.IndexFunc(a.born, func(b born) bool { return b.covers(killed) && one(b.c) })
+}
+
+// takeNameless gives the case of one of several victims to the one who is known
+// to have lived at a, unless a counted another kill then, or before.
+func (a *account) takeNameless(killed span) *caseFile {
+	i := slices.IndexFunc(a.nameless, func(b born) bool { return b.strictly(killed) })
+	if i < 0 {
+		return nil
+	}
+	if r := a.riseOf(killed); r != nil && !a.nameless[i].at.Before(r.at) {
+		return nil
+	}
+	c := a.nameless[i].c
+	a.unspend(a.nameless[i].rise)
+	a.nameless = slices.Delete(a.nameless, i, i+1)
+	return c
 }
 
 // takeBorn gives a case of a counter to whoever told of its kill late.
@@ -264,7 +291,7 @@ func (q *Inquest) auditNode() {
 // accounts of cgroups that have long gone.
 func (q *Inquest) retire(active []*account) {
 	for _, a := range active {
-		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 || len(a.born) > 0 || len(a.doubt.spans) > 0 {
+		if !a.own.settled() || !a.below.settled() || len(a.rises) > 0 || len(a.born)+len(a.nameless) > 0 || len(a.doubt.spans) > 0 {
 			continue
 		}
 		if !a.gone {

@@ -380,6 +380,7 @@ func (q *Inquest) placeNameless(cases []*caseFile, where map[*caseFile][]*accoun
 		c.decided = true
 		c.unname(comm)
 		a.doubtful(c.killed())
+		a.nameless = append(a.nameless, born{c, *a.riseOf(c.killed())})
 		q.placeByCount(c, a)
 		c.note(a.signal, "the oom_kill counter of %s rose; which of the processes killed just then lived there is not known: %s",
 			death.Printable(a.path), names)

@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,6 +21,7 @@ type world struct {
 	rnd *rand.Rand
 	// calm: one kill after the other, nothing is lost, late or removed.
 	calm    bool
+	mixed   bool // every second line names the cgroup
 	v2      bool // a cgroup counts its subtree
 	kills   []madeKill
 	removed map[string]time.Duration
@@ -53,7 +55,7 @@ const worldLasts = 10 * time.Second
 
 // makeWorld lets containers die for ten seconds. Before up no agent ran.
 func makeWorld(seed uint64, v2 bool, up time.Duration) *world {
-	w := &world{v2: v2, rnd: rand.New(rand.NewPCG(seed, 3)), calm: seed%4 == 0, removed: map[string]time.Duration{}}
+	w := &world{v2: v2, rnd: rand.New(rand.NewPCG(seed, 3)), calm: seed%4 == 0, mixed: seed%8 < 4, removed: map[string]time.Duration{}}
 	var paths []string
 	for i := range 2 + w.rnd.IntN(5) {
 		paths = append(paths, fmt.Sprintf("/docker/%064x", i+1))
@@ -85,13 +87,25 @@ func (w *world) sources(up time.Duration) {
 }
 
 func (w *world) log(up time.Duration) {
+	read := time.Duration(0)
+	if w.mixed {
+		slices.SortFunc(w.kills, func(a, b madeKill) int { return cmp.Compare(a.at, b.at) })
+	}
 	for i, k := range w.kills {
 		if !k.heard {
 			continue
 		}
 		b := signal.ReportedKill{Report: uint64(i + 1), Victim: signal.Task{PID: k.pid, Comm: "leak"}, Memcg: true}
+		if w.mixed && w.rnd.IntN(2) == 0 {
+			b.OOM = &death.OOM{TaskMemcg: k.path}
+		}
 		stamp := k.at + w.upTo(20*time.Millisecond) - 10*time.Millisecond
-		s := w.sayAt(max(k.at+w.logDelay(), up+time.Millisecond), stamp, "kmsg", b)
+		if at := max(k.at+w.logDelay(), up+time.Millisecond); w.mixed {
+			read = max(read, at)
+		} else {
+			read = at
+		}
+		s := w.sayAt(read, stamp, "kmsg", b)
 		s.Recovered = k.at < up
 	}
 }
