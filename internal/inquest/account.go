@@ -226,8 +226,9 @@ func (l *ledger) explainAt(g signal.Cgroup, s signal.Signal) {
 	}
 	a := l.account(g)
 	a.own.explain(1, s.Observed)
-	a.early = append(a.early, spanOf(s))
-	a.settle(l.countedTo)
+	if killed := spanOf(s); !a.spendEarly(killed, l.countedTo) {
+		a.early = append(a.early, killed)
+	}
 	l.explainBelow(g.Path, 1, s.Observed)
 }
 
@@ -396,21 +397,24 @@ func (a *account) rose(r rise) {
 	a.rises = append(a.rises, r)
 }
 
-// settle finds the rises that count the kills that were told of early. One that
-// fits by the slack of the clocks alone is taken where all had been read: until
-// then that of the kill itself may still come.
+// settle finds the rises that count the kills that were told of early.
 func (a *account) settle(countedTo time.Time) {
-	a.early = slices.DeleteFunc(a.early, func(killed span) bool {
-		r := a.riseOf(killed)
-		if r == nil || !r.strictly(killed) && !countedTo.After(killed.to.Add(slack)) {
-			return false
-		}
-		r.n--
-		return true
-	})
+	a.early = slices.DeleteFunc(a.early, func(killed span) bool { return a.spendEarly(killed, countedTo) })
 	if n := len(a.early); n > maxRises {
 		a.early = slices.Delete(a.early, 0, n-maxRises)
 	}
+}
+
+// spendEarly takes a kill of which its cgroup is known from the rise that counts
+// it. One that fits by the slack of the clocks alone is taken where all had been
+// read: until then that of the kill itself may still come.
+func (a *account) spendEarly(killed span, countedTo time.Time) bool {
+	r := a.riseOf(killed)
+	if r == nil || !r.strictly(killed) && !countedTo.After(killed.to.Add(slack)) {
+		return false
+	}
+	r.n--
+	return true
 }
 
 // spendOn takes a kill then from the rise that may have counted it.

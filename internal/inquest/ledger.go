@@ -36,10 +36,7 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 		if c := a.takeNameless(killed); c != nil {
 			a.own.takeBack()
 			q.ledger.changed[a] = true
-			for _, p := range c.procs {
-				q.dead.letGo(p)
-			}
-			c.evidence = nil // that it may have been one of others
+			q.displace(c)
 			return q.reclaim(a, c)
 		}
 	}
@@ -55,6 +52,18 @@ func (q *Inquest) claim(g signal.Cgroup, s signal.Signal) *caseFile {
 		}
 	}
 	return nil
+}
+
+// displace leaves it open again where the victim of c lived, who may have lived
+// where c is told of, and did not.
+func (q *Inquest) displace(c *caseFile) {
+	p := c.procs[0]
+	p.nameless, p.alike = false, ""
+	to := q.open(signal.Signal{Time: c.at, Observed: c.observed, Recovered: c.recovered}, pidKey(signal.Task{PID: p.PID}))
+	to.oomKilled, to.oom.Events = true, 1
+	q.add(to, p)
+	q.ledger.node.explain(1, q.now)
+	c.evidence = nil // of him
 }
 
 // reclaim makes a case of a counter of a one of those that are known by name.
@@ -77,9 +86,12 @@ func (a *account) bornOf(killed span, one func(*caseFile) bool) int {
 }
 
 // takeNameless gives the case of one of several victims to the one who is known
-// to have lived at a, unless a counted another kill then, or before.
+// to have lived at a, unless a counted another kill then, or before, or an
+// engine has told of the case, too: its words are of the one who may have died.
 func (a *account) takeNameless(killed span) *caseFile {
-	i := slices.IndexFunc(a.nameless, func(b born) bool { return b.strictly(killed) })
+	i := slices.IndexFunc(a.nameless, func(b born) bool {
+		return b.strictly(killed) && b.c.engineLine == nil && len(b.c.procs) == 1 && b.c.procs[0].nameless
+	})
 	if i < 0 {
 		return nil
 	}

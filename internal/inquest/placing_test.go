@@ -181,7 +181,7 @@ func TestPlacing_NeverGuesses(t *testing.T) {
 	named, all := 0, 0 // of those who died in calm worlds, with the agent up
 	for i := range 4 {
 		up, v2 := time.Duration(i%2)*worldLasts/2, i >= 2
-		for seed := range uint64(1000) {
+		for seed := range uint64(2000) { // half of them mixed
 			w := makeWorld(seed, v2, up)
 			q := New(Options{})
 			if up > 0 {
@@ -368,5 +368,51 @@ func TestPlacing_LateBesideALaterKill(t *testing.T) {
 	slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
 	if ds := w.keeping(t, New(Options{})); len(ds) != 2 {
 		t.Errorf("%d deaths, want 2\n%s", len(ds), sketch(ds))
+	}
+}
+
+// TestPlacing_LateWithItsCgroup: who is told late, with its cgroup, takes over the
+// death of one who may have lived there, and nothing says any more that it did.
+// What the container's engine has told of that death stays.
+func TestPlacing_LateWithItsCgroup(t *testing.T) {
+	here, there := "/docker/"+strings.Repeat("a", 64), "/docker/"+strings.Repeat("b", 64)
+	for _, told := range []bool{false, true} {
+		w := &world{}
+		w.sources(0)
+		w.sayAt(0, 0, "docker", signal.SourceState{Up: true})
+		w.sayAt(time.Second, 990*time.Millisecond, "kmsg", signal.ReportedKill{Report: 1, Victim: signal.Task{PID: 101, Comm: "leak"}, Memcg: true})
+		w.sayAt(2*time.Second, 2*time.Second, "cgroup", signal.NodeCounters{OOMKill: 2, Total: 1002})
+		for i, path := range []string{here, there} {
+			w.sayAt(2*time.Second, 2*time.Second, "cgroup", signal.CgroupCounters{
+				Cgroup: signal.Cgroup{ID: uint64(i + 1), Path: path}, OOMKill: 1, OOMKillTotal: 1, Since: epoch,
+			})
+		}
+		if told {
+			for at := 7 * time.Second; at < 11*time.Second; at += time.Second { // told again, as engines do
+				w.sayAt(at, 1500*time.Millisecond, "docker", signal.ContainerExit{ID: here[len("/docker/"):], Runtime: "docker", Code: ptr(137)})
+			}
+		}
+		w.sayAt(7500*time.Millisecond, 1500*time.Millisecond, "kmsg", signal.ReportedKill{
+			Report: 2, Victim: signal.Task{PID: 102, Comm: "leak"}, Memcg: true, OOM: &death.OOM{TaskMemcg: here},
+		})
+		for at := 100 * time.Millisecond; at < 15*time.Second; at += 100 * time.Millisecond {
+			n := uint64(1002)
+			if at < 1500*time.Millisecond {
+				n = 1000
+			}
+			w.sayAt(at, at, "cgroup", signal.NodeCounters{Total: n, Counted: epoch.Add(at)})
+		}
+		slices.SortStableFunc(w.sigs, func(a, b signal.Signal) int { return a.Observed.Compare(b.Observed) })
+		ds := w.keeping(t, New(Options{}))
+		if told {
+			if len(ds) != 2 || !strings.Contains(sketch(ds), "the container ended with exit code 137") {
+				t.Errorf("the engine's words are lost: %d deaths\n%s", len(ds), sketch(ds))
+			}
+			continue
+		}
+		named := slices.IndexFunc(ds, func(d death.Death) bool { return d.Processes[0].PID == 102 && d.OOM.TaskMemcg == here })
+		if len(ds) != 2 || named < 0 || strings.Contains(sketch(ds[named:named+1]), "101") {
+			t.Errorf("%d deaths, 102 is %d\n%s", len(ds), named, sketch(ds))
+		}
 	}
 }
