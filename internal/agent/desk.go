@@ -85,11 +85,11 @@ func (d *desk) ask(w inquest.Want) *signal.Signal {
 // namespace says whose a pid namespace is; nil: nobody's that is known. Each
 // container is looked at for that.
 func (d *desk) namespace(w inquest.Want) *signal.Signal {
-	of, known := d.escapes.Namespace(w.PIDNS)
+	of, since, known := d.escapes.Namespace(w.PIDNS)
 	if !known {
 		return nil
 	}
-	return &signal.Signal{Time: w.At, Observed: time.Now(), Source: death.SourceCgroup, Body: signal.PIDNamespace{PIDNS: w.PIDNS, Cgroup: of.Cgroup}}
+	return &signal.Signal{Time: w.At, Observed: time.Now(), Source: death.SourceCgroup, Body: signal.PIDNamespace{PIDNS: w.PIDNS, Cgroup: of.Cgroup, Since: since}}
 }
 
 // askEvents asks Kubernetes what it noted of a pod, or of the node.

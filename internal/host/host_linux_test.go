@@ -3,10 +3,13 @@
 package host_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,6 +120,42 @@ func TestBootClock_Now(t *testing.T) {
 	c, _ := host.BoottimeClock()
 	if d := c.Wall(0).Sub(time.Unix(0, 0).Add(btime)); d < -2*time.Second || d > 2*time.Second {
 		t.Errorf("boot at %v, /proc/stat says %v", c.Wall(0), time.Unix(0, 0).Add(btime).UTC())
+	}
+}
+
+// TestStarted_Real: a process began between the two moments around its start.
+func TestStarted_Real(t *testing.T) {
+	c, err := host.BoottimeClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	after := time.Now()
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	at, err := host.Roots{}.Started(cmd.Process.Pid)
+	const tick = 10 * time.Millisecond
+	if is := c.Wall(at); err != nil || is.Before(before.Add(-2*tick)) || is.After(after.Add(tick)) {
+		t.Errorf("began at %v (%v), want it between %v and %v", is, err, before, after)
+	}
+	if _, err := (host.Roots{}).Started(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of no process: %v", err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"1": "1 (x) S 1 1 1 0 -1 4194560 1 2\n", "2": "2 (x) S 1 1 1 0 -1 0 1 2 3 4 5 6 7 8 9 10 11 12 18446744073709551615 0\n"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "stat"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pid, _ := strconv.Atoi(name)
+		if _, err := (host.Roots{Proc: dir}).Started(pid); err == nil || !strings.Contains(err.Error(), "no start time") {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -5,9 +5,11 @@ package host
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // TaskIDs are the ids that /proc/PID/status gives of a process.
@@ -90,6 +92,24 @@ func (r Roots) Held(pid int) (int64, error) {
 		sum += int64(kb) << 10
 	}
 	return sum, nil
+}
+
+// userHZ is how many ticks a second procfs counts in on every architecture that
+// Go knows (USER_HZ in include/asm-generic/param.h).
+const userHZ = 100
+
+// Started returns when a process began, by the clock of BoottimeClock, to the
+// hundredth of a second.
+func (r Roots) Started(pid int) (time.Duration, error) {
+	b, err := readFile(r.ProcPath(strconv.Itoa(pid), "stat"), maxSmallFile)
+	if err != nil {
+		return 0, err
+	}
+	ticks, ok := statField(b, statStartTime)
+	if !ok || ticks > math.MaxInt64/uint64(time.Second/userHZ) {
+		return 0, fmt.Errorf("parse stat of pid %d: no start time in %q", pid, clip(string(b)))
+	}
+	return time.Duration(ticks) * (time.Second / userHZ), nil
 }
 
 // initialPIDNS is the inode number of the first pid namespace of every kernel

@@ -85,17 +85,30 @@ func WholeLines(b []byte) iter.Seq[string] {
 	}
 }
 
-// Alive tells from the text of /proc/PID/stat that a task has not begun to exit.
-func Alive(stat []byte) bool {
+// Fields of /proc/PID/stat, counted after the name from 0: the n-th is number
+// n+3 of proc(5) (fs/proc/array.c, do_task_stat).
+const (
+	statFlags     = 6
+	statStartTime = 19
+)
+
+// statField returns a field of /proc/PID/stat after the name.
+func statField(stat []byte, n int) (uint64, bool) {
 	// comm stands in parentheses and can hold any byte: go from the last one.
 	i := bytes.LastIndexByte(stat, ')')
 	if i < 0 {
-		return false
+		return 0, false
 	}
-	f := bytes.Fields(stat[i+1:]) // state ppid pgrp session tty_nr tpgid flags
-	if len(f) < 7 {
-		return false
+	f := bytes.Fields(stat[i+1:])
+	if len(f) <= n {
+		return 0, false
 	}
-	flags, err := strconv.ParseUint(string(f[6]), 10, 64)
-	return err == nil && flags&flagExiting == 0
+	v, err := strconv.ParseUint(string(f[n]), 10, 64)
+	return v, err == nil
+}
+
+// Alive tells from the text of /proc/PID/stat that a task has not begun to exit.
+func Alive(stat []byte) bool {
+	flags, ok := statField(stat, statFlags)
+	return ok && flags&flagExiting == 0
 }

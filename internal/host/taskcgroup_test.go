@@ -4,6 +4,7 @@ package host
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,14 +128,18 @@ func FuzzParseTaskCgroup(f *testing.F) {
 	})
 }
 
-// FuzzAlive: whatever a process calls itself, its flags decide.
-func FuzzAlive(f *testing.F) {
-	f.Add("x", uint32(4194304))
-	f.Add("a) S 1 1 1 1 1 0) R", uint32(4194308))
-	f.Add("(", uint32(flagExiting))
-	f.Fuzz(func(t *testing.T, comm string, flags uint32) {
+// FuzzStat: whatever a process calls itself, its flags decide, and its start
+// time is its own.
+func FuzzStat(f *testing.F) {
+	f.Add("x", uint32(4194304), uint64(7))
+	f.Add("a) S 1 1 1 1 1 0) R", uint32(4194308), uint64(math.MaxUint64))
+	f.Add("(", uint32(flagExiting), uint64(0))
+	f.Fuzz(func(t *testing.T, comm string, flags uint32, start uint64) {
 		_ = Alive([]byte(comm)) // a file of anything
-		stat := fmt.Appendf(nil, "7 (%s) S 1 7 7 0 -1 %d 0 0\n", comm, flags)
+		stat := fmt.Appendf(nil, "7 (%s) S 1 7 7 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0\n", comm, flags, start)
+		if got, ok := statField(stat, statStartTime); !ok || got != start {
+			t.Errorf("start time of %q: %d, %v, want %d", stat, got, ok, start)
+		}
 		if got, want := Alive(stat), flags&flagExiting == 0; got != want {
 			t.Errorf("Alive(%q) = %v, want %v", stat, got, want)
 		}

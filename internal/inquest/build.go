@@ -167,7 +167,7 @@ func (c *caseFile) oomRecord(f verdict.Facts) *death.OOM {
 }
 
 func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts, v verdict.Verdict) []death.Evidence {
-	out := slices.Concat(q.askEvidence(c), q.podEvidence(c), q.oomEvidence(c), q.nodeEvidence(c, v.Cause), c.systemEvidence(v.Cause), changeEvidence(f.Changes), c.evidence)
+	out := slices.Concat(q.askEvidence(c), q.podEvidence(c), q.strayEvidence(c), q.oomEvidence(c), q.nodeEvidence(c, v.Cause), c.systemEvidence(v.Cause), changeEvidence(f.Changes), c.evidence)
 	if c.escaped != nil {
 		out = append(out, c.escaped.evidence(f.ContainerLimit))
 	}

@@ -105,7 +105,7 @@ type caseFile struct {
 	peak, shmem   *int64                // the most of the working set, and tmpfs at the end
 	kernelPeak    *int64                // the most of all, with the page cache
 	escaped       *escape
-	stray         *death.Container // whose it was that died outside of containers
+	stray         *stray // who died outside of its container's cgroup
 	strayAsked    bool
 	waited        bool // that time has passed
 	recovered     bool

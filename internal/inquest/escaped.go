@@ -99,6 +99,16 @@ func (e *escape) evidence(limit *int64) death.Evidence {
 	return death.Evidence{Time: e.at.UTC(), Source: e.from, Text: text}
 }
 
+// stray is a process of a container that the OOM killer took outside of all
+// containers' cgroups. Of one that is restored only its container is known.
+type stray struct {
+	of   *death.Container
+	pid  int
+	comm string
+	from death.Source // who said so, and when
+	at   time.Time
+}
+
 // strayOf finds the container of a process that the OOM killer took outside of
 // all containers: by who is known to have left one, else it asks whose pid
 // namespace it lived in.
@@ -106,19 +116,50 @@ func (q *Inquest) strayOf(c *caseFile) {
 	if c.strayAsked || !c.oomKilled || c.taskMemcg == "" || c.prior != nil {
 		return
 	}
+	p := c.namespaced()
+	if p == nil {
+		return
+	}
+	c.strayAsked = true
+	if e := q.leftBy(p, c.taskMemcg); e != nil {
+		q.isStray(c, p, e.Path, signal.Signal{Time: e.at, Observed: e.at, Source: e.from})
+		return
+	}
+	if c.container == nil {
+		q.wantNamespace(c, p)
+	}
+}
+
+// namespaced is the first victim of c that lived in a pid namespace of its own.
+func (c *caseFile) namespaced() *process {
 	for _, p := range c.procs {
-		if p.pidns == 0 || p.pidns == signal.InitialPIDNS || p.Fate != death.FateVictim {
+		if p.pidns != 0 && p.pidns != signal.InitialPIDNS && p.Fate == death.FateVictim {
+			return p
+		}
+	}
+	return nil
+}
+
+func (q *Inquest) wantNamespace(c *caseFile, p *process) {
+	if len(q.wants) < maxWants {
+		q.wants = append(q.wants, Want{Kind: WantNamespace, PIDNS: p.pidns, At: c.at})
+	}
+}
+
+// askAgain asks once more whose the pid namespaces are of which nobody knew
+// it: the first process of one more container has been found. That takes up to
+// seconds from when a container begins, and one killed by then was asked about
+// in vain.
+func (q *Inquest) askAgain() {
+	asked := map[uint64]bool{}
+	for _, c := range q.cases {
+		if !c.strayAsked || c.stray != nil || c.container != nil {
 			continue
 		}
-		c.strayAsked = true
-		if e := q.leftBy(p, c.taskMemcg); e != nil {
-			q.isStray(c, p, e.Path, signal.Signal{Time: e.at, Observed: e.at, Source: e.from})
-			return
+		if p := c.namespaced(); p != nil && !asked[p.pidns] {
+			asked[p.pidns] = true
+			q.wantNamespace(c, p)
 		}
-		if c.container == nil && len(q.wants) < maxWants {
-			q.wants = append(q.wants, Want{Kind: WantNamespace, PIDNS: p.pidns, At: c.at})
-		}
-		return
 	}
 }
 
@@ -141,13 +182,18 @@ func (q *Inquest) leftBy(p *process, at string) *escape {
 	return nil
 }
 
-// pidNamespace takes the answer to WantNamespace.
+// startSlack is by how much the start of a process and the moment of a death,
+// told by different clocks, may be off: procfs counts hundredths of a second.
+const startSlack = 50 * time.Millisecond
+
+// pidNamespace takes the answer to WantNamespace. One that began after a death
+// has been given the number of the one that it was asked about.
 func (q *Inquest) pidNamespace(s signal.Signal, b signal.PIDNamespace) {
 	if b.Cgroup.Path == "" || b.PIDNS == 0 {
 		return
 	}
 	for _, c := range q.cases {
-		if !c.strayAsked || c.stray != nil || c.container != nil || cgpath.Within(b.Cgroup.Path, c.taskMemcg) {
+		if !c.strayAsked || c.stray != nil || c.container != nil || cgpath.Within(b.Cgroup.Path, c.taskMemcg) || b.Since.After(c.at.Add(startSlack)) {
 			continue
 		}
 		for _, p := range c.procs {
@@ -168,16 +214,29 @@ func (q *Inquest) isStray(c *caseFile, p *process, cgroup string, s signal.Signa
 	if t := q.tenants.of(of); t != nil && t.sandbox {
 		of = &death.Container{Pod: of.Pod} // one of the pod's, that share a namespace
 	}
-	c.stray = of
-	name := of.ID
-	if d := q.tenants.dress(of); d.Name != "" {
-		name = d.Name
-	} else if of.ID == "" {
-		name = "of pod " + of.Pod.UID
+	at := s.Time
+	if at.IsZero() {
+		at = s.Observed
 	}
-	c.note(s, "pid %d (%s) was a process of container %s, by its pid namespace; it lived outside the container's cgroup, in %s, where the container's limits do not hold",
-		p.PID, death.Printable(p.Comm), death.Printable(name), death.Printable(c.taskMemcg))
+	c.stray = &stray{of: of, pid: p.PID, comm: p.Comm, from: s.Source, at: at}
 	q.touchNames(c)
+}
+
+// strayEvidence says whose it was, as engines name it by now.
+func (q *Inquest) strayEvidence(c *caseFile) []death.Evidence {
+	x := c.stray
+	if x == nil || x.pid == 0 {
+		return nil
+	}
+	name := x.of.ID
+	if d := q.tenants.dress(x.of); d.Name != "" {
+		name = d.Name
+	} else if x.of.ID == "" {
+		name = "of pod " + x.of.Pod.UID
+	}
+	return []death.Evidence{{Time: x.at.UTC(), Source: x.from, Text: fmt.Sprintf(
+		"pid %d (%s) was a process of container %s, by its pid namespace; it lived outside the container's cgroup, in %s, where the container's limits do not hold",
+		x.pid, death.Printable(x.comm), death.Printable(name), death.Printable(c.taskMemcg))}}
 }
 
 // strayFacts tells the rules of those that live outside.

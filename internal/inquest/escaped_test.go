@@ -156,6 +156,67 @@ func TestEscaped_Killed(t *testing.T) {
 	}
 }
 
+// TestEscaped_KilledEarly: one that left a container which has only begun is
+// killed before the container's first process is found, or an engine names it.
+func TestEscaped_KilledEarly(t *testing.T) {
+	v := task(101, "worker", elsewhere, false)
+	v.PIDNS = task(100, "app", webPath, true).PIDNS
+	begun := saying{"cgroup", signal.CgroupSeen{Level: level(webPath, 40*mib, -1)}}
+	runs := saying{"cgroup", signal.CgroupSeen{Level: level(webPath, 40*mib, -1), InitPID: 100}}
+	named := saying{"docker", webSeen}
+	answer := func(since time.Time) saying {
+		return saying{"cgroup", signal.PIDNamespace{PIDNS: v.PIDNS, Cgroup: signal.Cgroup{Path: webPath}, Since: since}}
+	}
+	for name, tc := range map[string]struct {
+		before, after []saying
+		wants         int
+		whose         string
+	}{
+		"found later":            {[]saying{begun, named}, []saying{runs, answer(epoch)}, 2, "web-1"},
+		"told of again":          {[]saying{named, runs}, []saying{runs, runs}, 1, ""},
+		"named later":            {[]saying{runs}, []saying{answer(epoch), named}, 1, "web-1"},
+		"both later":             {[]saying{begun}, []saying{runs, answer(epoch), named}, 2, "web-1"},
+		"answered, then others":  {[]saying{named, runs}, []saying{answer(epoch), {"cgroup", signal.CgroupSeen{Level: level("/docker/"+strings.Repeat("7", 64), 1, -1), InitPID: 7}}}, 1, "web-1"},
+		"its number has another": {[]saying{}, []saying{named, runs, answer(epoch.Add(time.Minute))}, 2, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			in := sources(sc, "docker", "tracepoint")
+			for _, s := range tc.before {
+				in = append(in, sc.sig(s.src, s.body))
+			}
+			for _, b := range oomKill(v, v, level(elsewhere, 64*mib, 64*mib)) {
+				in = append(in, sc.sig("tracepoint", b))
+			}
+			for _, s := range tc.after {
+				in = append(in, sc.sig(s.src, s.body))
+			}
+			var last death.Death
+			asked := 0
+			for _, s := range in {
+				q.Feed(s)
+				for _, d := range q.Take() {
+					last = d
+				}
+				for _, w := range q.TakeWants() {
+					if w.Kind == WantNamespace && w.PIDNS == v.PIDNS {
+						asked++
+					}
+				}
+			}
+			whose := ""
+			if last.Container != nil {
+				whose = last.Container.Name
+			}
+			lines := said(last, "was a process of container "+tc.whose+", by its pid namespace")
+			if asked != tc.wants || whose != tc.whose || (lines == 1) != (tc.whose != "") {
+				t.Errorf("asked %d times, of %q, want %d and %q:\n%s", asked, whose, tc.wants, tc.whose, sketch([]death.Death{last}))
+			}
+		})
+	}
+}
+
 // TestEscaped_EndedWithIt: what the kernel kills with a pid namespace tells by
 // itself where it lived, though nobody had looked.
 func TestEscaped_EndedWithIt(t *testing.T) {

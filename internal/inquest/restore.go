@@ -52,7 +52,7 @@ func (q *Inquest) restore(d *death.Death) {
 		}
 	}
 	if at := c.container; at != nil && at.Cgroup != "" && !c.ended && c.taskMemcg != "" && !cgpath.Within(at.Cgroup, c.taskMemcg) {
-		c.stray, c.container = at, nil
+		c.stray, c.container = &stray{of: at}, nil
 	}
 	if d.Subject == death.SubjectPod && c.container != nil && c.container.Pod != nil {
 		c.pod = q.pods.restored(c.container.Pod, q.now)

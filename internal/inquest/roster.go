@@ -3,6 +3,7 @@
 package inquest
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -35,9 +36,10 @@ func newRoster(ttl time.Duration) roster {
 	return roster{ttl: ttl, byID: map[uint64]*resident{}, byPath: map[string]*resident{}, claims: claims{}}
 }
 
-func (r *roster) seen(s signal.CgroupSeen) {
+// seen tells whether a first process became known.
+func (r *roster) seen(s signal.CgroupSeen) (runs bool) {
 	if s.Path == "" {
-		return
+		return false
 	}
 	e := r.byPath[s.Path]
 	if e == nil || (s.ID != 0 && e.ID != 0 && e.ID != s.ID) {
@@ -45,14 +47,13 @@ func (r *roster) seen(s signal.CgroupSeen) {
 		r.byPath[s.Path] = e
 		r.claims.seen(s.Path)
 	}
-	init := e.initPID
-	if s.InitPID != 0 {
-		init = s.InitPID
-	}
+	init := cmp.Or(s.InitPID, e.initPID)
+	runs = init != e.initPID
 	*e = resident{Level: s.Level, initPID: init}
 	if s.ID != 0 {
 		r.byID[s.ID] = e
 	}
+	return runs
 }
 
 func (r *roster) gone(c signal.Cgroup, now time.Time) *resident {
@@ -159,7 +160,9 @@ func (r *roster) expire(now time.Time) {
 
 // cgroupSeen notes a cgroup, and tells the cases that waited for its name.
 func (q *Inquest) cgroupSeen(s signal.CgroupSeen) {
-	q.roster.seen(s)
+	if q.roster.seen(s) {
+		q.askAgain()
+	}
 	for _, c := range q.cases {
 		if c.taskMemcg == "" && c.cgroupID != 0 && c.cgroupID == s.ID {
 			q.place(c, signal.Cgroup{ID: s.ID, Path: s.Path})

@@ -353,7 +353,7 @@ func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
 	}
 	defer q.releaseEnds(t)
 	for _, c := range q.cases {
-		if q.tenantOf(c) == t {
+		if q.tenantOf(c) == t || c.stray != nil && q.tenants.of(c.stray.of) == t {
 			q.touchNames(c)
 			continue
 		}
@@ -409,10 +409,11 @@ func (q *Inquest) byEngines(c *caseFile) *death.Container {
 	if t := q.tenantOf(c); t != nil && c.container != nil {
 		return t.dressAsOf(c, c.container)
 	}
-	if c.container == nil && c.stray != nil {
-		if t := q.tenants.of(c.stray); t != nil {
-			return t.dressAsOf(c, c.stray)
-		}
+	if c.container != nil || c.stray == nil {
+		return c.container
 	}
-	return cmp.Or(c.container, c.stray)
+	if t := q.tenants.of(c.stray.of); t != nil {
+		return t.dressAsOf(c, c.stray.of)
+	}
+	return c.stray.of
 }

@@ -175,18 +175,29 @@ func (e *Escapes) tell(found []Escaped) {
 	}
 }
 
-// Namespace returns the container whose pid namespace this is.
-func (e *Escapes) Namespace(pidns uint64) (of Contained, known bool) {
+// Namespace returns the container whose pid namespace this is, and when its
+// first process began. Both are not known where that ends meanwhile.
+func (e *Escapes) Namespace(pidns uint64) (of Contained, since time.Time, known bool) {
 	hier, err := e.opt.Roots.MemoryHierarchy()
 	if err != nil {
-		return Contained{}, false
+		return Contained{}, time.Time{}, false
 	}
 	w := walk{roots: e.opt.Roots, hier: hier}
 	w.place(e.opt.Containers())
-	if s := w.spaces[pidns]; s != nil {
-		return w.found[s.owner].Contained, true
+	s := w.spaces[pidns]
+	if s == nil {
+		return Contained{}, time.Time{}, false
 	}
-	return Contained{}, false
+	of = w.found[s.owner].Contained
+	began, err := e.opt.Roots.Started(of.InitPID)
+	if err != nil {
+		return Contained{}, time.Time{}, false
+	}
+	clock, err := host.BoottimeClock()
+	if err != nil {
+		return Contained{}, time.Time{}, false
+	}
+	return of, clock.Wall(began), true
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -28,7 +28,9 @@ func TestEscapes_Real(t *testing.T) {
 	load := oomtest.Load{NewPIDNS: true, Bytes: oomtest.Idle, Children: []oomtest.Load{{Bytes: 8 << 20, Comm: []byte("stray")}, {Bytes: oomtest.Idle}}}
 	box, well := tree.Cgroup("box"), tree.Cgroup("well")
 	away, below := tree.Cgroup("box2"), tree.Cgroup("well/inner")
+	before := time.Now()
 	a, b := box.Start(load), tree.Cgroup("well/init").Start(load)
+	started := time.Now()
 	stray := -1
 	for _, p := range a.All {
 		if p.Comm == "stray" {
@@ -70,10 +72,10 @@ func TestEscapes_Real(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if of, known := e.Namespace(namespace(t, stray)); !known || of != contained[0] {
-		t.Errorf("its namespace is of %+v, %v", of, known)
+	if of, since, known := e.Namespace(namespace(t, stray)); !known || of != contained[0] || since.Before(before.Add(-20*time.Millisecond)) || since.After(started) {
+		t.Errorf("its namespace is of %+v, %v, since %v, want that between %v and %v", of, known, since, before, started)
 	}
-	if of, known := e.Namespace(namespace(t, os.Getpid())); known {
+	if of, _, known := e.Namespace(namespace(t, os.Getpid())); known {
 		t.Errorf("the test's own namespace is of %+v", of)
 	}
 	move(t, stray, box)

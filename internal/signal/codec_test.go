@@ -48,7 +48,7 @@ func everyKind() []Signal {
 			},
 		},
 		ProcessesEscaped{Cgroup: c, PIDNS: 4026531836, Count: 2, HeldBytes: 1 << 20, Examples: []EscapedProcess{{PID: 7, Comm: "x\x1b", Cgroup: "/", HeldBytes: &limit}, {PID: 8}}},
-		PIDNamespace{PIDNS: 4026531836, Cgroup: c},
+		PIDNamespace{PIDNS: 4026531836, Cgroup: c, Since: at},
 		NodeCounters{OOMKill: 1, Total: 2, Counted: at},
 		SourceState{Up: true, Mode: "bpf", Reason: "r"},
 		Lost{Count: 1, Other: true, Why: "w"},

@@ -2,6 +2,8 @@
 
 package signal
 
+import "time"
+
 // ProcessesEscaped says which processes are in a container, by its pid
 // namespace, and live outside its cgroup, so that its limits do not hold for
 // them. It is said of a container again each time that all are looked at, until
@@ -34,6 +36,9 @@ type PIDNamespace struct {
 	PIDNS uint64 `json:"pidns"`
 	// Cgroup is the container's own; zero: no container's.
 	Cgroup Cgroup `json:"cgroup,omitzero"`
+	// Since is when that first process began: the number may have been another
+	// namespace's before. Zero: not known.
+	Since time.Time `json:"since,omitzero"`
 }
 
 func (ProcessesEscaped) kind() string { return "processes_escaped" }

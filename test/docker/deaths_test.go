@@ -105,6 +105,9 @@ func (m *morgue) wait(t *testing.T, name string, n int, want func(*death.Death) 
 		return nil
 	})
 	if err != nil {
+		if len(ds) == 0 {
+			ds = m.of(t, "") // whoever's they are
+		}
 		t.Errorf("%v\n%s", err, rig.Sketch(ds))
 	}
 	return ds

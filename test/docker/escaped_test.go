@@ -74,6 +74,24 @@ func TestDeaths_Escaped(t *testing.T) {
 			t.Errorf("unattributed OOM kills: %v", n)
 		}
 	})
+	t.Run("as they begin", func(t *testing.T) {
+		away := tree.Cgroup("early", oomtest.Limit(24<<20))
+		const many = 10
+		for i := range many {
+			id := m.run(fmt.Sprintf("early%d", i), false, nil, "/bin/sh", "-c", "(while [ ! -e /go ]; do sleep 0.01; done; exec /coroner leak --block 4M --max 400M) & wait; sleep 600")
+			child := m.child(t, id)
+			engines.Must(t, os.WriteFile(filepath.Join(away.Dir, "cgroup.procs"), []byte(strconv.Itoa(child)), 0))
+			engines.Must(t, os.WriteFile(fmt.Sprintf("/proc/%d/root/go", m.pid(t, id)), nil, 0o600))
+		}
+		for i := range many {
+			m.wait(t, fmt.Sprintf("early%d", i), 1, func(d *death.Death) error {
+				if d.Cause != death.OOMAncestorLimit || d.Subject != death.SubjectProcess || !says(d, "was a process of container "+d.Container.Name) {
+					return fmt.Errorf("%s %s", d.Subject, d.Cause)
+				}
+				return nil
+			})
+		}
+	})
 }
 
 func says(d *death.Death, text string) bool {
