@@ -93,9 +93,9 @@ type caseFile struct {
 	log           *signal.ContainerLog
 	logFrom       death.Source // in whose name that was read
 	pod           *podFile     // told of as a whole; nil: no
-	eventsAsked   bool
-	eventsTries   int       // answers so far
-	eventsAt      time.Time // not to be asked for before
+	eventsAsked   time.Time    // of the end that was asked about; zero: it was not
+	eventsTries   int          // answers so far
+	eventsAt      time.Time    // not to be asked for before
 	events        *signal.PodEvents
 	system        systemWord
 	memoryAsked   bool

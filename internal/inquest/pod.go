@@ -183,16 +183,16 @@ func (q *Inquest) wantEvents() {
 	}
 	for _, c := range q.cases {
 		ago := q.now.Sub(c.endTime())
-		if c.eventsAsked || !c.ended && c.pod == nil || c.recovered && ago > eventsKept || ago < askEventsAfter || q.now.Before(c.eventsAt) {
+		if !c.eventsAsked.IsZero() || !c.ended && c.pod == nil || c.recovered && ago > eventsKept || ago < askEventsAfter || q.now.Before(c.eventsAt) {
 			continue
 		}
 		p := q.podOf(c)
 		if p == nil || len(q.wants) >= maxWants {
 			continue
 		}
-		c.eventsAsked = true
+		c.eventsAsked = c.endTime()
 		c.keepUntil = q.now.Add(wantFor)
-		q.wants = append(q.wants, Want{Kind: WantEvents, Source: death.SourceKube, Pod: p.Pod, At: c.endTime()})
+		q.wants = append(q.wants, Want{Kind: WantEvents, Source: death.SourceKube, Pod: p.Pod, At: c.eventsAsked})
 	}
 }
 
@@ -204,13 +204,13 @@ func (q *Inquest) podEvents(s signal.Signal, b signal.PodEvents) {
 	}
 	for _, c := range q.cases {
 		p := q.podOf(c)
-		if p == nil || p.Pod.UID != b.UID || !c.eventsAsked || c.eventsTries >= eventsTries || !c.endTime().Equal(b.At) {
+		if p == nil || p.Pod.UID != b.UID || c.eventsAsked.IsZero() || c.eventsTries >= eventsTries || !c.eventsAsked.Equal(b.At) {
 			continue
 		}
 		c.events = &b
 		c.keepUntil = time.Time{}
 		if c.eventsTries++; c.eventsTries < eventsTries && q.halfTold(c) {
-			c.eventsAsked, c.eventsAt = false, q.now.Add(eventsAgain)
+			c.eventsAsked, c.eventsAt = time.Time{}, q.now.Add(eventsAgain)
 			c.keepUntil = c.eventsAt.Add(time.Second)
 			q.touchNames(c)
 			return

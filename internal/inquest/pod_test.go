@@ -396,6 +396,41 @@ func TestPods_EventsAskedAgain(t *testing.T) {
 	}
 }
 
+// TestPods_EventsBesideTheEnd: Kubernetes says when the container ended while its
+// pod's events are on their way: they are of that end.
+func TestPods_EventsBesideTheEnd(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	for _, s := range append(inKube(sc), sc.sig("kmsg", signal.SourceState{Up: true}),
+		sc.sig("cgroup", signal.CgroupSeen{Level: level(leftPath, 40*mib, -1), InitPID: 100}), sc.sig("kmsg", reported(100, "app", leftPath, leftPath, 40*mib, 40*mib))) {
+		q.Feed(s)
+	}
+	q.Take()
+	var now time.Time
+	answers := 0
+	for second := range 30 {
+		now = epoch.Add(time.Duration(second) * time.Second)
+		q.Tick(now)
+		for _, w := range q.TakeWants() {
+			if w.Kind != WantEvents {
+				continue
+			}
+			if answers++; answers == 1 {
+				end := sc.sig("kube", kubeExit(137, "OOMKilled"))
+				end.Time, end.Observed = epoch.Add(900*time.Millisecond), now
+				q.Feed(end)
+			}
+			s := sc.sig("kube", signal.PodEvents{UID: w.Pod.UID, At: w.At, Error: "events is forbidden"})
+			s.Observed = now
+			q.Feed(s)
+		}
+		q.Take()
+	}
+	if answers != eventsTries || q.stats.Late != 0 {
+		t.Errorf("asked %d times, want %d; %d answers came too late", answers, eventsTries, q.stats.Late)
+	}
+}
+
 // TestPods_EndInWholeSeconds: Kubernetes tells of an end before the agent ran
 // first, by the whole second, and the kernel's log then of the kill that it was.
 func TestPods_EndInWholeSeconds(t *testing.T) {
