@@ -326,8 +326,8 @@ func (t *table) inspected(j job, c container.InspectResponse, now time.Time) {
 	}
 	if !stale && in.seen.State != "" {
 		b.state = in.seen.State
-		if b.running = in.running; b.running {
-			b.started, b.pid = in.seen.Started, in.seen.PID
+		if in.running { // that it runs no more its end tells, which may come later
+			b.running, b.started, b.pid = true, in.seen.Started, in.seen.PID
 		}
 	}
 }
