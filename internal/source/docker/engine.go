@@ -176,6 +176,9 @@ func (s *session) want(j job) bool {
 		if !j.changed.IsZero() {
 			w.changed = j.changed
 		}
+		if j.restarted && !w.restarted && w.end.IsZero() {
+			w.restarted, w.pid, w.started = true, j.pid, j.started
+		}
 		if !j.end.IsZero() {
 			w.end, w.pid, w.started = j.end, j.pid, j.started
 		}

@@ -3,8 +3,11 @@
 package docker
 
 import (
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 	"github.com/coroner-dev/coroner/internal/signal"
@@ -43,4 +46,63 @@ func TestSource_StateBeforeEvent(t *testing.T) {
 			t.Errorf("%d exits, the last with code %d", n, code)
 		}
 	})
+}
+
+// TestSource_StartIsRemembered: after a gap an engine may remember a start and
+// not the end before it: it was made anew, or had too much to remember. That the
+// container runs again tells that it ended, once.
+func TestSource_StartIsRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		for i, id := range []string{"known", "new", "told", "both"} {
+			f.runs(id, 11+i)
+		}
+		fresh := f.boxes["new"]
+		f.change(func() { delete(f.boxes, "new") })
+		r := follow(t, f, Options{})
+		enginetest.Settle()
+		f.ended("told", 1, false)
+		f.event("die", "told", map[string]string{"exitCode": "1"})
+		enginetest.Pass(15 * time.Second)
+		r.Taken()
+
+		f.Refuse(syscall.ECONNREFUSED)
+		f.CutOff()
+		time.Sleep(2 * time.Second)
+		f.change(func() { f.past, f.boxes["new"] = nil, fresh })
+		ends := map[string]time.Time{}
+		for i, id := range []string{"known", "new", "both"} {
+			f.ended(id, 137, false)
+			ends[id] = time.Now().UTC()
+			if id == "both" {
+				f.event("die", id, map[string]string{"exitCode": "137"})
+			}
+			time.Sleep(time.Second)
+			f.again(id, 20+i)
+		}
+		f.again("told", 30)
+		time.Sleep(time.Second)
+		f.Refuse(nil)
+		enginetest.Pass(30 * time.Second)
+		got := map[string][]int{}
+		for _, s := range r.Taken() {
+			if e, ok := s.Body.(signal.ContainerExit); ok {
+				got[e.ID] = append(got[e.ID], e.PID)
+				if !s.Recovered || !s.Time.Equal(ends[e.ID]) {
+					t.Errorf("%s told at %v, recovered %v, want %v", e.ID, s.Time, s.Recovered, ends[e.ID])
+				}
+			}
+		}
+		want := map[string][]int{"known": {11}, "new": {0}, "both": {14}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pids of exits (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// again starts a container that has ended.
+func (f *fake) again(id string, pid int) {
+	finished := f.boxes[id].State.FinishedAt
+	f.runs(id, pid)
+	f.change(func() { f.boxes[id].State.FinishedAt = finished })
+	f.event("start", id, nil)
 }

@@ -36,14 +36,15 @@ type box struct {
 type job struct {
 	id string
 	// end is when it died, where that is what is asked about; pid and started
-	// are of that run.
+	// are of that run, or of the one before a start that is remembered.
 	end     time.Time
 	pid     int
 	started time.Time
 	// changed is when an event said that something of it changed.
 	changed time.Time
-	// again is true where it may have ended while nobody listened.
-	again bool
+	// again is true where it may have ended while nobody listened, restarted
+	// where an engine remembers that it was started then.
+	again, restarted bool
 	// unstarted is true where it has not run, and its start may have failed;
 	// failing where an event says that it has.
 	unstarted, failing bool
@@ -159,8 +160,12 @@ func (t *table) act(b *box, h happening) {
 	recovered := t.before(h.at)
 	switch h.action {
 	case events.ActionStart:
+		j := job{id: h.id}
+		if recovered { // an engine that was made anew remembers this, and not the end before it
+			j.restarted, j.pid, j.started = true, b.pid, b.started
+		}
 		b.running, b.started, b.pid = true, time.Time{}, 0
-		t.want(job{id: h.id})
+		t.want(j)
 	case events.ActionCreate:
 		t.made(h.id)
 	case events.ActionUpdate, events.ActionRename:
@@ -319,16 +324,27 @@ func (t *table) inspected(j job, c container.InspectResponse, now time.Time) {
 	switch {
 	case !j.end.IsZero():
 		t.explain(j, in)
+	case j.restarted && in.running:
+		t.missedBefore(b, j, in, now)
 	case j.again:
 		t.missed(b, in, now, stale)
 	case j.unstarted && !stale:
 		t.neverRan(b, in, now)
 	}
-	if !stale && in.seen.State != "" {
-		b.state = in.seen.State
-		if in.running { // that it runs no more its end tells, which may come later
-			b.running, b.started, b.pid = true, in.seen.Started, in.seen.PID
-		}
+	if !stale {
+		b.stands(in)
+	}
+}
+
+// stands takes the state that an answer tells. That it runs no more its end
+// tells, which may come later.
+func (b *box) stands(in inspected) {
+	if in.seen.State == "" {
+		return
+	}
+	b.state = in.seen.State
+	if in.running {
+		b.running, b.started, b.pid = true, in.seen.Started, in.seen.PID
 	}
 }
 
@@ -371,4 +387,18 @@ func (t *table) missed(b *box, in inspected, now time.Time, stale bool) {
 		return
 	}
 	b.ended(at)
+}
+
+// missedBefore tells the end before a start that is remembered, if no event did.
+func (t *table) missedBefore(b *box, j job, in inspected, now time.Time) {
+	if in.exit == nil || !in.exit.Finished.After(b.exitAt.Add(endSlack)) || !in.exit.Finished.After(t.since) {
+		return
+	}
+	e, at := *in.exit, in.exit.Finished
+	if at.After(now) {
+		at = now
+	}
+	e.PID, e.Started = j.pid, j.started
+	t.tell(at, true, e)
+	b.exitAt = at
 }
