@@ -51,7 +51,7 @@ func exitCode(code, sig *int) *int {
 func (q *Inquest) matches(e end, s signal.Signal, b signal.ContainerExit) match {
 	apart := s.Time.Sub(e.at).Abs()
 	if at, said := e.by[s.Source]; said {
-		if at.Equal(s.Time) {
+		if at.Equal(s.Time) || e.restored && s.Recovered && answers(s, b) && !s.Time.After(at.Add(slack)) {
 			return itsEnd
 		}
 		return anotherEnd
@@ -66,6 +66,12 @@ func (q *Inquest) matches(e end, s signal.Signal, b signal.ContainerExit) match 
 		return anotherEnd
 	}
 	return mayBeItsEnd
+}
+
+// answers tells whether s is an engine's answer, which is of a container's last
+// end: of none before one that the engine has told already.
+func answers(s signal.Signal, b signal.ContainerExit) bool {
+	return !b.Finished.IsZero() && b.Finished.Equal(s.Time)
 }
 
 // proves tells whether s may be of e, an end before this run of the agent, by

@@ -182,10 +182,6 @@ func (q *Inquest) leftBy(p *process, at string) *escape {
 	return nil
 }
 
-// startSlack is by how much the start of a process and the moment of a death,
-// told by different clocks, may be off: procfs counts hundredths of a second.
-const startSlack = 50 * time.Millisecond
-
 // pidNamespace takes the answer to WantNamespace. One that began after a death
 // has been given the number of the one that it was asked about.
 func (q *Inquest) pidNamespace(s signal.Signal, b signal.PIDNamespace) {
@@ -193,7 +189,7 @@ func (q *Inquest) pidNamespace(s signal.Signal, b signal.PIDNamespace) {
 		return
 	}
 	for _, c := range q.cases {
-		if !c.strayAsked || c.stray != nil || c.container != nil || cgpath.Within(b.Cgroup.Path, c.taskMemcg) || b.Since.After(c.at.Add(startSlack)) {
+		if !c.strayAsked || c.stray != nil || c.container != nil || cgpath.Within(b.Cgroup.Path, c.taskMemcg) || b.Since.After(c.at.Add(slack)) {
 			continue
 		}
 		for _, p := range c.procs {

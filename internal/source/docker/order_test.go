@@ -99,6 +99,63 @@ func TestSource_StartIsRemembered(t *testing.T) {
 	})
 }
 
+// TestSource_ListOvertakesEvents: after a gap the old events may come after the
+// list and what was asked about its containers. Each end is told once.
+func TestSource_ListOvertakesEvents(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fake) {
+		f.runs("runs", 11)
+		f.runs("twice", 12)
+		r := follow(t, f, Options{})
+		enginetest.Settle()
+		time.Sleep(15 * time.Second)
+		r.Taken()
+
+		f.Refuse(syscall.ECONNREFUSED)
+		f.CutOff()
+		time.Sleep(2 * time.Second)
+		ends := map[string]int{}
+		end := func(id string) {
+			f.ended(id, 3, false)
+			time.Sleep(20 * time.Millisecond)
+			f.event("die", id, map[string]string{"exitCode": "3"})
+			time.Sleep(100 * time.Millisecond)
+			ends[id]++
+		}
+		for _, id := range []string{"runs", "twice"} {
+			end(id)
+			f.again(id, 20)
+			time.Sleep(100 * time.Millisecond)
+		}
+		end("twice")
+		f.runs("short", 30)
+		f.event("start", "short", nil)
+		time.Sleep(10 * time.Millisecond)
+		end("short")
+		f.change(func() { f.late = 3 * time.Second })
+		f.Refuse(nil)
+		enginetest.Pass(30 * time.Second)
+		f.ended("runs", 4, false)
+		f.event("die", "runs", map[string]string{"exitCode": "4"})
+		ends["runs"]++
+		enginetest.Settle()
+		got := map[string]int{}
+		last := map[string]time.Time{}
+		for _, s := range r.Taken() {
+			e, ok := s.Body.(signal.ContainerExit)
+			switch {
+			case !ok || !e.Finished.IsZero() && !e.Finished.Equal(s.Time): // what was noted of an end that was told
+			case s.Time.Equal(last[e.ID]):
+			default:
+				got[e.ID]++
+				last[e.ID] = s.Time
+			}
+		}
+		if diff := cmp.Diff(ends, got); diff != "" {
+			t.Errorf("ends (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // again starts a container that has ended.
 func (f *fake) again(id string, pid int) {
 	finished := f.boxes[id].State.FinishedAt

@@ -160,6 +160,9 @@ func (t *table) act(b *box, h happening) {
 	recovered := t.before(h.at)
 	switch h.action {
 	case events.ActionStart:
+		if h.at.Before(b.exitAt) {
+			return // of a run whose end an answer has told
+		}
 		j := job{id: h.id}
 		if recovered { // an engine that was made anew remembers this, and not the end before it
 			j.restarted, j.pid, j.started = true, b.pid, b.started
@@ -171,17 +174,7 @@ func (t *table) act(b *box, h happening) {
 	case events.ActionUpdate, events.ActionRename:
 		t.want(job{id: h.id, changed: h.at})
 	case events.ActionDie:
-		if !b.running && !b.exitAt.IsZero() && h.at.Before(b.exitAt.Add(sameEnd)) {
-			return
-		}
-		if b.forged {
-			h.code = nil
-		}
-		t.want(job{id: h.id, end: h.at, pid: b.pid, started: b.started})
-		t.tell(h.at, recovered, signal.ContainerExit{
-			ID: h.id, Runtime: t.rd.runtime, Code: h.code, PID: b.pid, Started: b.started,
-		})
-		b.ended(h.at)
+		t.died(b, h)
 	case events.ActionKill, events.ActionStop, events.ActionRestart:
 		if b.forged {
 			h.signal = 0
@@ -190,6 +183,39 @@ func (t *table) act(b *box, h happening) {
 	case events.ActionOOM:
 		t.tell(h.at, recovered, signal.ContainerOOM{ID: h.id, Runtime: t.rd.runtime})
 	}
+}
+
+// died takes an end, unless it was told before, as by an answer that was there
+// before the event.
+func (t *table) died(b *box, h happening) {
+	if b.forged {
+		h.code = nil
+	}
+	e := signal.ContainerExit{ID: h.id, Runtime: t.rd.runtime, Code: h.code, PID: b.pid, Started: b.started}
+	old := b.isOld(h.at)
+	switch {
+	case old && !h.at.Before(b.exitAt.Add(-endSlack)):
+		return
+	case old: // an answer tells the last end, and this is one before
+		e.PID, e.Started = 0, time.Time{}
+	}
+	t.want(job{id: h.id, end: h.at, pid: e.PID, started: e.Started})
+	t.tell(h.at, t.before(h.at), e)
+	if !old {
+		b.ended(h.at)
+	}
+}
+
+// isOld tells whether an end is of no later run than that of which an end was
+// told last.
+func (b *box) isOld(at time.Time) bool {
+	switch {
+	case b.exitAt.IsZero():
+		return false
+	case b.running:
+		return at.Before(b.started)
+	}
+	return at.Before(b.exitAt.Add(sameEnd))
 }
 
 func (b *box) ended(at time.Time) {
