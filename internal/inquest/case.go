@@ -36,6 +36,7 @@ type caseFile struct {
 	prior     *death.Death    // from before a restart
 	restored  verdict.Verdict // what is left of prior says by itself
 	keepUntil time.Time
+	awaits    map[WantKind]time.Time // answers that it stays open for
 
 	container *death.Container
 	tenant    *tenant // that an engine told of; nil: by the container's names

@@ -28,7 +28,7 @@ func (q *Inquest) wantDaemon(c *caseFile) {
 		return
 	}
 	c.daemonAsked, c.askedID, c.askedPath = c.endTime(), id, path
-	c.keepUntil = q.now.Add(wantFor)
+	c.await(WantDaemon, q.now.Add(wantFor))
 	units := spokenUnits
 	if c.killer != nil && c.killer.Unit != "" {
 		units = []string{c.killer.Unit}
@@ -56,7 +56,7 @@ func (q *Inquest) daemonWord(b signal.OOMDaemonWord) {
 		if c.daemonAsked.IsZero() || !c.daemonAsked.Equal(b.At) || c.askedID != b.ID || c.askedPath != b.Path {
 			continue
 		}
-		c.keepUntil = time.Time{}
+		delete(c.awaits, WantDaemon)
 		if c.heedDaemon(b) {
 			q.touch(c)
 		}

@@ -336,7 +336,7 @@ func (q *Inquest) settle() {
 	keep := q.cases[:0]
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
-		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil) && q.now.After(c.system.until)
+		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil) && !c.awaited(q.now) && q.now.After(c.system.until)
 		if q.waiting(c) || settled && (q.awaitsWord(c) || q.awaitsSystemOOM(c)) {
 			settled = false
 		}

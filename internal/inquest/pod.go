@@ -191,7 +191,7 @@ func (q *Inquest) wantEvents() {
 			continue
 		}
 		c.eventsAsked = c.endTime()
-		c.keepUntil = q.now.Add(wantFor)
+		c.await(WantEvents, q.now.Add(wantFor))
 		q.wants = append(q.wants, Want{Kind: WantEvents, Source: death.SourceKube, Pod: p.Pod, At: c.eventsAsked})
 	}
 }
@@ -208,10 +208,10 @@ func (q *Inquest) podEvents(s signal.Signal, b signal.PodEvents) {
 			continue
 		}
 		c.events = &b
-		c.keepUntil = time.Time{}
+		delete(c.awaits, WantEvents)
 		if c.eventsTries++; c.eventsTries < eventsTries && q.halfTold(c) {
 			c.eventsAsked, c.eventsAt = time.Time{}, q.now.Add(eventsAgain)
-			c.keepUntil = c.eventsAt.Add(time.Second)
+			c.await(WantEvents, c.eventsAt.Add(time.Second))
 			q.touchNames(c)
 			return
 		}

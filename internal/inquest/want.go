@@ -59,6 +59,24 @@ func (q *Inquest) TakeWants() []Want {
 	return w
 }
 
+// await keeps c open for an answer, or to ask again.
+func (c *caseFile) await(answer WantKind, until time.Time) {
+	if c.awaits == nil {
+		c.awaits = map[WantKind]time.Time{}
+	}
+	c.awaits[answer] = until
+}
+
+// awaited tells whether any answer may still come.
+func (c *caseFile) awaited(now time.Time) bool {
+	for _, until := range c.awaits {
+		if !now.After(until) {
+			return true
+		}
+	}
+	return false
+}
+
 // wantLog asks once for the last lines of c's container.
 func (q *Inquest) wantLog(c *caseFile) {
 	if !c.logAsked.IsZero() || c.container == nil {
@@ -69,7 +87,7 @@ func (q *Inquest) wantLog(c *caseFile) {
 		return // the path may still come
 	}
 	c.logAsked = c.endTime()
-	c.keepUntil = q.now.Add(wantFor)
+	c.await(WantLog, q.now.Add(wantFor))
 	q.wants = append(q.wants, Want{
 		Kind: WantLog, Source: t.logFrom, ContainerID: t.ID, Cgroup: t.Cgroup, LogPath: t.logPath,
 		Since: t.ranFrom(c), At: c.endTime(),
@@ -108,7 +126,7 @@ func (q *Inquest) containerLog(s signal.Signal, b signal.ContainerLog) {
 			continue
 		}
 		c.log, c.logFrom = &b, s.Source
-		c.keepUntil = time.Time{}
+		delete(c.awaits, WantLog)
 		if b.Error != "" {
 			c.note(s, "what the container wrote last is not known: %s", death.Printable(b.Error))
 		}

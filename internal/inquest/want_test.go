@@ -160,3 +160,37 @@ func TestWants_NotAsked(t *testing.T) {
 		}
 	}
 }
+
+// TestWants_OneAnswerLeavesTheOthers: an answer lets go of no case that another
+// answer is on its way to.
+func TestWants_OneAnswerLeavesTheOthers(t *testing.T) {
+	sc := &scene{}
+	q := New(Options{})
+	first := task(100, "app", leftPath, true)
+	for _, s := range append(inKube(sc), sc.sig("tracepoint", signal.Exit{Task: first, Signal: ptr(9)}), sc.sig("kube", kubeExit(137, "Error"))) {
+		q.Feed(s)
+	}
+	q.Take()
+	events, daemons := 0, 0
+	for at := time.Duration(0); at < 40*time.Second; at += 500 * time.Millisecond {
+		q.Tick(epoch.Add(at))
+		for _, w := range q.TakeWants() {
+			s := sc.sig("kube", signal.PodEvents{UID: w.Pod.UID, At: w.At, Error: "events is forbidden"})
+			switch w.Kind {
+			case WantEvents:
+				events++
+			case WantDaemon:
+				daemons++
+				s = sc.sig("journal", signal.OOMDaemonWord{ID: w.ContainerID, Path: w.Cgroup, At: w.At})
+			default:
+				continue
+			}
+			s.Observed = epoch.Add(at)
+			q.Feed(s)
+		}
+		q.Take()
+	}
+	if events != eventsTries || daemons != 1 {
+		t.Errorf("asked %d times for events, want %d; %d times for a daemon's words", events, eventsTries, daemons)
+	}
+}
