@@ -99,7 +99,7 @@ type caseFile struct {
 	eventsAt      time.Time    // not to be asked for before
 	events        *signal.PodEvents
 	system        systemWord
-	memoryAsked   bool
+	memoryAsked   time.Time // of the death that was asked about; zero: it was not
 	memory        *death.Memory
 	limits        []signal.LimitReading // of its cgroup
 	growth        pattern.Growth        // of a leak

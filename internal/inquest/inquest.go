@@ -203,7 +203,7 @@ func (q *Inquest) takeEngine(s signal.Signal) {
 	case signal.ContainerOOM:
 		q.containerOOM(s, b)
 	case signal.MemoryHistory:
-		q.memoryHistory(b)
+		q.memoryHistory(s, b)
 	case signal.ContainerLog:
 		q.containerLog(s, b)
 	case signal.ProcessesEscaped:

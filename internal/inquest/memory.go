@@ -26,14 +26,14 @@ const (
 // wantMemory asks once for the memory of each open case's container.
 func (q *Inquest) wantMemory() {
 	for _, c := range q.cases {
-		if c.memoryAsked || c.revision == 0 || c.container == nil || c.container.Cgroup == "" || c.recovered || q.now.Sub(c.observed) < askMemoryAfter {
+		if !c.memoryAsked.IsZero() || c.prior != nil || c.revision == 0 || c.container == nil || c.container.Cgroup == "" || c.recovered || q.now.Sub(c.observed) < askMemoryAfter {
 			continue
 		}
 		if len(q.wants) >= maxWants {
 			return
 		}
-		c.memoryAsked = true
-		q.wants = append(q.wants, Want{Kind: WantMemory, ContainerID: c.container.ID, Cgroup: c.container.Cgroup, CgroupID: q.containerCgroupID(c), At: c.endTime()})
+		c.memoryAsked = c.endTime()
+		q.wants = append(q.wants, Want{Kind: WantMemory, ContainerID: c.container.ID, Cgroup: c.container.Cgroup, CgroupID: q.containerCgroupID(c), At: c.memoryAsked})
 	}
 }
 
@@ -45,17 +45,24 @@ func (q *Inquest) containerCgroupID(c *caseFile) uint64 {
 	return 0
 }
 
-// memoryHistory takes the answer to WantMemory.
-func (q *Inquest) memoryHistory(b signal.MemoryHistory) {
+// memoryHistory takes the answer to WantMemory, for the case that was asked about:
+// of a run that was over at once the recorder may have known nothing.
+func (q *Inquest) memoryHistory(s signal.Signal, b signal.MemoryHistory) {
+	var its *caseFile
 	for _, c := range q.cases {
-		if !c.memoryAsked || c.memory != nil || c.container == nil || c.container.Cgroup != b.Path {
+		if c.memoryAsked.IsZero() || c.memory != nil || c.container == nil || c.container.Cgroup != b.Path {
 			continue
 		}
-		c.memory = q.remember(c, &b)
-		q.touchNames(c)
+		if its == nil || c.memoryAsked.Sub(s.Time).Abs() < its.memoryAsked.Sub(s.Time).Abs() {
+			its = c
+		}
+	}
+	if its == nil {
+		q.stats.Late++
 		return
 	}
-	q.stats.Late++
+	its.memory = q.remember(its, &b)
+	q.touchNames(its)
 }
 
 // remember takes what a death keeps of its container's memory.

@@ -204,3 +204,36 @@ func TestMemory_LeakIsAdvised(t *testing.T) {
 		})
 	}
 }
+
+// TestMemory_OfTheEndAskedAbout: the recorder knew nothing of a run that was over
+// at once, nor is an answer of now about a death from before.
+func TestMemory_OfTheEndAskedAbout(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		l := begun(t, "docker", "cgroup", "tracepoint")
+		end := func(pid int) {
+			r := webRun{pid: pid, code: 1, ended: l.now.Add(time.Second)}
+			l.say("cgroup", l.now, seen(uint64(pid), webPath, 40*mib, pid))
+			for _, src := range []death.Source{"tracepoint", "docker"} {
+				at, b := r.says(src)
+				l.say(src, at, b)
+			}
+		}
+		end(100)
+		l.pass(500 * time.Millisecond)
+		l.q.TakeWants() // and nobody knows
+		if restarted {
+			l.restart("docker", "cgroup", "tracepoint")
+		}
+		end(101)
+		l.pass(500 * time.Millisecond)
+		for _, w := range l.q.TakeWants() {
+			if w.Kind == WantMemory {
+				l.say("cgroup", w.At, history(webPath, 30, w.At))
+			}
+		}
+		l.pass(40 * time.Second)
+		if len(l.deaths) != 2 || l.deaths[0].Memory != nil && l.deaths[0].Memory.PeakBytes != nil || l.deaths[1].Memory == nil || l.deaths[1].Memory.PeakBytes == nil {
+			t.Errorf("restarted %v: memory of the wrong one:\n%s", restarted, sketch(l.deaths))
+		}
+	}
+}

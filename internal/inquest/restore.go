@@ -35,8 +35,8 @@ func (q *Inquest) restore(d *death.Death) {
 		prior: d, keepUntil: q.now.Add(restoredFor),
 		container: d.Container, unit: d.Unit, killer: d.Killer, exit: d.Exit,
 		ended: d.Subject == death.SubjectContainer, recovered: d.Recovered,
-		evidence:    slices.Clone(d.Evidence),
-		memoryAsked: true, memory: d.Memory,
+		evidence: slices.Clone(d.Evidence),
+		memory:   d.Memory,
 		// Where it was, if it is not known, was looked for when it was told.
 		decided: true, weighed: true,
 	}
