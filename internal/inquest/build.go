@@ -176,7 +176,7 @@ func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts, v verdict.Verdict
 	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Time.Before(out[j].Time) })
 	if c.prior != nil {
-		out = slices.CompactFunc(out, sameLine) // what is found out again
+		out = once(out) // what is found out again
 	}
 	last := death.Evidence{Time: c.at.UTC(), Source: death.SourceTracepoint}
 	if len(out) > 0 {
@@ -192,6 +192,17 @@ func (q *Inquest) sortedEvidence(c *caseFile, f verdict.Facts, v verdict.Verdict
 	if c.unshown > 0 {
 		last.Text = itoa(c.unshown) + " more lines of evidence or processes are not shown"
 		out = append(out, last)
+	}
+	return out
+}
+
+// once leaves of each line the first: of those of one time others may lie between.
+func once(lines []death.Evidence) []death.Evidence {
+	var out []death.Evidence
+	for _, e := range lines {
+		if !slices.ContainsFunc(out, func(o death.Evidence) bool { return sameLine(o, e) }) {
+			out = append(out, e)
+		}
 	}
 	return out
 }

@@ -308,3 +308,41 @@ func TestRestore_AskedAgain(t *testing.T) {
 		t.Errorf("(-before +after):\n%s%s", diff, sketch(l.deaths))
 	}
 }
+
+// TestRestore_SaysNothingTwice: what is found out again after a restart stands
+// there once, also where several lines are of one time.
+func TestRestore_SaysNothingTwice(t *testing.T) {
+	l := begun(t, "kube", "tracepoint", "cgroup")
+	l.say("kube", l.now, signal.PodSeen{Pod: shopPod, Phase: "Running"})
+	l.say("kube", l.now, podMain)
+	tell := func() {
+		at := epoch.Truncate(time.Second)
+		l.pass(3 * time.Second)
+		for _, w := range l.q.TakeWants() {
+			if w.Kind == WantEvents {
+				l.say("kube", l.now, signal.PodEvents{UID: w.Pod.UID, At: w.At, Events: []signal.PodEvent{
+					{Reason: "Preempting", Container: "main", Message: "Preempted", First: at, Last: at, Count: 1},
+					{Reason: "Killing", Container: "main", Message: "Stopping container main", First: at, Last: at, Count: 1},
+				}})
+			}
+		}
+		l.pass(time.Second)
+	}
+	l.say("tracepoint", l.now, signal.Exit{Task: task(100, "app", leftPath, true), Code: ptr(3)})
+	tell()
+	l.restart("kube", "tracepoint", "cgroup")
+	l.say("kube", l.now, signal.PodSeen{Pod: shopPod, Phase: "Running"})
+	l.say("kube", l.now, podMain)
+	tell()
+	for _, e := range l.deaths[0].Evidence {
+		n := 0
+		for _, o := range l.deaths[0].Evidence {
+			if sameLine(e, o) {
+				n++
+			}
+		}
+		if n > 1 {
+			t.Errorf("%d times: %s", n, e.Text)
+		}
+	}
+}
