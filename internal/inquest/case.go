@@ -223,8 +223,8 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 		return
 	}
 	if p.Init == nil {
-		if e := q.roster.byPath[c.container.Cgroup]; e != nil && e.initPID != 0 {
-			is := e.initPID == p.PID || e.initPID == p.tid
+		if first := q.firstThen(c); first != 0 {
+			is := first == p.PID || first == p.tid
 			p.Init = &is
 		} else if t := q.tenantOf(c); t != nil && t.pid != 0 && t.pid == p.PID {
 			p.Init = new(true)
@@ -233,6 +233,34 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 	if p.Init != nil && *p.Init {
 		c.ended = true
 	}
+}
+
+// relearn does so once more, where an engine may have said since when the
+// container runs.
+func (q *Inquest) relearn(c *caseFile) {
+	if !c.recovered {
+		return
+	}
+	for _, p := range c.procs {
+		q.learnInit(c, p)
+	}
+}
+
+// firstThen is the first process of c's container when c happened; 0: not known.
+// What is read after the fact may be of a run before: engines start a container
+// again in a cgroup of the same name, only Kubernetes in another.
+func (q *Inquest) firstThen(c *caseFile) int {
+	e := q.roster.byPath[c.container.Cgroup]
+	if e == nil {
+		return 0
+	}
+	if c.recovered && c.container.Pod == nil {
+		t := q.tenantOf(c)
+		if t == nil || t.started.IsZero() || t.started.After(c.at.Add(-drift)) {
+			return 0
+		}
+	}
+	return e.initPID
 }
 
 // learnFirst makes t its container's first process where the engine says so: one

@@ -4,6 +4,7 @@ package inquest
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -248,5 +249,45 @@ func TestLedger_AccountsAreBounded(t *testing.T) {
 	}
 	if len(l.all) > maxAccounts || l.byPath["/c1"] == nil || l.byPath["/c0"] != nil {
 		t.Errorf("%d accounts; the unbalanced one kept: %v, the balanced one gone: %v", len(l.all), l.byPath["/c1"] != nil, l.byPath["/c0"] == nil)
+	}
+}
+
+// TestRoster_FirstProcessOfThen: who is the first process now says nothing of a
+// kill in a container that was started again since.
+func TestRoster_FirstProcessOfThen(t *testing.T) {
+	killed := epoch.Add(-time.Hour)
+	runs := func(since time.Time) saying {
+		b := webSeen
+		b.PID, b.Started = 200, since
+		return saying{"docker", b}
+	}
+	for _, tc := range []struct {
+		name, path, livesOn string
+		engine              saying
+	}{
+		{"nobody tells since when it runs", webPath, "not known", runs(time.Time{})},
+		{"it was started again", webPath, "not known", runs(killed.Add(time.Minute))},
+		{"started again at once", webPath, "not known", runs(killed.Add(100 * time.Millisecond))},
+		{"it ran then", webPath, "known", runs(killed.Add(-time.Minute))},
+		{"Kubernetes starts none again", leftPath, "known", saying{"docker", webSeen}},
+	} {
+		for _, order := range []string{"engine first", "engine last"} {
+			t.Run(tc.name+", "+order, func(t *testing.T) {
+				sc := &scene{}
+				line := sc.sig("kmsg", reported(100, "app", tc.path, tc.path, 40*mib, 40*mib))
+				line.Recovered, line.Time = true, killed
+				sigs := append(sources(sc, "docker", "kmsg", "cgroup"), sc.sig("cgroup", seen(7, tc.path, 40*mib, 200)))
+				if order == "engine first" {
+					sigs = append(sigs, sc.sig(tc.engine.src, tc.engine.body), line)
+				} else {
+					sigs = append(sigs, line, sc.sig(tc.engine.src, tc.engine.body))
+				}
+				d := only(t, ticking(New(Options{}), sigs...))
+				known := d.Processes[0].Init != nil
+				if known != (tc.livesOn == "known") || strings.Contains(d.Summary, "lives on") != known {
+					t.Errorf("first process known: %v\n%s", known, sketch([]death.Death{d}))
+				}
+			})
+		}
 	}
 }

@@ -354,6 +354,7 @@ func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
 	defer q.releaseEnds(t)
 	for _, c := range q.cases {
 		if q.tenantOf(c) == t || c.stray != nil && q.tenants.of(c.stray.of) == t {
+			q.relearn(c)
 			q.touchNames(c)
 			continue
 		}
