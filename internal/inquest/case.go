@@ -223,7 +223,7 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 		return
 	}
 	if p.Init == nil {
-		if first := q.firstThen(c); first != 0 {
+		if first := q.firstThen(c); first != 0 && (p.PID != 0 || p.tid == first) {
 			is := first == p.PID || first == p.tid
 			p.Init = &is
 		} else if t := q.tenantOf(c); t != nil && t.pid != 0 && t.pid == p.PID {

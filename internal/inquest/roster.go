@@ -162,6 +162,7 @@ func (r *roster) expire(now time.Time) {
 func (q *Inquest) cgroupSeen(s signal.CgroupSeen) {
 	if q.roster.seen(s) {
 		q.askAgain()
+		q.foundFirst(s.Path)
 	}
 	for _, c := range q.cases {
 		if c.taskMemcg == "" && c.cgroupID != 0 && c.cgroupID == s.ID {
@@ -169,6 +170,20 @@ func (q *Inquest) cgroupSeen(s signal.CgroupSeen) {
 			q.bookLate(c)
 			q.touch(c)
 		}
+	}
+}
+
+// foundFirst tells the cases of the container at path, which runs still, who its
+// first process is: that is found up to seconds after it begins.
+func (q *Inquest) foundFirst(path string) {
+	for _, c := range q.cases {
+		if c.container == nil || c.container.Cgroup != path || c.ended || !c.endedAt.IsZero() || c.initKnown() {
+			continue
+		}
+		for _, p := range c.procs {
+			q.learnInit(c, p)
+		}
+		q.touchNames(c)
 	}
 }
 

@@ -291,3 +291,36 @@ func TestRoster_FirstProcessOfThen(t *testing.T) {
 		}
 	}
 }
+
+// TestRoster_FirstProcessFoundLater: where the log alone tells of a kill, it is
+// known that the container lives on once its first process is found, but not
+// by that of its next life.
+func TestRoster_FirstProcessFoundLater(t *testing.T) {
+	for name, tc := range map[string]struct {
+		after []signal.Body
+		known bool
+	}{
+		"found":           {[]signal.Body{seen(7, webPath, 40*mib, 102)}, true},
+		"not found":       {nil, false},
+		"a counter told":  {[]signal.Body{seen(7, webPath, 40*mib, 102)}, false},
+		"of its next run": {[]signal.Body{signal.CgroupGone{Cgroup: signal.Cgroup{ID: 7, Path: webPath}}, seen(8, webPath, 40*mib, 102)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := append(sources(sc, "docker", "cgroup"), sc.sig("cgroup", seen(7, webPath, 40*mib, 0)))
+			sc.n += 2000
+			kill := sc.sig("kmsg", reported(101, "app", webPath, webPath, 40*mib, 40*mib))
+			if name == "a counter told" { // of whom nobody knows who it was
+				kill = sc.sig("cgroup", signal.CgroupCounters{Cgroup: signal.Cgroup{Path: webPath}, OOMKill: 1, Chain: []signal.Level{level(webPath, 40*mib, -1)}})
+			}
+			sigs = append(sigs, kill)
+			for _, b := range tc.after {
+				sigs = append(sigs, sc.sig("cgroup", b))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			if known := d.Processes[0].Init != nil; known != tc.known || strings.Contains(d.Summary, "lives on") != tc.known {
+				t.Errorf("first process known: %v\n%s", known, sketch([]death.Death{d}))
+			}
+		})
+	}
+}
