@@ -42,6 +42,9 @@ func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
 	}
 	c := q.caseOfExit(s, b, first)
 	if c == nil && first {
+		if q.holdsFirst(s, b.Task) {
+			return
+		}
 		c = q.openOwnEnd(s, b)
 	}
 	if c == nil && !first {
@@ -101,7 +104,7 @@ func (q *Inquest) caseOfExit(s signal.Signal, b signal.Exit, first bool) *caseFi
 	path := q.roster.path(b.Task.Cgroup)
 	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
 		c := q.cases[i]
-		if c.told(death.SourceTracepoint) || !c.livedAt(path) || q.outlived(c, s) {
+		if c.told(death.SourceTracepoint) || !q.livesAt(c, path) || q.outlived(c, s) {
 			continue
 		}
 		if c.enginesEnd(b.Task.PID) || q.leadsTo(c, b) {
@@ -134,7 +137,7 @@ func (q *Inquest) endToldBy(s signal.Signal, t signal.Task) *caseFile {
 		if x := c.exit; x != nil && x.Code != nil && *x.Code != 128+sigkill && !inRuntime(t.Comm) {
 			continue
 		}
-		if c.first.pid == t.PID || c.sameOwner(path) {
+		if c.first.pid == t.PID || c.sameOwner(path) || q.livesAt(c, path) {
 			return c
 		}
 	}

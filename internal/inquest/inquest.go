@@ -90,6 +90,7 @@ type Inquest struct {
 	series    series
 	held      []heldReport
 	heldEnds  []heldEnd
+	homeless  []signal.Signal // of first processes in nobody's cgroup, so far
 	unread    []signal.Signal // of the log, until the counters are known
 	told      []toldKill      // before this run
 	toldSince time.Time       // all deaths since then are known; zero: none
@@ -238,6 +239,7 @@ func (q *Inquest) Tick(now time.Time) {
 	q.readUnread()
 	q.decideHeld()
 	q.releaseEnds(nil)
+	q.expireHomeless()
 	q.audit()
 	q.kernel.expire(q.now)
 	q.roster.expire(q.now)

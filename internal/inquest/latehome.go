@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
+	"github.com/coroner-dev/coroner/internal/parse/cgpath"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -47,6 +48,58 @@ func (q *Inquest) releaseEnds(t *tenant) {
 		}
 		q.endedByEngine(h.t, h.s, h.b)
 	}
+}
+
+// holdsFirst keeps what the kernel tells of t, a first process in a cgroup that is
+// nobody's: an engine may say in a moment that it is a container's.
+func (q *Inquest) holdsFirst(s signal.Signal, t signal.Task) bool {
+	path := q.roster.path(t.Cgroup)
+	if path == "" || q.now.Sub(s.Observed) >= q.opts.Patience || len(q.homeless) >= maxPending {
+		return false
+	}
+	if c, _, _, _ := q.owner(path); c != nil {
+		return false
+	}
+	q.homeless = append(q.homeless, s)
+	return true
+}
+
+// releaseFirst takes what the kernel told of the first process of t.
+func (q *Inquest) releaseFirst(t *tenant) {
+	if len(q.homeless) == 0 || t.Cgroup == "" {
+		return
+	}
+	held := q.homeless
+	q.homeless = nil
+	for _, s := range held {
+		if cgpath.Within(t.Cgroup, q.roster.path(cgroupOf(s.Body))) {
+			q.take(s)
+		} else {
+			q.homeless = append(q.homeless, s)
+		}
+	}
+}
+
+// cgroupOf is where the one lived of whose end b tells.
+func cgroupOf(b signal.Body) signal.Cgroup {
+	switch b := b.(type) {
+	case signal.Exit:
+		return b.Task.Cgroup
+	case signal.Kill:
+		return b.Target.Cgroup
+	}
+	return signal.Cgroup{}
+}
+
+// expireHomeless lets go of what was no container's.
+func (q *Inquest) expireHomeless() {
+	q.homeless = slices.DeleteFunc(q.homeless, func(s signal.Signal) bool { return q.now.Sub(s.Observed) >= q.opts.Patience })
+}
+
+// livesAt tells whether c is of the container at path, also where its engine told
+// the end before it said where that is.
+func (q *Inquest) livesAt(c *caseFile, path string) bool {
+	return c.livedAt(path) || c.tenant != nil && c.tenant == q.tenants.at(path)
 }
 
 // foldLate makes one of an OOM kill that has been placed after it was known,

@@ -130,3 +130,62 @@ func lateHome(rnd *rand.Rand, mode string, most time.Duration, how, path string)
 	)...)
 	return sigs, New(Options{Node: "n1", BootID: "b1"})
 }
+
+// TestEnd_DescribedLate: of a container whose cgroup does not bear its id the
+// kernel may tell the end before its engine says where it lives.
+func TestEnd_DescribedLate(t *testing.T) {
+	const path = "/shop/batch"
+	first := task(100, "app", path, true)
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	killed := func(n int) saying { return saying{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: n}} }
+	for _, tc := range []struct {
+		name   string
+		kernel []saying
+		code   int
+		cause  death.Cause
+		exit   string
+	}{
+		{"segfault", []saying{{"tracepoint", signal.Exit{Task: first, Signal: ptr(11)}}}, 139, death.Segfault, "139 11 Error"},
+		{"killed", []saying{killed(9), {"tracepoint", signal.Exit{Task: first, Signal: ptr(9)}}}, 137, death.Killed, "137 9 Error"},
+		{"told to end", []saying{killed(15), {"tracepoint", signal.Exit{Task: first, Code: ptr(0)}}}, 0, death.Killed, "0 - Completed"},
+	} {
+		for _, of := range []signal.ContainerExit{
+			{Namespace: "shop", ID: "batch", Runtime: "containerd", PID: 100},
+			{Namespace: "shop", ID: "batch", Runtime: "containerd"},
+			{Namespace: "shop", ID: webID, Runtime: "containerd"},
+		} {
+			described := signal.ContainerSeen{Namespace: "shop", Container: death.Container{ID: of.ID, Name: "batch", Runtime: "containerd", Cgroup: path}}
+			of.Code = &tc.code
+			says := append([]saying{{"containerd", described}, {"containerd", of}}, tc.kernel...)
+			permute(len(says), func(order []int) {
+				ends := tellable(says, order)
+				if !ends && of.ID == webID { // it may tell the end first, too
+					ends = tellable(says, swapped(order))
+				}
+				if !ends {
+					return
+				}
+				sc := &scene{}
+				sigs := append(sources(sc, "containerd", "tracepoint", "cgroup"), sc.sig("cgroup", seen(7, path, 40*mib, 0)))
+				for _, i := range order {
+					sigs = append(sigs, sc.sig(says[i].src, says[i].body))
+				}
+				ds := ticking(New(Options{}), sigs...)
+				if len(ds) != 1 || ds[0].Cause != tc.cause || sketchExit(ds[0].Exit) != tc.exit || ds[0].Container == nil || ds[0].Container.Name != "batch" {
+					t.Errorf("%s of %s, order %v:\n%s", tc.name, of.ID, order, sketch(ds))
+				}
+			})
+		}
+	}
+}
+
+// swapped is an order with the first two changing places.
+func swapped(order []int) []int {
+	out := slices.Clone(order)
+	for i, n := range out {
+		if n < 2 {
+			out[i] = 1 - n
+		}
+	}
+	return out
+}

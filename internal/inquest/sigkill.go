@@ -185,6 +185,7 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	if path := q.roster.path(b.Target.Cgroup); path != "" {
 		// Somebody's own pid namespace, or a pod's, which runtimes end like that.
 		if c, _, _, _ := q.owner(path); c == nil || q.isSandbox(c, b.Target.Comm) {
+			q.holdsFirst(s, b.Target)
 			return
 		}
 	}

@@ -362,6 +362,7 @@ func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
 			q.moveIn(c)
 		}
 	}
+	q.releaseFirst(t)
 }
 
 // moveIn places c anew: an engine says now whose cgroup it is.
