@@ -40,6 +40,9 @@ func (q *Inquest) exit(s signal.Signal, b signal.Exit) {
 	if p := q.dead.find(b.Task.PID); p != nil && q.near(p, s) {
 		p.left = true
 	}
+	if first {
+		q.namespaceEnds(s, b.Task)
+	}
 	c := q.caseOfExit(s, b, first)
 	if c == nil && first {
 		if q.holdsFirst(s, b.Task) {

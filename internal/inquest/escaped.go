@@ -113,7 +113,7 @@ type stray struct {
 // all containers: by who is known to have left one, else it asks whose pid
 // namespace it lived in.
 func (q *Inquest) strayOf(c *caseFile) {
-	if c.strayAsked || !c.oomKilled || c.taskMemcg == "" || c.prior != nil {
+	if c.strayAsked || c.stray != nil || !c.oomKilled || c.taskMemcg == "" || c.prior != nil {
 		return
 	}
 	p := c.namespaced()
@@ -199,6 +199,30 @@ func (q *Inquest) pidNamespace(s signal.Signal, b signal.PIDNamespace) {
 			}
 		}
 	}
+}
+
+// namespaceEnds finds the container of those who were killed just before the first
+// process of their pid namespace ended: often it ends for that, and is gone
+// before anybody has looked whose it was.
+func (q *Inquest) namespaceEnds(s signal.Signal, first signal.Task) {
+	of, _, _, _ := q.owner(q.roster.path(first.Cgroup))
+	if of == nil || first.PIDNS == 0 || first.PIDNS == signal.InitialPIDNS {
+		return
+	}
+	t := q.tenants.of(of)
+	for _, c := range q.cases {
+		p := c.namespaced()
+		if p == nil || !c.outside(of.Cgroup) || p.pidns != first.PIDNS || s.Time.Sub(p.at).Abs() > oneBreath || t != nil && t.started.After(p.at.Add(slack)) {
+			continue
+		}
+		q.isStray(c, p, of.Cgroup, s)
+	}
+}
+
+// outside tells whether c may be of one who had left the container at a cgroup.
+func (c *caseFile) outside(cgroup string) bool {
+	known := c.stray != nil || c.container != nil || c.prior != nil
+	return c.oomKilled && !known && c.taskMemcg != "" && !cgpath.Within(cgroup, c.taskMemcg)
 }
 
 // isStray notes that p, of c, was a process of the container whose cgroup this is.

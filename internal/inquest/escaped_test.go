@@ -4,6 +4,7 @@ package inquest
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -306,5 +307,55 @@ func TestEscaped_LimitNotKnown(t *testing.T) {
 	f := verdict.Facts{OOM: true, SaidMemcg: true, TaskMemcg: elsewhere, Container: &death.Container{ID: webID, Cgroup: webPath}, Stray: true}
 	if v := verdict.Judge(f); v.Cause != death.OOMAncestorLimit {
 		t.Errorf("%s by %s", v.Cause, v.Rule)
+	}
+}
+
+// TestEscaped_EndedMeanwhile: the first process ends before it is looked whose the
+// namespace was.
+func TestEscaped_EndedMeanwhile(t *testing.T) {
+	first, v := task(100, "app", webPath, true), task(101, "worker", elsewhere, false)
+	v.PIDNS = first.PIDNS
+	for name, tc := range map[string]struct {
+		batch bool // nothing is given out before both are told
+		began time.Duration
+		after int // milliseconds
+		whose []string
+	}{
+		"at once":                  {false, -time.Hour, 1, []string{"web-1"}},
+		"both at once":             {true, -time.Hour, 1, []string{"web-1"}},
+		"much later":               {false, -time.Hour, 4000, nil},
+		"the number has another's": {false, 100 * time.Millisecond, 500, nil},
+	} {
+		sc := &scene{}
+		q := New(Options{})
+		runs := webSeen
+		runs.Started = epoch.Add(tc.began)
+		sigs := append(sources(sc, "docker", "tracepoint"), sc.sig("docker", runs), sc.sig("cgroup", seen(7, webPath, 40*mib, 100)))
+		for _, b := range oomKill(v, v, level(elsewhere, 64*mib, 64*mib)) {
+			sigs = append(sigs, sc.sig("tracepoint", b))
+		}
+		sc.n += tc.after
+		sigs = append(sigs, sc.sig("tracepoint", signal.Exit{Task: first, Code: ptr(1)}))
+		last := map[string]death.Death{}
+		for _, s := range sigs {
+			q.Feed(s)
+			if !tc.batch {
+				for _, d := range q.Take() {
+					last[d.ID] = d
+				}
+			}
+		}
+		for _, d := range append(q.Take(), q.Close()...) {
+			last[d.ID] = d
+		}
+		var whose []string
+		for _, d := range last {
+			if d.OOM != nil && d.Container != nil {
+				whose = append(whose, d.Container.Name)
+			}
+		}
+		if !slices.Equal(whose, tc.whose) {
+			t.Errorf("%s: of %v, want %v", name, whose, tc.whose)
+		}
 	}
 }
