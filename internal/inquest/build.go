@@ -22,6 +22,7 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	q.learnEscapes(c)
 	q.strayOf(c)
 	q.rememberOOM(c)
+	q.takeOOMWord(c)
 	f := q.facts(c)
 	v := verdict.Judge(f)
 	if v.AsksLog {

@@ -451,6 +451,9 @@ func (c *caseFile) told(by death.Source) bool {
 	return told
 }
 
+// outOfMemory is an engine's own word of an OOM kill, in the evidence.
+const outOfMemory = "the engine says that the container ran out of memory"
+
 // containerOOM takes an engine's own word of an OOM kill: evidence, no more.
 func (q *Inquest) containerOOM(s signal.Signal, b signal.ContainerOOM) {
 	t := q.tenants.byKey[tenantKey(b.Namespace, b.ID)]
@@ -463,9 +466,21 @@ func (q *Inquest) containerOOM(s signal.Signal, b signal.ContainerOOM) {
 		}
 	}
 	if its != nil {
-		its.note(s, "the engine says that the container ran out of memory")
+		its.note(s, outOfMemory)
 		q.touchNames(its)
+	} else if t != nil {
+		t.oomWord = &s
 	}
+}
+
+// takeOOMWord takes what an engine said of c before c was known.
+func (q *Inquest) takeOOMWord(c *caseFile) {
+	t := q.tenantOf(c)
+	if t == nil || t.oomWord == nil || c.prior != nil || t.oomWord.Time.Sub(c.endTime()).Abs() > endSkew || q.outlived(c, *t.oomWord) {
+		return
+	}
+	c.note(*t.oomWord, outOfMemory)
+	t.oomWord = nil
 }
 
 // endAwaiting finds the end of a container, told of already, that an OOM kill

@@ -54,7 +54,8 @@ type tenant struct {
 	ends      []end
 	lastEnd   time.Time // of its last run
 	lastOOM   lastKill
-	goneAt    time.Time // zero while it is there
+	oomWord   *signal.Signal // an engine's, of nothing that was known by then
+	goneAt    time.Time      // zero while it is there
 }
 
 // ask is one signal that an engine was asked to send, or that it says it was

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -84,4 +85,21 @@ func TestEnd_NotOOM(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEnd_OOMWordFirst: an engine says that a container ran out of memory before
+// it says that it ended.
+func TestEnd_OOMWordFirst(t *testing.T) {
+	says := []saying{{"containerd", signal.ContainerOOM{ID: webID, Runtime: "containerd"}}, {"docker", webExit(137, false)}}
+	permute(2, func(order []int) {
+		sc := &scene{}
+		q := New(Options{})
+		sigs := dockers(sc)
+		for _, i := range order {
+			sigs = append(sigs, sc.sig(says[i].src, says[i].body))
+		}
+		if d := only(t, ticking(q, sigs...)); said(d, "ran out of memory") != 1 {
+			t.Errorf("order %v:\n%s", order, sketch([]death.Death{d}))
+		}
+	})
 }
