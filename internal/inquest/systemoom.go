@@ -76,7 +76,7 @@ func (q *Inquest) awaitsSystemOOM(c *caseFile) bool {
 func (q *Inquest) wantSystemOOM() {
 	q.ofNow = 0
 	for _, c := range q.cases {
-		if !c.recovered { // an agent that starts may find thousands in the kernel's log
+		if !c.recovered && c.prior == nil { // an agent that starts may find thousands in the kernel's log, and in its own
 			q.ofNow++
 		}
 	}

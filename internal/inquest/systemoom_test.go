@@ -165,32 +165,41 @@ func TestSystemOOM_Unanswered(t *testing.T) {
 }
 
 // TestSystemOOM_AfterManyOfBefore: an agent that has just found many kills in the
-// kernel's log asks for one of now.
+// kernel's log, or told many before it was started anew, asks for one of now.
 func TestSystemOOM_AfterManyOfBefore(t *testing.T) {
-	sc := &scene{}
-	q := New(Options{Node: "n1"})
-	for _, s := range inKube(sc) {
-		q.Feed(s)
-	}
-	for pid := 1000; pid < 1000+2*systemOOMCases; pid++ {
-		s := sc.sig("kmsg", reported(pid, "old", "/old", "/old", 40*mib, 40*mib))
-		s.Recovered = true
-		q.Feed(s)
-	}
-	child := task(101, "app", leftPath, false)
-	for _, b := range oomKill(child, child, level(leftPath, 40*mib, 40*mib)) {
-		q.Feed(sc.sig("tracepoint", b))
-	}
-	asked := 0
-	for now := epoch.Add(2 * time.Second); now.Before(epoch.Add(5 * time.Second)); now = now.Add(200 * time.Millisecond) {
-		q.Tick(now)
-		for _, w := range q.TakeWants() {
-			if w.Kind == WantNodeEvents {
-				asked++
+	for _, told := range []bool{false, true} {
+		sc := &scene{}
+		q := New(Options{Node: "n1"})
+		var known []death.Death
+		for i := range 2 * systemOOMCases {
+			known = append(known, death.Death{ID: itoa(i), Revision: 1, Time: epoch.Add(-time.Hour), ObservedAt: epoch.Add(-time.Hour), Cause: death.OOMNode, OOM: &death.OOM{}})
+		}
+		if told {
+			q.Restore(epoch, known)
+		}
+		for _, s := range inKube(sc) {
+			q.Feed(s)
+		}
+		for pid := 1000; pid < 1000+2*systemOOMCases && !told; pid++ {
+			s := sc.sig("kmsg", reported(pid, "old", "/old", "/old", 40*mib, 40*mib))
+			s.Recovered = true
+			q.Feed(s)
+		}
+		child := task(101, "app", leftPath, false)
+		for _, b := range oomKill(child, child, level(leftPath, 40*mib, 40*mib)) {
+			q.Feed(sc.sig("tracepoint", b))
+		}
+		asked := 0
+		for now := epoch.Add(2 * time.Second); now.Before(epoch.Add(5 * time.Second)); now = now.Add(200 * time.Millisecond) {
+			q.Tick(now)
+			for _, w := range q.TakeWants() {
+				if w.Kind == WantNodeEvents {
+					asked++
+				}
 			}
 		}
-	}
-	if n := q.Stats().OpenCases; asked != 1 || n <= systemOOMCases {
-		t.Errorf("asked %d times beside %d open cases", asked, n)
+		if n := q.Stats().OpenCases; asked != 1 || n <= systemOOMCases {
+			t.Errorf("told before: %v: asked %d times beside %d open cases", told, asked, n)
+		}
 	}
 }
