@@ -3,6 +3,8 @@
 package inquest
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
@@ -183,7 +185,7 @@ func (q *Inquest) wantEvents() {
 	}
 	for _, c := range q.cases {
 		ago := q.now.Sub(c.endTime())
-		if !c.eventsAsked.IsZero() || !c.ended && c.pod == nil || c.recovered && ago > eventsKept || ago < askEventsAfter || q.now.Before(c.eventsAt) {
+		if !c.eventsAsked.IsZero() || !c.ended && c.pod == nil || ago < askEventsAfter || q.now.Before(c.eventsAt) || q.hasEvents(c, ago) {
 			continue
 		}
 		p := q.podOf(c)
@@ -194,6 +196,16 @@ func (q *Inquest) wantEvents() {
 		c.await(WantEvents, q.now.Add(wantFor))
 		q.wants = append(q.wants, Want{Kind: WantEvents, Source: death.SourceKube, Pod: p.Pod, At: c.eventsAsked})
 	}
+}
+
+// hasEvents tells whether c, so long ago, has all events that there may be: of what
+// ended while no agent ran the API may have some, and of what an earlier run told
+// while the API was away.
+func (q *Inquest) hasEvents(c *caseFile, ago time.Duration) bool {
+	told := func(e death.Evidence) bool {
+		return e.Source == death.SourceKube && strings.HasPrefix(e.Text, eventLine)
+	}
+	return (c.recovered || c.prior != nil) && ago > eventsKept || q.answered(c) && slices.ContainsFunc(c.evidence, told)
 }
 
 // podEvents takes the answer to WantEvents.
@@ -216,7 +228,7 @@ func (q *Inquest) podEvents(s signal.Signal, b signal.PodEvents) {
 			return
 		}
 		c.eventsTries = eventsTries
-		if b.Error != "" {
+		if b.Error != "" && c.prior == nil { // else it may have been known
 			c.note(s, "what Kubernetes noted of the pod is not known: %s", death.Printable(b.Error))
 		}
 		q.touchNames(c)
@@ -398,6 +410,9 @@ func (q *Inquest) podEvidence(c *caseFile) []death.Evidence {
 	return append(out, q.eventEvidence(c)...)
 }
 
+// eventLine is how a line of evidence begins that is an event of the pod.
+const eventLine = "event "
+
 // eventEvidence is what Kubernetes noted of the pod around c's end.
 func (q *Inquest) eventEvidence(c *caseFile) []death.Evidence {
 	if c.events == nil {
@@ -413,7 +428,7 @@ func (q *Inquest) eventEvidence(c *caseFile) []death.Evidence {
 		if !ofAnEnd[e.Reason] || e.Container != "" && e.Container != name || !q.aroundEnd(c, e) {
 			continue
 		}
-		text := "event " + death.Printable(e.Reason) + ": " + death.Printable(e.Message)
+		text := eventLine + death.Printable(e.Reason) + ": " + death.Printable(e.Message)
 		if e.Count > 1 {
 			text += " (" + itoa(e.Count) + " times)"
 		}

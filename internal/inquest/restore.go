@@ -18,6 +18,15 @@ import (
 // be amended; afterwards they are known only to double nothing.
 const restoredFor = 30 * time.Second
 
+// answeredFor is within what time of a death all that is asked about it is answered.
+const answeredFor = time.Minute
+
+// answered tells whether c is from an earlier run of the agent that had the time
+// to hear what it asked about it.
+func (q *Inquest) answered(c *caseFile) bool {
+	return c.prior != nil && q.first.Sub(c.observed) > answeredFor
+}
+
 // Restore makes deaths that were given out earlier known, oldest first, so
 // that late or repeated evidence amends them and doubles nothing. Call it
 // before the first signal; now is the time of the restart.

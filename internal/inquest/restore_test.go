@@ -346,3 +346,82 @@ func TestRestore_SaysNothingTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestRestore_AsksNoLogAgain: what a container wrote is not asked for again with
+// each restart of the agent, unless the answer may be lost.
+func TestRestore_AsksNoLogAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ran  time.Duration
+		asks int
+	}{"long ago": {time.Hour, 0}, "in the middle": {0, 1}} {
+		l := begun(t, "docker", "cgroup")
+		l.say("docker", l.now, logSeen())
+		at, b := webRun{pid: 100, code: 1, ended: epoch.Add(time.Second)}.says("docker")
+		l.say("docker", at, b)
+		l.pass(tc.ran)
+		asked := 0
+		for range 3 {
+			l.restart("docker", "cgroup")
+			l.say("docker", l.now, logSeen())
+			l.pass(time.Second)
+			for _, w := range l.q.TakeWants() {
+				if w.Kind == WantLog {
+					asked++
+					l.say("docker", l.now, signal.ContainerLog{ID: webID, At: w.At, Error: "open log: gone"})
+				}
+			}
+			l.pass(2 * time.Minute)
+		}
+		if n := said(l.deaths[0], "is not known"); asked != tc.asks || n != tc.asks {
+			t.Errorf("%s: asked %d times, said %d times:\n%s", name, asked, n, sketch(l.deaths))
+		}
+	}
+}
+
+// TestRestore_AsksNoEventsAgain: nor are a pod's events, which may stand for
+// others since, and that they are not to be had now is not told.
+func TestRestore_AsksNoEventsAgain(t *testing.T) {
+	failed := signal.PodEvent{Reason: "FailedPreStopHook", Container: "main", Message: "PreStopHook failed", First: epoch, Last: epoch, Count: 2}
+	for name, tc := range map[string]struct {
+		ran    time.Duration
+		before []signal.PodEvent // nil: no answer
+		after  signal.PodEvents
+		asks   int
+		lines  int
+	}{
+		"long ago":                 {3 * time.Hour, []signal.PodEvent{}, signal.PodEvents{Error: "too many at once"}, 0, 0},
+		"had them":                 {10 * time.Minute, []signal.PodEvent{failed}, signal.PodEvents{}, 0, 1},
+		"had none, and has none":   {10 * time.Minute, []signal.PodEvent{}, signal.PodEvents{Error: "too many at once"}, eventsTries, 0},
+		"had none":                 {10 * time.Minute, nil, signal.PodEvents{Events: []signal.PodEvent{failed}}, 1, 1},
+		"in the middle, has none":  {0, nil, signal.PodEvents{Error: "too many at once"}, eventsTries, 0},
+		"in the middle, has them":  {0, nil, signal.PodEvents{Events: []signal.PodEvent{failed}}, 1, 1},
+		"in the middle, they grew": {time.Second, []signal.PodEvent{failed}, signal.PodEvents{Events: []signal.PodEvent{failed}}, 1, 1},
+	} {
+		l := begun(t, "kube", "tracepoint", "cgroup")
+		answer := func(b signal.PodEvents) (asked int) {
+			l.say("kube", l.now, signal.PodSeen{Pod: shopPod, Phase: "Running"})
+			l.say("kube", l.now, podMain)
+			for range 30 {
+				l.pass(time.Second)
+				for _, w := range l.q.TakeWants() {
+					if w.Kind == WantEvents {
+						asked++
+						b.UID, b.At = w.Pod.UID, w.At
+						l.say("kube", l.now, b)
+					}
+				}
+			}
+			return asked
+		}
+		l.say("tracepoint", l.now, signal.Exit{Task: task(100, "app", leftPath, true), Code: ptr(3)})
+		if tc.before != nil {
+			answer(signal.PodEvents{Events: tc.before})
+		}
+		l.pass(tc.ran)
+		l.restart("kube", "tracepoint", "cgroup")
+		asked := answer(tc.after)
+		if n := said(l.deaths[0], "event FailedPreStopHook"); asked != tc.asks || n != tc.lines || said(l.deaths[0], "is not known") != 0 {
+			t.Errorf("%s: asked %d times:\n%s", name, asked, sketch(l.deaths))
+		}
+	}
+}

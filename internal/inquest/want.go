@@ -79,7 +79,7 @@ func (c *caseFile) awaited(now time.Time) bool {
 
 // wantLog asks once for the last lines of c's container.
 func (q *Inquest) wantLog(c *caseFile) {
-	if !c.logAsked.IsZero() || c.container == nil {
+	if !c.logAsked.IsZero() || c.container == nil || q.answered(c) {
 		return
 	}
 	t := q.tenantOf(c)
