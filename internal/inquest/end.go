@@ -110,7 +110,7 @@ func (q *Inquest) caseOfExit(s signal.Signal, b signal.Exit, first bool) *caseFi
 		if c.told(death.SourceTracepoint) || !q.livesAt(c, path) || q.outlived(c, s) {
 			continue
 		}
-		if c.enginesEnd(b.Task.PID) || q.leadsTo(c, b) {
+		if c.enginesEnd(b.Task.PID) || q.leadsTo(c, s, b) {
 			return c
 		}
 	}
@@ -134,7 +134,7 @@ func (q *Inquest) endToldBy(s signal.Signal, t signal.Task) *caseFile {
 	path := q.roster.path(t.Cgroup)
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if c.container == nil || c.killer != nil || c.oomKilled || !c.enginesEnd(t.PID) || q.now.Sub(c.touched) > oneBreath || q.outlived(c, s) {
+		if c.container == nil || c.killer != nil || c.oomKilled || !c.enginesEnd(t.PID) || !q.closeTo(c, s) || q.outlived(c, s) {
 			continue
 		}
 		if x := c.exit; x != nil && x.Code != nil && *x.Code != 128+sigkill && !inRuntime(t.Comm) {
@@ -154,8 +154,14 @@ func (c *caseFile) enginesEnd(pid int) bool {
 }
 
 // leadsTo tells whether a first process left just now because of c.
-func (q *Inquest) leadsTo(c *caseFile, b signal.Exit) bool {
-	return q.now.Sub(c.touched) <= oneBreath && c.mayEnd(b.Code)
+func (q *Inquest) leadsTo(c *caseFile, s signal.Signal, b signal.Exit) bool {
+	return q.closeTo(c, s) && c.mayEnd(b.Code)
+}
+
+// closeTo tells whether s follows closely on c: it came soon after, or tells late
+// what happened then.
+func (q *Inquest) closeTo(c *caseFile, s signal.Signal) bool {
+	return q.now.Sub(c.touched) <= oneBreath || s.Time.Sub(c.endTime()).Abs() <= oneBreath
 }
 
 // mayEnd tells whether a first process that left with this code, nil for a

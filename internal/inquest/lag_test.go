@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
 
@@ -48,5 +49,49 @@ func TestLag_TheTracepointIsBehind(t *testing.T) {
 	}
 	if n := unattributed(q); len(ds) != kills || n != 0 {
 		t.Errorf("%d deaths, want %d; unattributed %d, want 0", len(ds), kills, n)
+	}
+}
+
+// TestLag_EndToldBefore: a container's end that others tell first is one death,
+// also where the tracepoint tells it seconds later.
+func TestLag_EndToldBefore(t *testing.T) {
+	first, child := task(100, "app", webPath, true), task(101, "worker", webPath, false)
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	oom := oomKill(child, child, level(webPath, 40*mib, 40*mib))
+	left := saying{"tracepoint", signal.Exit{Task: first, Code: ptr(7)}}
+	line := saying{"kmsg", reported(101, "worker", webPath, webPath, 40*mib, 40*mib)}
+	for _, behind := range []time.Duration{0, time.Second, 3 * time.Second, 4 * time.Second} {
+		for name, tc := range map[string]struct {
+			says, late []saying
+			cause      death.Cause
+		}{
+			"killed":          {[]saying{{"docker", webExit(137, false)}}, []saying{{"tracepoint", signal.Kill{Target: first, Sender: person, Signal: 9}}, {"tracepoint", signal.Exit{Task: first, Signal: ptr(9)}}}, death.Killed},
+			"left for a kill": {[]saying{line}, []saying{left}, death.OOMContainerLimit},
+			"all late":        {[]saying{line}, []saying{{"tracepoint", oom[0]}, {"tracepoint", oom[1]}, left}, death.OOMContainerLimit},
+			"the engine too":  {[]saying{{"docker", webExit(7, false)}, line}, []saying{{"tracepoint", oom[0]}, {"tracepoint", oom[1]}, left}, death.OOMContainerLimit},
+		} {
+			t.Run(fmt.Sprint(name, ", after ", behind), func(t *testing.T) {
+				sc := &scene{}
+				sigs := append(dockers(sc, "tracepoint", "kmsg", "cgroup"), sc.sig("cgroup", seen(7, webPath, 40*mib, 100)))
+				for _, x := range tc.says {
+					sigs = append(sigs, sc.sig(x.src, x.body))
+				}
+				after := func(d time.Duration, x saying) {
+					s := sc.sig(x.src, x.body)
+					s.Observed = s.Observed.Add(d)
+					sigs = append(sigs, s)
+				}
+				for d := time.Duration(0); d < behind; d += 200 * time.Millisecond {
+					after(d, saying{"cgroup", signal.NodeCounters{}})
+				}
+				for _, x := range tc.late {
+					after(behind, x)
+				}
+				d := only(t, ticking(New(Options{}), sigs...))
+				if d.Cause != tc.cause || d.Subject != death.SubjectContainer || tc.cause == death.Killed && d.Killer == nil {
+					t.Errorf("got:\n%s", sketch([]death.Death{d}))
+				}
+			})
+		}
 	}
 }
