@@ -95,3 +95,30 @@ func TestLag_EndToldBefore(t *testing.T) {
 		}
 	}
 }
+
+// TestLag_KillOfBefore: a SIGKILL that is told when its container's end was told
+// and let go makes no second death of it, and that of the next run is one.
+func TestLag_KillOfBefore(t *testing.T) {
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	for _, next := range []bool{false, true} {
+		l := begun(t, "docker", "cgroup", "tracepoint")
+		r := webRun{pid: 100, code: 137, ended: epoch.Add(time.Second)}
+		at, b := r.says("docker")
+		l.say("docker", at, b)
+		l.pass(15 * time.Second)
+		if next {
+			r = webRun{pid: 101, code: 137, ended: l.now}
+		}
+		first := task(r.pid, "app", webPath, true)
+		l.say("tracepoint", r.ended.Add(-time.Millisecond), signal.Kill{Target: first, Sender: person, Signal: 9})
+		l.say("tracepoint", r.ended, signal.Exit{Task: first, Signal: ptr(9)})
+		if next {
+			at, b := r.says("docker")
+			l.say("docker", at, b)
+		}
+		l.pass(40 * time.Second)
+		if (len(l.deaths) == 2) != next || next && l.deaths[1].Cause != death.Killed {
+			t.Errorf("of the next run: %v, got:\n%s", next, sketch(l.deaths))
+		}
+	}
+}

@@ -191,6 +191,9 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	}
 	c := q.endToldBy(s, b.Target)
 	if c == nil {
+		if q.killWasTold(s, b.Target) {
+			return
+		}
 		c = q.open(s, pidKey(b.Target))
 		q.place(c, b.Target.Cgroup)
 	}
@@ -205,6 +208,23 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 	c.note(s, "signal:signal_generate: %s (pid %d) sent SIGKILL to pid %d (%s), si_code %d: a process, not the OOM killer",
 		death.Printable(b.Sender.Comm), b.Sender.PID, pid, death.Printable(b.Target.Comm), b.Code)
 	q.touch(c)
+}
+
+// killWasTold tells whether the SIGKILL that s tells of is late for an end whose
+// case was let go. The one that ends the next run comes after that end.
+func (q *Inquest) killWasTold(s signal.Signal, t signal.Task) bool {
+	of, _, _, _ := q.owner(q.roster.path(t.Cgroup))
+	its := q.tenants.of(of)
+	if its == nil {
+		return false
+	}
+	for _, e := range its.ends {
+		if !s.Time.After(e.at.Add(afterEnd)) && q.matches(e, s, signal.ContainerExit{PID: t.PID}) != anotherEnd {
+			q.stats.Late++
+			return true
+		}
+	}
+	return false
 }
 
 // runtimeComm tells whether comm is that of a program that kills containers
