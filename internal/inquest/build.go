@@ -71,13 +71,19 @@ func (q *Inquest) build(c *caseFile) (death.Death, bool) {
 	return d, true
 }
 
-// dressKiller names the killer's container as the engines do.
+// dressKiller names the killer's container as the engines do, of which one may say
+// only now whose its cgroup is.
 func (q *Inquest) dressKiller(k *death.Killer) *death.Killer {
-	if k == nil || k.Container == nil {
-		return k
+	if k == nil {
+		return nil
 	}
 	d := *k
-	d.Container = q.tenants.dress(k.Container)
+	if d.Container == nil && d.Cgroup != "" {
+		if of, _, _, _ := q.owner(d.Cgroup); of != nil {
+			d.Container, d.Unit = of, ""
+		}
+	}
+	d.Container = q.tenants.dress(d.Container)
 	return &d
 }
 

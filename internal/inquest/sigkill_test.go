@@ -146,3 +146,26 @@ func TestInquest_FirstProcessOfThreads(t *testing.T) {
 		})
 	}
 }
+
+// TestKill_KillersEngineIsLate: in whose container the killer lives an engine may
+// say after the kill.
+func TestKill_KillersEngineIsLate(t *testing.T) {
+	first, by := task(100, "app", webPath, true), task(902, "chaos", "/shop/batch", false)
+	kill, gone := saying{"tracepoint", signal.Kill{Target: first, Sender: by, Signal: 9}}, saying{"tracepoint", signal.Exit{Task: first, Signal: ptr(9)}}
+	described := saying{"containerd", signal.ContainerSeen{Namespace: "shop", Container: death.Container{ID: "batch", Name: "batch", Runtime: "containerd", Cgroup: "/shop/batch"}}}
+	says := []saying{kill, gone, described}
+	permute(len(says), func(order []int) {
+		if !tellable(says, order) {
+			return
+		}
+		sc := &scene{}
+		sigs := dockers(sc, "tracepoint", "containerd")
+		for _, i := range order {
+			sigs = append(sigs, sc.sig(says[i].src, says[i].body))
+		}
+		d := only(t, ticking(New(Options{}), sigs...))
+		if k := d.Killer; k == nil || k.Container == nil || k.Container.Name != "batch" || !strings.Contains(d.Summary, "batch") {
+			t.Errorf("order %v: %+v\n%s", order, k, sketch([]death.Death{d}))
+		}
+	})
+}

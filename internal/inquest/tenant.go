@@ -354,7 +354,7 @@ func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
 	}
 	defer q.releaseEnds(t)
 	for _, c := range q.cases {
-		if q.tenantOf(c) == t || c.stray != nil && q.tenants.of(c.stray.of) == t {
+		if q.tenantOf(c) == t || c.stray != nil && q.tenants.of(c.stray.of) == t || t.killed(c) {
 			q.relearn(c)
 			q.touchNames(c)
 			continue
@@ -364,6 +364,11 @@ func (q *Inquest) containerSeen(s signal.Signal, b signal.ContainerSeen) {
 		}
 	}
 	q.releaseFirst(t)
+}
+
+// killed tells whether who killed c lives in t's cgroup.
+func (t *tenant) killed(c *caseFile) bool {
+	return c.killer != nil && t.Cgroup != "" && cgpath.Within(t.Cgroup, c.killer.Cgroup)
 }
 
 // moveIn places c anew: an engine says now whose cgroup it is.
