@@ -126,7 +126,8 @@ func (q *Inquest) caseByDaemon(s signal.Signal, b signal.Kill, daemon string) *c
 	path := q.roster.path(b.Target.Cgroup)
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if c.daemon == daemon && c.killer.PID == b.Sender.PID && q.inOneBreath(c, s) && c.sameOwner(path) {
+		same := c.killer == nil || c.killer.PID == b.Sender.PID // nil: by what it left behind alone
+		if c.daemon == daemon && same && q.inOneBreath(c, s) && c.sameOwner(path) {
 			return c
 		}
 	}

@@ -209,3 +209,45 @@ func TestDaemonLines(t *testing.T) {
 		}
 	}
 }
+
+// TestOOMDaemon_SeenLate: the tracepoint tells who sent the SIGKILL after the
+// program's own words were read, or of another that it sent.
+func TestOOMDaemon_SeenLate(t *testing.T) {
+	oomd := onHost(task(700, "systemd-oomd", "/system.slice/systemd-oomd.service", false))
+	for name, tc := range map[string]struct {
+		target signal.Task
+		deaths int
+	}{
+		"the first process": {task(100, "app", webPath, true), 1},
+		"a worker":          {task(101, "worker", webPath, false), 1},
+		"one elsewhere":     {task(102, "browser", "/user.slice/user-1000.slice/session-2.scope", false), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := begun(t, "docker", "tracepoint", "cgroup")
+			l.say("cgroup", l.now, seen(7, webPath, 40*mib, 100))
+			l.say("cgroup", l.now, signal.NodeCounters{})
+			at, b := webRun{pid: 100, code: 137, ended: epoch.Add(time.Second)}.says("docker")
+			l.say("docker", at, b)
+			asked := 0
+			for range 4 {
+				l.pass(time.Second)
+				for _, w := range l.q.TakeWants() {
+					if w.Kind == WantDaemon {
+						asked++
+						l.say("journal", l.now, signal.OOMDaemonWord{ID: w.ContainerID, Path: w.Cgroup, At: w.At, OOMs: ptr(int64(1))})
+					}
+				}
+			}
+			l.say("tracepoint", at, signal.Kill{Target: tc.target, Sender: oomd, Signal: 9})
+			l.pass(20 * time.Second)
+			if len(l.deaths) != tc.deaths || asked != 1 {
+				t.Fatalf("asked %d times, deaths:\n%s", asked, sketch(l.deaths))
+			}
+			for _, d := range l.deaths {
+				if d.Cause != death.OOMUserspace || tc.deaths == 1 && (d.Killer == nil || d.Killer.PID != 700) {
+					t.Errorf("got:\n%s", sketch(l.deaths))
+				}
+			}
+		})
+	}
+}
