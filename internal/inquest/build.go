@@ -252,7 +252,7 @@ func (q *Inquest) facts(c *caseFile) verdict.Facts {
 	}
 	c.ownLimits(&f)
 	c.memoryFacts(&f)
-	c.strayFacts(&f)
+	q.strayFacts(c, &f)
 	q.limitFigures(c, &f)
 	f.Changes = q.changes(c)
 	return f

@@ -231,9 +231,6 @@ func (q *Inquest) isStray(c *caseFile, p *process, cgroup string, s signal.Signa
 	if of == nil || of.Cgroup != cgroup {
 		return
 	}
-	if t := q.tenants.of(of); t != nil && t.sandbox {
-		of = &death.Container{Pod: of.Pod} // one of the pod's, that share a namespace
-	}
 	at := s.Time
 	if at.IsZero() {
 		at = s.Observed
@@ -242,17 +239,35 @@ func (q *Inquest) isStray(c *caseFile, p *process, cgroup string, s signal.Signa
 	q.touchNames(c)
 }
 
-// strayEvidence says whose it was, as engines name it by now.
-func (q *Inquest) strayEvidence(c *caseFile) []death.Evidence {
-	x := c.stray
-	if x == nil || x.pid == 0 {
+// left is the container that c's victim had left, as far as it is known; nil: it is
+// not. An engine may say later that it only holds a pod's namespaces: then it was
+// one of the pod's, that share them.
+func (q *Inquest) left(c *caseFile) *death.Container {
+	if c.stray == nil {
 		return nil
 	}
-	name := x.of.ID
-	if d := q.tenants.dress(x.of); d.Name != "" {
+	of := c.stray.of
+	if t := q.tenants.of(of); t != nil && t.sandbox {
+		pod := joinPods(of.Pod, t.Pod, false)
+		if pod == nil {
+			return nil
+		}
+		return &death.Container{Pod: pod}
+	}
+	return of
+}
+
+// strayEvidence says whose it was, as engines name it by now.
+func (q *Inquest) strayEvidence(c *caseFile) []death.Evidence {
+	x, of := c.stray, q.left(c)
+	if of == nil || x.pid == 0 {
+		return nil
+	}
+	name := of.ID
+	if d := q.tenants.dress(of); d.Name != "" {
 		name = d.Name
-	} else if x.of.ID == "" {
-		name = "of pod " + x.of.Pod.UID
+	} else if of.ID == "" {
+		name = "of pod " + of.Pod.UID
 	}
 	return []death.Evidence{{Time: x.at.UTC(), Source: x.from, Text: fmt.Sprintf(
 		"pid %d (%s) was a process of container %s, by its pid namespace; it lived outside the container's cgroup, in %s, where the container's limits do not hold",
@@ -260,8 +275,8 @@ func (q *Inquest) strayEvidence(c *caseFile) []death.Evidence {
 }
 
 // strayFacts tells the rules of those that live outside.
-func (c *caseFile) strayFacts(f *verdict.Facts) {
-	f.Stray = c.container == nil && c.stray != nil
+func (q *Inquest) strayFacts(c *caseFile, f *verdict.Facts) {
+	f.Stray = c.container == nil && q.left(c) != nil
 	if c.escaped != nil {
 		f.Escaped = c.escaped.Count
 	}

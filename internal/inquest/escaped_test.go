@@ -359,3 +359,46 @@ func TestEscaped_EndedMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// TestEscaped_OfASandbox: one in the pid namespace that a pod's containers share is
+// the pod's, whenever an engine says that the first process only holds it; and
+// nobody's where no pod is known.
+func TestEscaped_OfASandbox(t *testing.T) {
+	const path = "/pods/" + leftID
+	v := task(101, "worker", elsewhere, false)
+	v.PIDNS = task(100, "pause", path, true).PIDNS
+	sandbox := signal.ContainerSeen{Container: death.Container{ID: leftID, Name: "POD", Runtime: "docker", Cgroup: path}, Sandbox: true}
+	inPod := sandbox
+	inPod.Container.Pod = &shopPod
+	answer := saying{"cgroup", signal.PIDNamespace{PIDNS: v.PIDNS, Cgroup: signal.Cgroup{Path: path}}}
+	unknown := sandbox
+	unknown.Sandbox, unknown.Container.Name = false, ""
+	for name, tc := range map[string]struct {
+		says []saying
+		pod  string
+	}{
+		"told before":       {[]saying{{"docker", inPod}, answer}, "web-1"},
+		"told later":        {[]saying{{"docker", unknown}, answer, {"docker", inPod}}, "web-1"},
+		"no pod":            {[]saying{{"docker", sandbox}, answer}, ""},
+		"no pod, and later": {[]saying{{"docker", unknown}, answer, {"docker", sandbox}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{}
+			sigs := append(sources(sc, "docker", "tracepoint"), sc.sig("cgroup", seen(7, path, 40*mib, 100)))
+			for _, b := range oomKill(v, v, level(elsewhere, 64*mib, 64*mib)) {
+				sigs = append(sigs, sc.sig("tracepoint", b))
+			}
+			for _, x := range tc.says {
+				sigs = append(sigs, sc.sig(x.src, x.body))
+			}
+			d := only(t, ticking(New(Options{}), sigs...))
+			pod := ""
+			if d.Container != nil && d.Container.Pod != nil && d.Container.ID == "" {
+				pod = d.Container.Pod.Name
+			}
+			if pod != tc.pod || (d.Container != nil) != (pod != "") || (said(d, "of pod "+podUID) == 1) != (pod != "") {
+				t.Errorf("of %+v:\n%s", d.Container, sketch([]death.Death{d}))
+			}
+		})
+	}
+}

@@ -417,11 +417,12 @@ func (q *Inquest) byEngines(c *caseFile) *death.Container {
 	if t := q.tenantOf(c); t != nil && c.container != nil {
 		return t.dressAsOf(c, c.container)
 	}
-	if c.container != nil || c.stray == nil {
+	if c.container != nil {
 		return c.container
 	}
-	if t := q.tenants.of(c.stray.of); t != nil {
-		return t.dressAsOf(c, c.stray.of)
+	of := q.left(c)
+	if t := q.tenants.of(of); t != nil {
+		return t.dressAsOf(c, of)
 	}
-	return c.stray.of
+	return of
 }
