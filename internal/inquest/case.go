@@ -236,8 +236,11 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 }
 
 // relearn does so once more, where an engine may have said since when the
-// container runs.
+// container runs, and notes which run ended where none knew the container then.
 func (q *Inquest) relearn(c *caseFile) {
+	if c.ended && !c.endedAt.IsZero() && !c.runKnown {
+		q.endsRun(c, c.endedAt)
+	}
 	if !c.recovered {
 		return
 	}

@@ -338,3 +338,34 @@ func TestStops_PodmanRestartedManyTimes(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestStops_RunsBeforeTheEngine: what was of a run that ended before the engine told
+// of the container is not of the next: an OOM kill, nor what it wrote.
+func TestStops_RunsBeforeTheEngine(t *testing.T) {
+	l := &agentRuns{t: t, q: New(Options{BootID: "b1"}), now: epoch}
+	for _, src := range []death.Source{"tracepoint", "cgroup", "docker"} {
+		l.say(src, l.now, signal.SourceState{Up: true})
+	}
+	child := task(101, "worker", webPath, false)
+	for _, b := range oomKill(child, child, level(webPath, 40*mib, 40*mib)) {
+		l.say("tracepoint", l.now, b)
+	}
+	l.pass(3 * time.Second)
+	ended := l.now
+	l.say("tracepoint", ended, signal.Exit{Task: task(100, "app", webPath, true), Code: ptr(3)})
+	l.pass(200 * time.Millisecond)
+	l.say("docker", l.now, logSeen())
+	l.pass(20 * time.Second)
+	l.q.TakeWants()
+	l.say("tracepoint", l.now, signal.Exit{Task: task(200, "app", webPath, true), Code: ptr(3)})
+	for _, w := range l.q.TakeWants() {
+		if w.Kind == WantLog && !w.Since.Equal(ended.Add(drained)) {
+			t.Errorf("the log is asked for since %v, want just after %v", w.Since, ended)
+		}
+	}
+	l.pass(10 * time.Second)
+	const line = "the OOM killer had killed in the container"
+	if len(l.deaths) != 3 || said(l.deaths[1], line) != 1 || said(l.deaths[2], line) != 0 {
+		t.Errorf("got:\n%s", sketch(l.deaths))
+	}
+}
