@@ -101,7 +101,10 @@ func (t *table) unanswered(j job, gone bool, now time.Time) {
 		b.tries++
 		t.gaveUp(b.tries)
 	}
-	if b.tries >= maxTries && b.state == exited && !b.ended {
+	switch {
+	case b.tries < maxTries && b.ended:
+		t.again = append(t.again, again{j.id, now.Add(settled)})
+	case b.tries >= maxTries && b.state == exited && !b.ended:
 		t.end(j.id, b, t.rd.bareExit(j.id), now)
 	}
 }
@@ -120,11 +123,11 @@ func (t *table) end(id string, b *box, e signal.ContainerExit, now time.Time) {
 		if at.IsZero() || at.After(now) {
 			at = now
 		}
-		b.ended, b.at, b.exit = true, at, e
+		b.ended, b.at, b.exit, b.recovered = true, at, e, t.missed(at)
 		if at.Before(b.since) {
 			return
 		}
-		t.tell(at, t.missed(at), e)
+		t.tell(at, b.recovered, e)
 		if e.Reason != reasonOOM {
 			t.again = append(t.again, again{id, now.Add(settled)})
 		}
@@ -134,7 +137,7 @@ func (t *table) end(id string, b *box, e signal.ContainerExit, now time.Time) {
 		return
 	}
 	b.exit = e
-	t.tell(b.at, t.missed(b.at), e)
+	t.tell(b.at, b.recovered, e)
 }
 
 // says tells whether an end has more in it than what was told of it.
@@ -147,7 +150,11 @@ func (t *table) due(now time.Time) (next time.Time) {
 	for len(t.again) > 0 && !t.again[0].at.After(now) {
 		id := t.again[0].id
 		t.again = t.again[1:]
-		if b := t.boxes[id]; b != nil && !b.asked {
+		switch b := t.boxes[id]; {
+		case b == nil:
+		case b.asked: // the answer on its way can be older, or none
+			t.again = append(t.again, again{id, now.Add(settled)})
+		default:
 			b.asked = true
 			t.want(job{id: id, verbose: !b.looked})
 		}

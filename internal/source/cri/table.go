@@ -30,6 +30,8 @@ type box struct {
 	ended bool
 	at    time.Time            // which time its end was told with
 	exit  signal.ContainerExit // and what
+	// recovered is whether it was told as one that nobody saw.
+	recovered bool
 	// seq is the table's count as it was last told of by an event.
 	seq uint64
 }
@@ -115,8 +117,10 @@ func newTable() *table {
 // for do not come any more.
 func (t *table) connect(rd reader, since, began time.Time) {
 	t.rd, t.since, t.began, t.listed = rd, since, began, false
-	t.again = nil
-	for _, b := range t.boxes {
+	for id, b := range t.boxes {
+		if b.asked && b.ended { // how that settled was asked, or is not known yet
+			t.again = append(t.again, again{id, began})
+		}
 		b.asked, b.tries = false, 0
 	}
 	for _, h := range t.homes {
