@@ -109,6 +109,13 @@ func (t *table) unanswered(j job, gone bool, now time.Time) {
 	}
 }
 
+// owes tells whether a container has ended since it was asked about: the next
+// list has it asked about again.
+func (t *table) owes(id string) bool {
+	b := t.boxes[id]
+	return b != nil && b.state == exited && !b.ended
+}
+
 func (t *table) gaveUp(tries int) {
 	if tries == maxTries {
 		t.lost(1, whyStatus)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/coroner-dev/coroner/internal/engines/enginetest"
 )
@@ -23,6 +24,23 @@ func (f *fake) slowly(d time.Duration) {
 		f.beforeEach(nil)
 		<-time.After(d)
 		return status.Error(codes.Unavailable, "busy")
+	})
+}
+
+// TestEvents_EndsWhileAsked: the end of one about which a question is under way
+// is asked for soon after that.
+func TestEvents_EndsWhileAsked(t *testing.T) {
+	telling(t, func(t *testing.T, f *fake, r *enginetest.Recorder) {
+		f.slowly(2 * time.Second)
+		f.runs("a", "", 12)
+		f.event("a", evStarted)
+		enginetest.Settle()
+		f.ended("a", 5, "Error")
+		f.change(func() { f.send(&runtimeapi.ContainerEventResponse{ContainerId: "a", ContainerEventType: evStopped}) })
+		enginetest.Pass(4 * time.Second)
+		if diff := cmp.Diff([]string{"a 5 Error pid 0 recovered false"}, exits(r.Taken())); diff != "" {
+			t.Errorf("exits (-want +got):\n%s", diff)
+		}
 	})
 }
 

@@ -286,7 +286,10 @@ func (s *session) answered(a answer) {
 	if a.err != nil {
 		s.Log.Debug("no status", "err", a.err)
 		s.table.unanswered(a.job, errors.Is(a.err, errRemoved), now)
-		return
+	} else {
+		s.table.answered(a, now)
 	}
-	s.table.answered(a, now)
+	if s.table.owes(a.job.id) {
+		s.soon()
+	}
 }
