@@ -33,7 +33,7 @@ type Engine struct {
 	skipped  map[string]int
 
 	status status
-	file   os.FileInfo // of its socket, as it was found
+	file   os.FileInfo // of its socket, as it was found; nil: it was not there yet
 }
 
 // status is how an engine is doing.

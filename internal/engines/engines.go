@@ -129,7 +129,9 @@ func (r *run) configure() error {
 		if !filepath.IsAbs(path) || strings.Contains(path, "://") {
 			return fmt.Errorf("engine %.200q: not a unix socket, as unix:///run/docker.sock", h)
 		}
-		r.engines = append(r.engines, r.newEngine(filepath.Clean(path), true, ""))
+		e := r.newEngine(filepath.Clean(path), true, "")
+		e.file, _ = socketAt(e.Path)
+		r.engines = append(r.engines, e)
 	}
 	return nil
 }
@@ -159,8 +161,8 @@ func (r *run) look(start func(*Engine)) {
 // found takes a path where a socket may be. One socket by several names is
 // one engine.
 func (r *run) found(path, user string, start func(*Engine)) {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
+	info, ok := socketAt(path)
+	if !ok {
 		return
 	}
 	for _, e := range r.engines {
@@ -170,7 +172,7 @@ func (r *run) found(path, user string, start func(*Engine)) {
 			}
 			continue
 		}
-		if e.file != nil && !os.SameFile(e.file, info) {
+		if e.file == nil || !os.SameFile(e.file, info) {
 			select {
 			case e.changed <- struct{}{}:
 			default:
@@ -188,6 +190,14 @@ func (r *run) found(path, user string, start func(*Engine)) {
 	r.engines = append(r.engines, e)
 	r.mu.Unlock()
 	start(e)
+}
+
+func socketAt(path string) (os.FileInfo, bool) {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return nil, false
+	}
+	return info, true
 }
 
 // unknownUser is no user's number.

@@ -50,3 +50,27 @@ func TestLook_UsersAreBounded(t *testing.T) {
 		t.Errorf("%d engines at the third look", n)
 	}
 }
+
+// TestLook_NamedBeforeItIsThere: an engine that somebody named and whose socket
+// comes later is tried at once then, not when the next try is due.
+func TestLook_NamedBeforeItIsThere(t *testing.T) {
+	dir := t.TempDir()
+	early, late := filepath.Join(dir, "early.sock"), filepath.Join(dir, "late.sock")
+	listen(t, early)
+	r := &run{log: slog.New(slog.DiscardHandler), cfg: Config{Hosts: []string{early, late}, New: func(*Engine) Follower { return nil }}}
+	if err := r.configure(); err != nil {
+		t.Fatal(err)
+	}
+	look := func(want int) {
+		t.Helper()
+		r.look(func(e *Engine) { t.Errorf("started %s", e.Path) })
+		if n := len(r.engines[1].changed); n != want || len(r.engines[0].changed) != 0 {
+			t.Fatalf("told %d times that it came, and %d times of the other", n, len(r.engines[0].changed))
+		}
+	}
+	look(0)
+	listen(t, late)
+	look(1)
+	<-r.engines[1].changed
+	look(0)
+}
