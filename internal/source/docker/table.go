@@ -22,6 +22,10 @@ type box struct {
 	started time.Time // of the run that was seen last
 	pid     int
 	exitAt  time.Time // when its last end was; zero: none was told
+	was     struct {  // the run that ended then
+		pid     int
+		started time.Time
+	}
 	forged  bool
 	events  uint64 // counts its events, so that an older answer is known as such
 	state   string
@@ -185,40 +189,31 @@ func (t *table) act(b *box, h happening) {
 	}
 }
 
-// died takes an end, unless it was told before, as by an answer that was there
-// before the event.
+// died takes an end. Answers may have been there before the event: of the end
+// itself, or of a later one, or that the container runs again.
 func (t *table) died(b *box, h happening) {
 	if b.forged {
 		h.code = nil
 	}
-	e := signal.ContainerExit{ID: h.id, Runtime: t.rd.runtime, Code: h.code, PID: b.pid, Started: b.started}
-	old := b.isOld(h.at)
+	e := signal.ContainerExit{ID: h.id, Runtime: t.rd.runtime, Code: h.code}
+	told := !b.exitAt.IsZero() && !h.at.Before(b.exitAt.Add(-endSlack)) && h.at.Before(b.exitAt.Add(sameEnd))
 	switch {
-	case old && !h.at.Before(b.exitAt.Add(-endSlack)):
-		return
-	case old: // an answer tells the last end, and this is one before
-		e.PID, e.Started = 0, time.Time{}
-	}
-	t.want(job{id: h.id, end: h.at, pid: e.PID, started: e.Started})
-	t.tell(h.at, t.before(h.at), e)
-	if !old {
+	case told && !b.running:
+	case told && h.at.Before(b.started): // the answer knew no code of a run before
+		e.PID, e.Started = b.was.pid, b.was.started
+		t.tell(b.exitAt, t.before(b.exitAt), e)
+	case h.at.Before(b.exitAt), h.at.Before(b.started):
+		t.tell(h.at, t.before(h.at), e)
+	default:
+		t.want(job{id: h.id, end: h.at, pid: b.pid, started: b.started})
+		e.PID, e.Started = b.pid, b.started
+		t.tell(h.at, t.before(h.at), e)
 		b.ended(h.at)
 	}
 }
 
-// isOld tells whether an end is of no later run than that of which an end was
-// told last.
-func (b *box) isOld(at time.Time) bool {
-	switch {
-	case b.exitAt.IsZero():
-		return false
-	case b.running:
-		return at.Before(b.started)
-	}
-	return at.Before(b.exitAt.Add(sameEnd))
-}
-
 func (b *box) ended(at time.Time) {
+	b.was.pid, b.was.started = b.pid, b.started
 	b.running, b.exitAt, b.pid, b.started, b.state = false, at, 0, time.Time{}, ""
 }
 
