@@ -57,7 +57,11 @@ func (p *park) wait(fds []unix.PollFd, until time.Time) (n int, err error) {
 		n, err = unix.Ppoll(fds, &unix.Timespec{}, nil)
 		return n != 0
 	})
-	if waited != nil && !errors.Is(waited, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(waited, os.ErrDeadlineExceeded):
+		// It does not look again, and not at all where the time was over before.
+		return unix.Ppoll(fds, &unix.Timespec{}, nil)
+	case waited != nil:
 		return 0, waited
 	}
 	return n, err
