@@ -220,8 +220,10 @@ func (l *loop) serve(e *entry) {
 	r.mu.Lock()
 	isDense, asked := began < e.denseFor, e.asked
 	skip := e.gone || e.served == l.round || at < e.due && !isDense
-	e.served, e.asked = l.round, false
 	now, sl := e.last, e.slow
+	if e.served = l.round; !skip {
+		e.asked = false
+	}
 	r.mu.Unlock()
 	if skip {
 		return
