@@ -23,6 +23,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/coroner-dev/coroner/internal/signal"
 )
 
 // ofItsOwn is a certificate as a kubelet signs it for itself: of its node's name.
@@ -119,5 +121,30 @@ func TestKubelet_Memory(t *testing.T) {
 	t.Logf("%d pods of %d KiB took %d KiB at most", pods, len(text)>>10, (most-before)>>10)
 	if most-before > 24<<20 {
 		t.Errorf("%d pods of %d KiB took %d MiB", pods, len(text)>>10, (most-before)>>20)
+	}
+}
+
+// TestKubelet_TheAPIIsBack: what the kubelet said is not taken where the API has
+// answered meanwhile: nothing would tell that a pod of it has gone.
+func TestKubelet_TheAPIIsBack(t *testing.T) {
+	var f *follower
+	var seen int
+	f = New(Options{Node: "n1"}).newFollower(func(s signal.Signal) {
+		switch b := s.Body.(type) {
+		case signal.SourceState:
+			if b.Mode == modeKubelet {
+				f.standing.answered(nil)
+				if err := f.Replace(nil, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		case signal.PodSeen:
+			seen++
+		}
+	})
+	f.answered(errNoAnswer)
+	f.kubeletSaid([]*reading{f.reader().read(usual(1))}, nil)
+	if seen != 0 {
+		t.Errorf("%d pods told that the API has no more", seen)
 	}
 }

@@ -280,16 +280,18 @@ func (f *follower) Resync() error { return nil }
 // kubeletSaid takes the kubelet's pods, in place of the API's: what the API knew
 // and the kubelet leaves out stays.
 func (f *follower) kubeletSaid(list []*reading, err error) {
-	if asked, away, _ := f.standing.away(); asked && !away {
-		return // the API is back
+	if !f.standing.byKubelet(err) {
+		return
 	}
-	f.standing.byKubelet(err)
 	f.say()
 	if err != nil {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.standing.answers() {
+		return // its own pods may be taken already, and no word of these would come
+	}
 	for _, d := range list {
 		f.see(d)
 	}

@@ -118,14 +118,25 @@ func (s *standing) away() (asked, away bool, changes <-chan struct{}) {
 	return s.asked, s.api != nil, s.back
 }
 
-// byKubelet notes what the kubelet answered, where the API is away.
-func (s *standing) byKubelet(err error) {
+// answers tells whether the API does.
+func (s *standing) answers() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.asked && s.api == nil
+}
+
+// byKubelet notes what the kubelet answered; false: the API is back.
+func (s *standing) byKubelet(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked && s.api == nil {
+		return false
+	}
 	s.stands, s.kubelet = err == nil, ""
 	if err != nil {
 		s.kubelet = err.Error()
 	}
+	return true
 }
 
 func (s *standing) setClock(ahead time.Duration) {
