@@ -33,6 +33,9 @@ func (l *loop) learnLocal(n *node) {
 	if _, err2 := l.files.read(n.path, fileEvents); err2 != nil {
 		return // no memory controller here, or gone
 	}
+	if gone(err) { // it may have come with the other just now
+		_, err = l.files.read(n.path, fileEventsLocal)
+	}
 	l.localKnown = true
 	if gone(err) {
 		l.files.hier.LocalEvents = true

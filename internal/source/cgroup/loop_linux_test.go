@@ -4,6 +4,7 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -271,5 +272,31 @@ func TestRun_RenamedInTwoReadings(t *testing.T) {
 				t.Errorf("got %d kills, want 1: a new name is no new cgroup", got)
 			}
 		})
+	}
+}
+
+// TestRun_MemoryComesOn: where the memory controller is switched on just as it is
+// looked whether the kernel counts for each cgroup apart, it does: the files of a
+// controller come at once.
+func TestRun_MemoryComesOn(t *testing.T) {
+	f := newFixture(t)
+	f.make("/a", "max")
+	must(t, os.Remove(f.path("/a/memory.events.local")))
+	must(t, os.Remove(f.path("/a/memory.events")))
+	must(t, unix.Mkfifo(f.path("/a/memory.events"), 0o600)) // who reads it waits
+	l := newLoop(t.Context(), New(f.options()).opt, func(signal.Signal) {})
+	l.opt.noInotify = true
+	must(t, l.open())
+	t.Cleanup(l.close)
+	done := make(chan struct{})
+	go func() { defer close(done); l.learnLocal(newNode(&node{path: "/"}, "/a", 1)) }()
+	events, err := os.OpenFile(f.path("/a/memory.events"), os.O_WRONLY, 0)
+	must(t, err)
+	must(t, os.WriteFile(f.path("/a/memory.events.local"), []byte("oom_kill 0\n"), 0o600))
+	_, err = events.WriteString("oom_kill 0\n")
+	must(t, errors.Join(err, events.Close()))
+	<-done
+	if !l.localKnown || l.files.hier.LocalEvents {
+		t.Errorf("known %v, memory.events counts the cgroup alone %v", l.localKnown, l.files.hier.LocalEvents)
 	}
 }
