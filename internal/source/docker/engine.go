@@ -22,7 +22,7 @@ type engine struct {
 	labels engines.Selection
 	roots  host.Roots
 	table  *table
-	// alive is when it was last heard of.
+	// alive is up to when all that it told was taken.
 	alive time.Time
 	// hierarchy is the version of the one with the memory controller; 0: none.
 	hierarchy int
@@ -47,6 +47,7 @@ type session struct {
 	starts  starts
 
 	who     identity
+	ponged  time.Time // when a ping was last answered; at first, when this began
 	waiting []job
 	pending map[string]int // place in waiting, counted from done
 	done    int
@@ -87,6 +88,7 @@ func (e *engine) Session(ctx context.Context) error {
 		e.hierarchy = h.Version
 	}
 	since, began := e.alive, time.Now().UTC()
+	s.ponged = began
 	if !since.IsZero() {
 		since = since.Add(-overlap)
 	}
@@ -118,8 +120,8 @@ func (s *session) loop(res client.EventsResult) error {
 		select {
 		case m := <-res.Messages:
 			s.api.taken.Store(0)
-			s.heard()
 			s.table.event(m, time.Now().UTC())
+			s.heard(eventTime(m))
 		case err, open := <-res.Err:
 			if !open || err == nil {
 				err = io.EOF
@@ -127,7 +129,7 @@ func (s *session) loop(res client.EventsResult) error {
 			return fmt.Errorf("stream of events: %w", err)
 		case list := <-s.listed:
 			s.table.merge(list, time.Now().UTC())
-			s.heard()
+			s.heard(s.table.began)
 			s.Up(s.who.String(), "")
 		case a := <-s.answers:
 			s.busy--
@@ -140,7 +142,8 @@ func (s *session) loop(res client.EventsResult) error {
 		case <-s.starts.timer.C:
 			s.lookForStarts()
 		case <-s.pong:
-			s.heard()
+			s.heard(s.ponged) // what it told before that has come and was taken
+			s.ponged = time.Now().UTC()
 			s.TellSkipped()
 		case err := <-s.failed:
 			return err
@@ -151,11 +154,13 @@ func (s *session) loop(res client.EventsResult) error {
 	}
 }
 
-// heard notes that the engine is there. What it was not asked for yet while
-// its list is due is not heard.
-func (s *session) heard() {
-	if s.table.fresh == nil {
-		s.alive = time.Now().UTC()
+// heard notes up to when all that the engine told was taken: events wait where
+// who takes them has much to do. What it was not asked for yet while its list is
+// due is not heard.
+func (s *session) heard(at time.Time) {
+	now := time.Now()
+	if s.table.fresh == nil && !at.After(now) && (at.After(s.alive) || s.alive.After(now)) { // the clock may be set back
+		s.alive = at
 	}
 }
 

@@ -382,7 +382,7 @@ func (t *table) explain(j job, in inspected) {
 // missed tells an end that happened while nobody listened. Where events came
 // since it was asked for, what the container does now is theirs to say.
 func (t *table) missed(b *box, in inspected, now time.Time, stale bool) {
-	if in.exit == nil || !in.exit.Finished.After(b.exitAt) {
+	if in.exit == nil || !in.exit.Finished.After(b.exitAt.Add(endSlack)) {
 		return
 	}
 	e := *in.exit
