@@ -68,7 +68,7 @@ func TestSource_StartIsRemembered(t *testing.T) {
 
 		f.Refuse(syscall.ECONNREFUSED)
 		f.CutOff()
-		time.Sleep(2 * time.Second)
+		enginetest.Pass(2 * time.Second)
 		f.change(func() { f.past, f.boxes["new"] = nil, fresh })
 		ends := map[string]time.Time{}
 		for i, id := range []string{"known", "new", "both"} {
@@ -77,11 +77,11 @@ func TestSource_StartIsRemembered(t *testing.T) {
 			if id == "both" {
 				f.event("die", id, map[string]string{"exitCode": "137"})
 			}
-			time.Sleep(time.Second)
+			enginetest.Pass(time.Second)
 			f.again(id, 20+i)
 		}
 		f.again("told", 30)
-		time.Sleep(time.Second)
+		enginetest.Pass(time.Second)
 		f.Refuse(nil)
 		enginetest.Pass(30 * time.Second)
 		got := map[string][]int{}
@@ -108,29 +108,29 @@ func TestSource_ListOvertakesEvents(t *testing.T) {
 		f.runs("twice", 12)
 		r := follow(t, f, Options{})
 		enginetest.Settle()
-		time.Sleep(15 * time.Second)
+		enginetest.Pass(15 * time.Second)
 		r.Taken()
 
 		f.Refuse(syscall.ECONNREFUSED)
 		f.CutOff()
-		time.Sleep(2 * time.Second)
+		enginetest.Pass(2 * time.Second)
 		ends := map[string]int{}
 		end := func(id string) {
 			f.ended(id, 3, false)
-			time.Sleep(20 * time.Millisecond)
+			enginetest.Pass(20 * time.Millisecond)
 			f.event("die", id, map[string]string{"exitCode": "3"})
-			time.Sleep(100 * time.Millisecond)
+			enginetest.Pass(100 * time.Millisecond)
 			ends[id]++
 		}
 		for _, id := range []string{"runs", "twice"} {
 			end(id)
 			f.again(id, 20)
-			time.Sleep(100 * time.Millisecond)
+			enginetest.Pass(100 * time.Millisecond)
 		}
 		end("twice")
 		f.runs("short", 30)
 		f.event("start", "short", nil)
-		time.Sleep(10 * time.Millisecond)
+		enginetest.Pass(10 * time.Millisecond)
 		end("short")
 		f.change(func() { f.late = 3 * time.Second })
 		f.Refuse(nil)
