@@ -23,7 +23,7 @@ const oneBreath = 2 * time.Second
 // caseForMarked finds the case that the victim belongs to, or opens one.
 func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process, path string, chain []signal.Level) *caseFile {
 	group := groupLevel(chain)
-	inv := q.sameInvocation(b, group, chain)
+	inv := q.sameInvocation(s, b, group, chain)
 	for _, c := range inv.members() {
 		if c.sameOwner(path) {
 			p.Fate = death.FateGroup
@@ -58,17 +58,17 @@ func (q *Inquest) caseForMarked(s signal.Signal, b signal.MarkVictim, p *process
 	return c
 }
 
-// sameInvocation finds the run of the OOM killer, still in one breath, whose
-// group this victim belongs to.
-func (q *Inquest) sameInvocation(b signal.MarkVictim, group string, chain []signal.Level) *invocation {
+// sameInvocation finds the run of the OOM killer whose group this victim belongs
+// to.
+func (q *Inquest) sameInvocation(s signal.Signal, b signal.MarkVictim, group string, chain []signal.Level) *invocation {
 	trigger := or(b.Trigger.TID, b.Trigger.PID)
 	path := q.roster.path(b.Victim.Cgroup)
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
-		if q.now.Sub(c.observed) > oneBreath {
+		if q.now.Sub(c.observed) > samePID {
 			break
 		}
-		if c.triggerTID == 0 || c.triggerTID != trigger || !c.oomKilled || c.took(b.Victim.PID) {
+		if c.triggerTID == 0 || c.triggerTID != trigger || !c.oomKilled || c.took(b.Victim.PID) || !q.oneRun(c, s, b) {
 			continue
 		}
 		grouped := group != "" && c.groupCgroup == group
@@ -80,6 +80,14 @@ func (q *Inquest) sameInvocation(b signal.MarkVictim, group string, chain []sign
 		}
 	}
 	return nil
+}
+
+// oneRun tells whether the run of the OOM killer that made c may still go on. Who
+// was killed by it begins no other; the kernel writes of each kill to the console,
+// which can take long.
+func (q *Inquest) oneRun(c *caseFile, s signal.Signal, b signal.MarkVictim) bool {
+	apart := min(q.now.Sub(c.observed), s.Time.Sub(c.lastAt).Abs())
+	return apart <= oneBreath || c.took(b.Trigger.PID)
 }
 
 // blindGroup: without any word on memory.oom.group (v2), the kills of one

@@ -4,6 +4,8 @@ package inquest
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +159,58 @@ func TestInquest_GroupOverTwoContainers(t *testing.T) {
 	want := []any{leftID, 2, true, 2, death.SubjectContainer, death.OOMPodLimit, rightID, 1, true, 2, death.SubjectContainer, death.OOMPodLimit}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s%s", diff, sketch(ds))
+	}
+}
+
+// TestInquest_GroupTakesLong: on a machine without memory the agent may hear of
+// the others of a group seconds after the first victim, and the kernel, which
+// writes of each to a slow console, may take as long. Who is dying begins no
+// other run of the OOM killer, others may.
+func TestInquest_GroupTakesLong(t *testing.T) {
+	box := level(leftPath, 0, 40*mib)
+	box.OOMGroup = true
+	greedy := task(103, "greedy", leftPath, false)
+	for name, tc := range map[string]struct {
+		trigger    signal.Task
+		took, late time.Duration
+		want       int
+	}{
+		"at once":                     {greedy, 0, 0, 1},
+		"heard late":                  {greedy, 0, 3 * time.Second, 1},
+		"another's, heard late":       {task(900, "other", "/batch", false), 0, 3 * time.Second, 1},
+		"written to a console":        {greedy, 3 * time.Second, 0, 1},
+		"another's, again in a while": {task(900, "other", "/batch", false), 3 * time.Second, 0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{}
+			q := New(Options{})
+			for _, s := range sources(sc, "tracepoint") {
+				q.Feed(s)
+			}
+			kill := func(v signal.Task, took, late time.Duration) {
+				for _, b := range oomKill(v, tc.trigger, box) {
+					s := sc.sig("tracepoint", b)
+					s.Time = s.Time.Add(took)
+					s.Observed = s.Time.Add(late)
+					q.Tick(s.Observed)
+					q.Feed(s)
+				}
+			}
+			kill(greedy, 0, 0)
+			ds := map[string]death.Death{}
+			take := func(all []death.Death) {
+				for _, d := range all {
+					ds[d.ID] = d
+				}
+			}
+			take(q.Take())
+			kill(task(101, "first", leftPath, false), tc.took, tc.late)
+			kill(task(102, "member", leftPath, false), tc.took, tc.late)
+			take(q.Close())
+			if len(ds) != tc.want {
+				t.Errorf("deaths = %d, want %d\n%s", len(ds), tc.want, sketch(slices.Collect(maps.Values(ds))))
+			}
+		})
 	}
 }
 
