@@ -22,6 +22,7 @@ type box struct {
 	started time.Time // of the run that was seen last
 	pid     int
 	exitAt  time.Time // when its last end was; zero: none was told
+	due     bool      // an answer told that, and its event has yet to come
 	was     struct {  // the run that ended then
 		pid     int
 		started time.Time
@@ -167,6 +168,7 @@ func (t *table) act(b *box, h happening) {
 		if h.at.Before(b.exitAt) {
 			return // of a run whose end an answer has told
 		}
+		b.due = false // ends and starts come in their order
 		j := job{id: h.id}
 		if recovered { // an engine that was made anew remembers this, and not the end before it
 			j.restarted, j.pid, j.started = true, b.pid, b.started
@@ -196,10 +198,11 @@ func (t *table) died(b *box, h happening) {
 		h.code = nil
 	}
 	e := signal.ContainerExit{ID: h.id, Runtime: t.rd.runtime, Code: h.code}
-	told := !b.exitAt.IsZero() && !h.at.Before(b.exitAt.Add(-endSlack)) && h.at.Before(b.exitAt.Add(sameEnd))
+	near := !b.exitAt.IsZero() && !h.at.Before(b.exitAt.Add(-endSlack)) && h.at.Before(b.exitAt.Add(sameEnd))
 	switch {
-	case told && !b.running:
-	case told && h.at.Before(b.started): // the answer knew no code of a run before
+	case near && !b.running:
+	case near && b.due: // the answer knew no code of a run before
+		b.due = false
 		e.PID, e.Started = b.was.pid, b.was.started
 		t.tell(b.exitAt, t.before(b.exitAt), e)
 	case h.at.Before(b.exitAt), h.at.Before(b.started):
@@ -214,7 +217,13 @@ func (t *table) died(b *box, h happening) {
 
 func (b *box) ended(at time.Time) {
 	b.was.pid, b.was.started = b.pid, b.started
-	b.running, b.exitAt, b.pid, b.started, b.state = false, at, 0, time.Time{}, ""
+	b.running, b.exitAt, b.due, b.pid, b.started, b.state = false, at, false, 0, time.Time{}, ""
+}
+
+// answered notes the end that an answer told.
+func (b *box) answered(at time.Time, e signal.ContainerExit) {
+	b.exitAt, b.due = at, true
+	b.was.pid, b.was.started = e.PID, e.Started
 }
 
 // before tells whether a time lies in a gap between two connections.
@@ -403,11 +412,10 @@ func (t *table) missed(b *box, in inspected, now time.Time, stale bool) {
 		at = now
 	}
 	t.tell(at, true, e)
-	if stale {
-		b.exitAt = at
-		return
+	if !stale {
+		b.ended(at)
 	}
-	b.ended(at)
+	b.answered(at, e)
 }
 
 // missedBefore tells the end before a start that is remembered, if no event did.
@@ -421,5 +429,5 @@ func (t *table) missedBefore(b *box, j job, in inspected, now time.Time) {
 	}
 	e.PID, e.Started = j.pid, j.started
 	t.tell(at, true, e)
-	b.exitAt = at
+	b.answered(at, e)
 }
