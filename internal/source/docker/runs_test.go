@@ -93,6 +93,21 @@ func TestTable_AnswerOfTheRunAfter(t *testing.T) {
 	p.wants(t, toldEnd{0, 11, 1}, toldEnd{second, 0, 2})
 }
 
+// TestTable_EndOfAnOlderRun: an end that is told by its event, after an answer
+// that told of the run after it, is not told again with the start of that.
+func TestTable_EndOfAnOlderRun(t *testing.T) {
+	p := newPlayer()
+	p.list(0, -3600*second)
+	p.answers(job{}, -3600*second, 11, -7200*second, -7300*second)
+	p.list(-60*second, 0)
+	p.says(events.ActionUpdate, -30*second, 0, "")
+	p.answers(job{events: 1}, 0, 12, -10*second, -20*second)
+	p.says(events.ActionDie, -20*second, 0, "2")
+	p.says(events.ActionStart, -10*second, 0, "")
+	p.answers(job{restarted: true, pid: 12, started: p.at.Add(-10 * second), events: 3}, second, 12, -10*second, -20*second)
+	p.wants(t, toldEnd{-20 * second, 0, 2})
+}
+
 // TestTable_OldStartAndAnEvent: what came of a container since it was asked about
 // does not make two of an end that the answer told first.
 func TestTable_OldStartAndAnEvent(t *testing.T) {

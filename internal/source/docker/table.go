@@ -207,6 +207,9 @@ func (t *table) died(b *box, h happening) {
 		t.tell(b.exitAt, t.before(b.exitAt), e)
 	case h.at.Before(b.exitAt), h.at.Before(b.started):
 		t.tell(h.at, t.before(h.at), e)
+		if h.at.After(b.exitAt) {
+			b.exitAt, b.due = h.at, false
+		}
 	default:
 		t.want(job{id: h.id, end: h.at, pid: b.pid, started: b.started})
 		e.PID, e.Started = b.pid, b.started
