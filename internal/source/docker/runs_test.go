@@ -123,3 +123,28 @@ func TestTable_OldStartAndAnEvent(t *testing.T) {
 	p.says(events.ActionStart, -10*second, 0, "")
 	p.wants(t, toldEnd{-100 * second, 11, 1}, toldEnd{-20 * second, 0, -1}, toldEnd{-20 * second, 0, 2})
 }
+
+// TestTable_ClockSetBack: a container whose run began, or that ended last, at a
+// time that the clock has yet to come to again is told of as any other.
+func TestTable_ClockSetBack(t *testing.T) {
+	p := newPlayer()
+	p.list(0, 0)
+	p.answers(job{}, 0, 11, -second, -60*second)
+	asked := 0
+	p.table.want = func(job) bool { asked++; return true }
+	back := -3600 * second
+	p.says(events.ActionDie, back, back, "1")
+	p.says(events.ActionStart, back+second, back+second, "")
+	p.wants(t, toldEnd{back, 11, 1})
+	if asked != 2 {
+		t.Errorf("asked about %d times, want of the end and of the start", asked)
+	}
+	p.answers(job{events: 2}, back+second, 12, back+second, back)
+	p.says(events.ActionDie, 0, 0, "2")
+	p.says(events.ActionStart, back+2*second, back+2*second, "") // set back again
+	p.says(events.ActionDie, back+3*second, back+3*second, "3")
+	p.wants(t, toldEnd{back, 11, 1}, toldEnd{0, 12, 2}, toldEnd{back + 3*second, 0, 3})
+	if asked != 5 {
+		t.Errorf("asked about %d times, want of each end and of each start", asked)
+	}
+}

@@ -157,15 +157,15 @@ func (t *table) event(m events.Message, now time.Time) {
 	b.events++
 	b.forged = b.forged || h.forged
 	t.name(b, h.seen, h.lost, h.at)
-	t.act(b, h)
+	t.act(b, h, now)
 }
 
 // act tells what an event is besides a name.
-func (t *table) act(b *box, h happening) {
+func (t *table) act(b *box, h happening, now time.Time) {
 	recovered := t.before(h.at)
 	switch h.action {
 	case events.ActionStart:
-		if h.at.Before(b.exitAt) {
+		if h.precedes(b.exitAt, now) {
 			return // of a run whose end an answer has told
 		}
 		b.due = false // ends and starts come in their order
@@ -180,7 +180,7 @@ func (t *table) act(b *box, h happening) {
 	case events.ActionUpdate, events.ActionRename:
 		t.want(job{id: h.id, changed: h.at})
 	case events.ActionDie:
-		t.died(b, h)
+		t.died(b, h, now)
 	case events.ActionKill, events.ActionStop, events.ActionRestart:
 		if b.forged {
 			h.signal = 0
@@ -191,9 +191,13 @@ func (t *table) act(b *box, h happening) {
 	}
 }
 
+// precedes tells whether h is of before a time that was told. A time that is yet
+// to come says nothing: the clock was set back.
+func (h happening) precedes(at, now time.Time) bool { return h.at.Before(at) && !at.After(now) }
+
 // died takes an end. Answers may have been there before the event: of the end
 // itself, or of a later one, or that the container runs again.
-func (t *table) died(b *box, h happening) {
+func (t *table) died(b *box, h happening, now time.Time) {
 	if b.forged {
 		h.code = nil
 	}
@@ -205,7 +209,7 @@ func (t *table) died(b *box, h happening) {
 		b.due = false
 		e.PID, e.Started = b.was.pid, b.was.started
 		t.tell(b.exitAt, t.before(b.exitAt), e)
-	case h.at.Before(b.exitAt), h.at.Before(b.started):
+	case h.precedes(b.exitAt, now), h.precedes(b.started, now):
 		t.tell(h.at, t.before(h.at), e)
 		if h.at.After(b.exitAt) {
 			b.exitAt, b.due = h.at, false
