@@ -105,16 +105,24 @@ func (q *Inquest) caseOfExit(s signal.Signal, b signal.Exit, first bool) *caseFi
 		return nil
 	}
 	path := q.roster.path(b.Task.Cgroup)
+	var best nearest
 	for i := len(q.cases) - 1; i >= 0 && path != ""; i-- {
 		c := q.cases[i]
 		if c.told(death.SourceTracepoint) || !q.livesAt(c, path) || q.outlived(c, s) {
 			continue
 		}
 		if c.enginesEnd(b.Task.PID) || q.leadsTo(c, s, b) {
-			return c
+			best.look(c, s.Time.Sub(c.endTime()).Abs())
 		}
 	}
-	return nil
+	return best.c
+}
+
+// ofAnother tells whether c is of a run of its container of which another than
+// pid was the first process.
+func (c *caseFile) ofAnother(pid int) bool {
+	first := c.initPID()
+	return first != 0 && pid != 0 && first != pid
 }
 
 // livedAt tells whether path is the cgroup of c's container, or below it.
@@ -132,6 +140,7 @@ func (c *caseFile) livedAt(path string) bool {
 // container's first process, told later, explains.
 func (q *Inquest) endToldBy(s signal.Signal, t signal.Task) *caseFile {
 	path := q.roster.path(t.Cgroup)
+	var best nearest
 	for i := len(q.cases) - 1; i >= 0; i-- {
 		c := q.cases[i]
 		if c.container == nil || c.killer != nil || c.oomKilled || !c.enginesEnd(t.PID) || !q.closeTo(c, s) || q.outlived(c, s) {
@@ -141,10 +150,10 @@ func (q *Inquest) endToldBy(s signal.Signal, t signal.Task) *caseFile {
 			continue
 		}
 		if c.first.pid == t.PID || c.sameOwner(path) || q.livesAt(c, path) {
-			return c
+			best.look(c, s.Time.Sub(c.endTime()).Abs())
 		}
 	}
-	return nil
+	return best.c
 }
 
 // enginesEnd tells whether c is an end that engines alone told of so far, and
@@ -155,7 +164,7 @@ func (c *caseFile) enginesEnd(pid int) bool {
 
 // leadsTo tells whether a first process left just now because of c.
 func (q *Inquest) leadsTo(c *caseFile, s signal.Signal, b signal.Exit) bool {
-	return q.closeTo(c, s) && c.mayEnd(b.Code)
+	return q.closeTo(c, s) && !c.ofAnother(b.Task.PID) && c.mayEnd(b.Code)
 }
 
 // closeTo tells whether s follows closely on c: it came soon after, or tells late

@@ -122,3 +122,54 @@ func TestLag_KillOfBefore(t *testing.T) {
 		}
 	}
 }
+
+// TestLag_ShortRuns: of a container that is started again and ends within
+// seconds the tracepoint may tell all ends after its engine did. Each is told of
+// its own run.
+func TestLag_ShortRuns(t *testing.T) {
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	for _, gap := range []time.Duration{300 * time.Millisecond, 1500 * time.Millisecond} {
+		for _, behind := range []time.Duration{0, time.Second, 3 * time.Second} {
+			if gap > time.Second && behind > time.Second {
+				continue // the first is let go by then
+			}
+			for _, how := range []string{"left", "left, by its pid", "killed"} {
+				t.Run(fmt.Sprint(how, ", ", gap, " apart, after ", behind), func(t *testing.T) {
+					l := begun(t, "docker", "cgroup", "tracepoint")
+					var runs []webRun
+					for i := range 3 {
+						r := webRun{pid: 100 + i, code: 1 + i, ended: epoch.Add(time.Second + time.Duration(i)*gap)}
+						if how == "killed" {
+							r.code, r.killed = 137, true
+						}
+						runs = append(runs, r)
+						at, b := r.says("docker")
+						e, _ := b.(signal.ContainerExit)
+						if how == "left, by its pid" {
+							e.PID = r.pid
+						}
+						l.say("docker", at, e)
+					}
+					l.pass(behind)
+					for _, r := range runs {
+						if r.killed {
+							l.say("tracepoint", r.ended.Add(-time.Millisecond), signal.Kill{Target: task(r.pid, "app", webPath, true), Sender: person, Signal: 9})
+						}
+						at, b := r.says("tracepoint")
+						l.say("tracepoint", at, b)
+					}
+					l.pass(40 * time.Second)
+					if len(l.deaths) != len(runs) {
+						t.Fatalf("deaths = %d, want %d\n%s", len(l.deaths), len(runs), sketch(l.deaths))
+					}
+					for i, d := range l.deaths {
+						r := runs[i]
+						if *d.Exit.Code != r.code || said(d, fmt.Sprintf("first process, pid %d ", r.pid)) != 1 || r.killed && said(d, fmt.Sprintf("SIGKILL to pid %d ", r.pid)) != 1 {
+							t.Errorf("run %d:\n%s", i, sketch([]death.Death{d}))
+						}
+					}
+				})
+			}
+		}
+	}
+}
