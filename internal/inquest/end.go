@@ -488,10 +488,14 @@ func (q *Inquest) containerOOM(s signal.Signal, b signal.ContainerOOM) {
 	}
 }
 
-// takeOOMWord takes what an engine said of c before c was known.
+// takeOOMWord takes what an engine said of c before c was known. It says so when it
+// tells the end, or late: what it said well before that was late, of an earlier one.
 func (q *Inquest) takeOOMWord(c *caseFile) {
 	t := q.tenantOf(c)
-	if t == nil || t.oomWord == nil || c.prior != nil || t.oomWord.Time.Sub(c.endTime()).Abs() > endSkew || q.outlived(c, *t.oomWord) {
+	if t == nil || t.oomWord == nil || c.prior != nil || q.outlived(c, *t.oomWord) {
+		return
+	}
+	if late := t.oomWord.Time.Sub(c.endTime()); late < -oneBreath || late > endSkew {
 		return
 	}
 	c.note(*t.oomWord, outOfMemory)

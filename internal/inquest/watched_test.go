@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
@@ -102,4 +103,31 @@ func TestEnd_OOMWordFirst(t *testing.T) {
 			t.Errorf("order %v:\n%s", order, sketch([]death.Death{d}))
 		}
 	})
+}
+
+// TestEnd_EnginesLateWordOfOOM: what an engine says seconds late of an OOM kill is
+// no evidence of the container's next end.
+func TestEnd_EnginesLateWordOfOOM(t *testing.T) {
+	l := begun(t, "docker", "cgroup", "tracepoint", "containerd")
+	runs := []webRun{{pid: 100, code: 137, killed: true, ended: epoch.Add(time.Second)}, {pid: 101, code: 3, ended: epoch.Add(20 * time.Second)}}
+	for i, r := range runs {
+		first := task(r.pid, "app", webPath, true)
+		if r.killed {
+			for _, b := range oomKill(first, first, level(webPath, 40*mib, 40*mib)) {
+				l.say("tracepoint", r.ended.Add(-time.Millisecond), b)
+			}
+		}
+		for _, src := range []death.Source{"tracepoint", "docker"} {
+			at, b := r.says(src)
+			l.say(src, at, b)
+		}
+		if i == 0 {
+			l.pass(12 * time.Second) // its case is let go
+			l.say("containerd", l.now, signal.ContainerOOM{ID: webID, Runtime: "containerd"})
+		}
+	}
+	l.pass(40 * time.Second)
+	if len(l.deaths) != 2 || said(l.deaths[1], outOfMemory) != 0 {
+		t.Errorf("got:\n%s", sketch(l.deaths))
+	}
 }
