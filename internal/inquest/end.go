@@ -338,7 +338,7 @@ func (q *Inquest) caseOfEngine(t *tenant, s signal.Signal, b signal.ContainerExi
 		case itsEnd:
 			return c
 		case mayBeItsEnd:
-			if oldest == nil {
+			if oldest == nil || c.endTime().Before(oldest.endTime()) { // it may have been opened later
 				oldest = c
 			}
 		}

@@ -179,6 +179,40 @@ func TestEnd_DescribedLate(t *testing.T) {
 	}
 }
 
+// TestEnd_DescribedAfterTwo: a container of which its engine says only after two
+// ends where it lives. What the kernel told of the first waited for that, the OOM
+// kill that ended the second did not: what the engine says is of each in turn.
+func TestEnd_DescribedAfterTwo(t *testing.T) {
+	const path = "/shop/batch"
+	one, two := task(100, "app", path, true), task(101, "app", path, true)
+	ended := func(code int) saying {
+		return saying{"containerd", signal.ContainerExit{Namespace: "shop", ID: "batch", Runtime: "containerd", Code: &code}}
+	}
+	sc := &scene{}
+	sigs := append(sources(sc, "containerd", "tracepoint", "cgroup"), sc.sig("cgroup", seen(7, path, 40*mib, 0)))
+	oom := oomKill(two, two, level(path, 40*mib, 40*mib))
+	for _, x := range []saying{
+		{"tracepoint", signal.Exit{Task: one, Code: ptr(1)}},
+		{"tracepoint", oom[0]},
+		{"tracepoint", oom[1]},
+		{"tracepoint", signal.Exit{Task: two, Signal: ptr(9)}},
+		{"containerd", signal.ContainerSeen{Namespace: "shop", Container: death.Container{ID: "batch", Name: "batch", Runtime: "containerd", Cgroup: path}}},
+		ended(1), ended(137),
+	} {
+		sc.n += 100
+		sigs = append(sigs, sc.sig(x.src, x.body))
+	}
+	ds := ticking(New(Options{}), sigs...)
+	if len(ds) != 2 {
+		t.Fatalf("deaths = %d, want 2\n%s", len(ds), sketch(ds))
+	}
+	for _, d := range ds {
+		if d.Cause.OOM() != (said(d, engineEnded+withCode+"137") == 1) {
+			t.Errorf("got:\n%s", sketch([]death.Death{d}))
+		}
+	}
+}
+
 // swapped is an order with the first two changing places.
 func swapped(order []int) []int {
 	out := slices.Clone(order)
