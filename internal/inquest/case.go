@@ -236,10 +236,15 @@ func (q *Inquest) learnInit(c *caseFile, p *process) {
 }
 
 // relearn does so once more, where an engine may have said since when the
-// container runs, and notes which run ended where none knew the container then.
+// container runs, or whose the killer's cgroup is, and notes which run ended where
+// none knew the container then.
 func (q *Inquest) relearn(c *caseFile) {
 	if c.ended && !c.endedAt.IsZero() && !c.runKnown {
 		q.endsRun(c, c.endedAt)
+	}
+	if c.killerRuntime { // no runtime lives in a container
+		of, _, _, _ := q.owner(c.killer.Cgroup)
+		c.killerRuntime = of == nil
 	}
 	if !c.recovered {
 		return

@@ -169,3 +169,29 @@ func TestKill_KillersEngineIsLate(t *testing.T) {
 		}
 	})
 }
+
+// TestKill_LikeARuntimeInAContainer: a program that is named like a runtime's is
+// none where it lives in a container, also where an engine says so after the kill.
+func TestKill_LikeARuntimeInAContainer(t *testing.T) {
+	first, by := task(100, "app", webPath, true), task(902, "runc", "/shop/batch", false)
+	by.PIDNS = 0 // tracefs does not tell it
+	says := []saying{
+		{"tracepoint", signal.Kill{Target: first, Sender: by, Signal: 9}},
+		{"tracepoint", signal.Exit{Task: first, Signal: ptr(9)}},
+		{"containerd", signal.ContainerSeen{Namespace: "shop", Container: death.Container{ID: "batch", Name: "batch", Runtime: "containerd", Cgroup: "/shop/batch"}}},
+		{"docker", webExit(137, false)},
+	}
+	permute(len(says), func(order []int) {
+		if !tellable(says, order) {
+			return
+		}
+		sc := &scene{}
+		sigs := dockers(sc, "tracepoint", "containerd")
+		for _, i := range order {
+			sigs = append(sigs, sc.sig(says[i].src, says[i].body))
+		}
+		if d := only(t, ticking(New(Options{}), sigs...)); d.Rule != "killed" {
+			t.Errorf("order %v:\n%s", order, sketch([]death.Death{d}))
+		}
+	})
+}
