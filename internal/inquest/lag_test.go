@@ -173,3 +173,22 @@ func TestLag_ShortRuns(t *testing.T) {
 		}
 	}
 }
+
+// TestLag_ClockSetBack: a SIGKILL of now is none of an end that was let go, also
+// where the clock was set back and that lies in the future.
+func TestLag_ClockSetBack(t *testing.T) {
+	person := onHost(task(902, "bash", "/user.slice/user-0.slice/session-3.scope", false))
+	l := begun(t, "docker", "cgroup", "tracepoint")
+	at, b := webRun{pid: 100, code: 3, ended: epoch.Add(30 * time.Second)}.says("docker")
+	l.say("docker", at, b)
+	l.pass(15 * time.Second)
+	first, back := task(101, "app", webPath, true), epoch.Add(10*time.Second)
+	for _, b := range []signal.Body{signal.Kill{Target: first, Sender: person, Signal: 9}, signal.Exit{Task: first, Signal: ptr(9)}} {
+		l.q.Feed(signal.Signal{Time: back, Observed: back, Source: "tracepoint", Body: b})
+		l.take()
+	}
+	l.pass(10 * time.Second)
+	if len(l.deaths) != 2 || l.deaths[1].Cause != death.Killed {
+		t.Errorf("got:\n%s", sketch(l.deaths))
+	}
+}

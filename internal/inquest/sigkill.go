@@ -215,7 +215,7 @@ func (q *Inquest) killed(s signal.Signal, b signal.Kill, pid int) {
 func (q *Inquest) killWasTold(s signal.Signal, t signal.Task) bool {
 	of, _, _, _ := q.owner(q.roster.path(t.Cgroup))
 	its := q.tenants.of(of)
-	if its == nil {
+	if its == nil || s.Observed.Sub(s.Time) < oneBreath { // of now, whatever the clock was at that end
 		return false
 	}
 	for _, e := range its.ends {
