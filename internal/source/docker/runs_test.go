@@ -93,6 +93,19 @@ func TestTable_AnswerOfTheRunAfter(t *testing.T) {
 	p.wants(t, toldEnd{0, 11, 1}, toldEnd{second, 0, 2})
 }
 
+// TestTable_EndsSoonAfterAnAnswer: an engine that was made anew remembers no event
+// of the end that its answer told. The next within seconds is of the run that it
+// said runs.
+func TestTable_EndsSoonAfterAnAnswer(t *testing.T) {
+	p := newPlayer()
+	p.list(0, -3600*second)
+	p.answers(job{}, -3600*second, 11, -7200*second, -7300*second)
+	p.list(-60*second, 0)
+	p.answers(job{again: true}, 0, 12, -second, -2*second)
+	p.says(events.ActionDie, second, second, "2")
+	p.wants(t, toldEnd{-2 * second, 11, -1}, toldEnd{second, 12, 2})
+}
+
 // TestTable_EndOfAnOlderRun: an end that is told by its event, after an answer
 // that told of the run after it, is not told again with the start of that.
 func TestTable_EndOfAnOlderRun(t *testing.T) {

@@ -205,7 +205,7 @@ func (t *table) died(b *box, h happening, now time.Time) {
 	near := !b.exitAt.IsZero() && !h.at.Before(b.exitAt.Add(-endSlack)) && h.at.Before(b.exitAt.Add(sameEnd))
 	switch {
 	case near && !b.running:
-	case near && b.due: // the answer knew no code of a run before
+	case near && b.due && (b.started.IsZero() || h.precedes(b.started, now)): // the answer knew no code of a run before
 		b.due = false
 		e.PID, e.Started = b.was.pid, b.was.started
 		t.tell(b.exitAt, t.before(b.exitAt), e)
