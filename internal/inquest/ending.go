@@ -95,6 +95,24 @@ func (q *Inquest) outlived(c *caseFile, s signal.Signal) bool {
 	return c.endTime().Before(q.first) && q.inThisRun(s)
 }
 
+// awaitsEngine tells whether an engine is still to say how c's container ended:
+// on a machine that is short of time it comes long after the kernel.
+func (q *Inquest) awaitsEngine(c *caseFile) bool {
+	if !c.ended || c.words.told || c.prior != nil || q.now.Sub(c.observed) > wordFor {
+		return false
+	}
+	t := q.tenantOf(c)
+	if t == nil || !t.goneAt.IsZero() {
+		return false
+	}
+	for _, src := range [...]death.Source{death.SourceDocker, death.SourceContainerd, death.SourceCRI} {
+		if q.up[src] && t.has&setOf(src) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // rememberEnd keeps the end of a case that is let go.
 func (q *Inquest) rememberEnd(c *caseFile) {
 	if !c.ended || c.container == nil {

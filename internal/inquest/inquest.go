@@ -339,7 +339,7 @@ func (q *Inquest) settle() {
 	for i, c := range q.cases {
 		tooMany := len(q.cases)-i+len(keep) > q.opts.MaxCases
 		settled := q.now.Sub(c.touched) > q.opts.Settle && q.now.After(c.keepUntil) && !c.awaited(q.now) && q.now.After(c.system.until)
-		if q.waiting(c) || settled && (q.awaitsWord(c) || q.awaitsSystemOOM(c)) {
+		if q.waiting(c) || settled && (q.awaitsWord(c) || q.awaitsEngine(c) || q.awaitsSystemOOM(c)) {
 			settled = false
 		}
 		if (settled || tooMany) && !c.dirty {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/coroner-dev/coroner/internal/death"
 	"github.com/coroner-dev/coroner/internal/signal"
 )
@@ -190,5 +192,48 @@ func TestLag_ClockSetBack(t *testing.T) {
 	l.pass(10 * time.Second)
 	if len(l.deaths) != 2 || l.deaths[1].Cause != death.Killed {
 		t.Errorf("got:\n%s", sketch(l.deaths))
+	}
+}
+
+// TestLag_EngineToldLast: an engine that tells of an end long after the kernel, on
+// a machine that is short of time, still says how it ended, once.
+func TestLag_EngineToldLast(t *testing.T) {
+	for _, late := range []time.Duration{2 * time.Second, 9 * time.Second, 40 * time.Second} {
+		for _, again := range []bool{false, true} { // the container runs again by then
+			l := begun(t, "cgroup", "tracepoint", "docker")
+			runs := []webRun{{pid: 100, code: 137, began: epoch, ended: epoch.Add(time.Second), killed: true}}
+			tell := func(r webRun, src death.Source) {
+				at, b := r.says(src)
+				l.say(src, at, b)
+			}
+			v := task(100, "app", webPath, true)
+			for _, b := range oomKill(v, v, level(webPath, 40*mib, 40*mib)) {
+				l.say("tracepoint", runs[0].ended, b)
+			}
+			tell(runs[0], "tracepoint")
+			if again {
+				runs = append(runs, webRun{pid: 101, code: 3, began: epoch.Add(1500 * time.Millisecond), ended: epoch.Add(1800 * time.Millisecond)})
+				tell(runs[1], "tracepoint")
+			}
+			l.pass(late)
+			for _, r := range runs {
+				_, b := r.says("docker")
+				exit := b.(signal.ContainerExit)
+				exit.PID = r.pid
+				l.say("docker", r.ended.Add(20*time.Millisecond), exit)
+			}
+			l.pass(90 * time.Second)
+			if diff := cmp.Diff(ends(runs), endsOf(l.deaths, runs)); diff != "" {
+				t.Errorf("%s late, again %v (-want +got):\n%s%s", late, again, diff, sketch(l.deaths))
+			}
+			for _, d := range l.deaths {
+				if said(d, "the container ended with exit code") != 1 {
+					t.Errorf("%s late, again %v: the engine's word is not there:\n%s", late, again, sketch(l.deaths))
+				}
+			}
+			if n := len(l.q.cases); n != 0 {
+				t.Errorf("%s late, again %v: %d cases are open", late, again, n)
+			}
+		}
 	}
 }
