@@ -143,8 +143,9 @@ func (q *Inquest) evictedUnstarted(s signal.Signal, p *podFile) {
 }
 
 const (
-	// wordFor is how long an end in a pod stays open for the word of Kubernetes
-	// where the API answers, or since it does again. Nobody waits for it.
+	// wordFor is how long an end stays open for the word of its engine, and one in
+	// a pod for that of Kubernetes where the API answers, or since it does again.
+	// Nobody waits for it.
 	wordFor = time.Minute
 	// awayFor is the same where the API does not answer.
 	awayFor = 24 * time.Hour
